@@ -1,0 +1,98 @@
+"""One row of figures per cell, and over the seeds of a strategy.
+
+Estimands: accuracy is the share of right predictions among the scored samples of a cell;
+failed samples count as attempted and are never taken as wrong or right.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+KEYS = ["model", "task", "template", "k", "seed"]
+COLUMNS = [
+    "model",
+    "task",
+    "template",
+    "k",
+    "seed",
+    "prediction",
+    "gold",
+    "greedy_prediction",
+    "off_label_mass",
+]
+"""What `cell_figures` needs of the records."""
+Metric = Callable[[Sequence[int], Sequence[int]], float]
+
+
+def wilson_interval(successes: int, n: int, level: float = 0.95) -> tuple[float, float]:
+    """Wilson's score interval of a proportion; (nan, nan) without observations.
+
+    Source: Wilson 1927, Journal of the American Statistical Association 22(158).
+    """
+    if n == 0:
+        return float("nan"), float("nan")
+    interval = stats.binomtest(successes, n).proportion_ci(level, method="wilson")
+    return float(interval.low), float(interval.high)
+
+
+def macro_f1(gold: Sequence[int], predicted: Sequence[int], n_classes: int) -> float:
+    """Unweighted mean over classes of 2TP / (2TP + FP + FN); a class that never occurs in
+    gold or prediction is left out."""
+    truth, guess = np.asarray(gold), np.asarray(predicted)
+    values = []
+    for label in range(n_classes):
+        hits = int(((truth == label) & (guess == label)).sum())
+        total = int((truth == label).sum() + (guess == label).sum())
+        if total:
+            values.append(2 * hits / total)
+    return float(np.mean(values)) if values else float("nan")
+
+
+def cell_figures(records: pd.DataFrame, n_classes: int, metrics: Mapping[str, Metric] | None = None) -> pd.DataFrame:
+    """Figures per cell, in the order in which cells first occur.
+
+    Args:
+        records: columns `COLUMNS`; a null prediction marks a failed sample.
+        n_classes: of the task.
+        metrics: further figures of (gold, predicted) over scored samples.
+    """
+    rows: list[dict[str, Any]] = []
+    for key, cell in records.groupby(KEYS, sort=False, observed=True):
+        scored = cell[cell["prediction"].notna()]
+        gold, predicted = scored["gold"].astype(int).to_numpy(), scored["prediction"].astype(int).to_numpy()
+        n = len(scored)
+        right = int((gold == predicted).sum())
+        low, high = wilson_interval(right, n)
+        row: dict[str, Any] = dict(zip(KEYS, key, strict=True))
+        row |= {
+            "n_attempted": len(cell),
+            "n_scored": n,
+            "n_failed": len(cell) - n,
+            "accuracy": right / n if n else float("nan"),
+            "low": low,
+            "high": high,
+            "macro_f1": macro_f1(gold.tolist(), predicted.tolist(), n_classes),
+            "predicted_positive_share": float((predicted == 1).mean()) if n else float("nan"),
+            "off_label_mass": float(scored["off_label_mass"].mean()) if n else float("nan"),
+            "greedy_accuracy": float((scored["greedy_prediction"] == scored["gold"]).mean()) if n else float("nan"),
+        }
+        for name, metric in (metrics or {}).items():
+            row[name] = metric(gold.tolist(), predicted.tolist()) if n else float("nan")
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def over_seeds(cells: pd.DataFrame) -> pd.DataFrame:
+    """Mean and spread of accuracy over the seeds of each (model, task, template, K).
+
+    `spread` is the largest minus the smallest accuracy; `n_seeds` counts seeds with a figure.
+    """
+    groups = cells.groupby(["model", "task", "template", "k"], sort=False, observed=True)["accuracy"]
+    table = groups.agg(n_seeds="count", mean="mean", least="min", most="max").reset_index()
+    table["spread"] = table["most"] - table["least"]
+    return table

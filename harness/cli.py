@@ -1,0 +1,151 @@
+"""The command line: verbs and flags. Knows nothing of how anything is done."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.logging import RichHandler
+
+from harness.config import load_config
+from harness.errors import ConfigError, HarnessError, UserError, did_you_mean
+from harness.reporting.console import output_console
+from harness.stopping import Interrupted
+
+app = typer.Typer(
+    name="harness",
+    help="Compare prompt strategies for language models: a grid of template x K x seed x model.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+data_app = typer.Typer(help="The official data sets.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(data_app, name="data")
+
+Config = Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML file; its keys are in configs/README.md.")]
+Overrides = Annotated[
+    list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Overrides, e.g. task.limit=100 grid.k=[0,8].")
+]
+RunDir = Annotated[str, typer.Argument(metavar="RUN_DIR", help="A run directory: {out}/{name}.")]
+Format = Annotated[str, typer.Option("--format", metavar="table|json|csv|md", help="How to print.")]
+
+
+@app.command("run", epilog="Example: harness run configs/demo.yaml task.limit=100 grid.k=[0,8]")
+def run_command(
+    config: Config,
+    overrides: Overrides = None,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Move an existing run directory aside and start anew.")
+    ] = False,
+) -> None:
+    """Run or resume a grid, with live progress; prints the table of cells."""
+    from harness.analysis.cells import over_seeds
+    from harness.driver import run
+    from harness.reporting.terminal import write_cells
+
+    loaded = load_config(config, overrides or [])
+    try:
+        result = run(loaded, fresh)
+    except Interrupted:
+        words = " ".join(["harness run", str(config), *(_quoted(o) for o in overrides or [])])
+        sys.stderr.write(f"stopped; committed work is kept. Go on with: {words}\n")
+        raise
+    write_cells(output_console(), result.cells, over_seeds(result.cells), "table")
+    sys.stdout.write(f"records: {result.run_dir}/parts   figures: harness show {result.run_dir}\n")
+
+
+@app.command("plan", epilog="Example: harness plan configs/nsmc_grid.yaml model.path=data_in/models/ko-tiny")
+def plan_command(config: Config, overrides: Overrides = None) -> None:
+    """What a grid would cost: prompts, tokens, context, label boundaries. Loads no model."""
+    from harness.planning import make_report
+    from harness.reporting.plans import write_plan
+
+    write_plan(output_console(), make_report(load_config(config, overrides or [])))
+
+
+@app.command("prompts", epilog="Example: harness prompts configs/demo.yaml --limit 3")
+def prompts_command(
+    config: Config,
+    overrides: Overrides = None,
+    limit: Annotated[int | None, typer.Option("--limit", min=1, help="Stop after so many prompts.")] = None,
+) -> None:
+    """The prompts as JSON lines, exactly as the engine will see them."""
+    from harness.planning import prompt_lines
+
+    for line in prompt_lines(load_config(config, overrides or []), limit):
+        sys.stdout.write(line + "\n")
+
+
+@app.command("show", epilog="Example: harness show data_out/demo --format csv")
+def show_command(run_dir: RunDir, fmt: Format = "table") -> None:
+    """The cells of a run: accuracy with its interval, F1, failures; also while it goes on."""
+    from harness.analysis.cells import over_seeds
+    from harness.driver import summarise
+    from harness.errors import RunDirError
+    from harness.reporting.terminal import FORMATS, write_cells
+
+    if fmt not in FORMATS:
+        raise ConfigError(f"no format '{fmt}'{did_you_mean(fmt, FORMATS)}")
+    cells = summarise(run_dir)
+    if cells.empty:
+        raise RunDirError(f"'{run_dir}' has no records yet; run or resume it with `harness run`")
+    write_cells(output_console(), cells, over_seeds(cells), fmt)
+
+
+@app.command("tasks", epilog="Example: harness tasks")
+def tasks_command() -> None:
+    """The registered tasks: their templates, labels and expected files."""
+    from harness.reporting.plans import write_tasks
+    from harness.task import find_task, registered_tasks
+
+    write_tasks(output_console(), [find_task(name) for name in sorted(registered_tasks())])
+
+
+@data_app.command("get", epilog="Example: harness data get nsmc --to data_in/nsmc")
+def data_get_command(
+    name: Annotated[str, typer.Argument(metavar="nsmc|korquad1|korquad2", help="The data set.")],
+    to: Annotated[Path | None, typer.Option("--to", metavar="DIR", help="Folder; data_in/NAME by default.")] = None,
+) -> None:
+    """Download the official files and verify them by their git blob ids."""
+    from harness.downloads import DATASETS, fetch
+
+    if name not in DATASETS:
+        raise ConfigError(f"no data set '{name}'{did_you_mean(name, DATASETS)}")
+    fetch(DATASETS[name], to or Path("data_in") / name, Console(stderr=True))
+
+
+def _quoted(override: str) -> str:
+    return f"'{override}'" if any(c in override for c in ' []{}*?$&|;<>()"') else override
+
+
+def main() -> None:
+    """Entry point: errors of the user end in one line and exit status 2."""
+    console = Console(stderr=True)
+    handler: logging.Handler = logging.StreamHandler(sys.stderr)
+    if console.is_terminal:
+        handler = RichHandler(console=console, show_path=False, show_level=False, markup=False)
+    else:
+        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+    logger = logging.getLogger("harness")
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        app()
+    except UserError as error:
+        sys.stderr.write(f"error: {error}\n")
+        sys.exit(2)
+    except HarnessError as error:
+        sys.stderr.write(f"error: {error}\n")
+        sys.exit(1)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(0)
+    except KeyboardInterrupt as stop:
+        number = stop.args[0] if stop.args and isinstance(stop.args[0], int) else signal.SIGINT
+        sys.exit(128 + int(number))

@@ -1,0 +1,108 @@
+"""Where a run's replicas live: in this process (`inline`), or on Ray."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from typing import Protocol
+
+from harness.config import RunConfig
+from harness.distributed.dispatch import Pool
+from harness.distributed.inline import InlinePool
+from harness.distributed.worker import LectureTable, Worker, WorkerSpec
+from harness.engine.factory import EngineFacts
+from harness.plan import Shard
+from harness.prompts.demonstrations import Draw
+from harness.stopping import StopFlag
+
+OpenPool = AbstractContextManager[tuple[Pool, EngineFacts]]
+
+
+class Backend(Protocol):
+    """Makes pools of replicas, one model at a time."""
+
+    n_replicas: int
+    threads: int | None
+    """CPU threads of each replica; None leaves torch's choice."""
+
+    def pool(
+        self,
+        spec: WorkerSpec,
+        draw: Draw,
+        shards: Sequence[Shard],
+        lecture: Mapping[int, LectureTable],
+        stop: StopFlag,
+    ) -> OpenPool:
+        """Replicas of one model, and what the first says of itself; closed on exit."""
+        ...
+
+
+class InlineBackend:
+    """One worker in this process, without Ray."""
+
+    n_replicas = 1
+    threads: int | None = None
+
+    @contextmanager
+    def pool(
+        self,
+        spec: WorkerSpec,
+        draw: Draw,
+        shards: Sequence[Shard],
+        lecture: Mapping[int, LectureTable],
+        stop: StopFlag,
+    ) -> Iterator[tuple[Pool, EngineFacts]]:
+        """See `Backend.pool`."""
+        worker = Worker(spec, draw)
+        yield InlinePool(worker, shards, lecture), worker.facts
+
+
+class RayBackend:
+    """Replica actors on the Ray that this process has joined."""
+
+    def __init__(self, config: RunConfig) -> None:
+        import ray
+
+        from harness.distributed.session import choose_shape
+
+        self._shape = choose_shape(config, ray.cluster_resources())
+        self.n_replicas = self._shape.count
+        self.threads = self._shape.threads
+
+    @contextmanager
+    def pool(
+        self,
+        spec: WorkerSpec,
+        draw: Draw,
+        shards: Sequence[Shard],
+        lecture: Mapping[int, LectureTable],
+        stop: StopFlag,
+    ) -> Iterator[tuple[Pool, EngineFacts]]:
+        """See `Backend.pool`."""
+        from harness.distributed.replicas import RayPool
+
+        stop.polled = True
+        pool = RayPool(spec, draw, shards, lecture, self._shape, stop.is_set)
+        try:
+            pool.wait_for_first()
+            assert pool.facts is not None
+            yield pool, pool.facts
+        finally:
+            pool.close()
+            stop.polled = False
+
+
+@contextmanager
+def open_backend(config: RunConfig) -> Iterator[Backend]:
+    """The backend that `cluster.address` names; Ray is imported only when it is needed.
+
+    Raises:
+        ClusterError: no cluster there, or it is too small.
+    """
+    if config.cluster.address == "inline":
+        yield InlineBackend()
+        return
+    from harness.distributed.session import ray_session
+
+    with ray_session(config.cluster.address):
+        yield RayBackend(config)

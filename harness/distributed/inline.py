@@ -1,0 +1,42 @@
+"""Runs units in the driver's own process: no Ray, for debuggers and small machines."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from harness.distributed.dispatch import Replica
+from harness.distributed.worker import LectureTable, UnitReport, Worker
+from harness.plan import Shard, WorkUnit
+
+
+class InlinePool:
+    """One worker that is its own replica; a unit runs when its result is asked for."""
+
+    name = "inline"
+
+    def __init__(self, worker: Worker, shards: Sequence[Shard], lecture: Mapping[int, LectureTable]) -> None:
+        self._worker = worker
+        self._shards = shards
+        self._lecture = lecture
+        self._units: dict[str, WorkUnit] = {}
+
+    def submit(self, unit: WorkUnit) -> str:
+        """Remember the unit."""
+        self._units[unit.id] = unit
+        return unit.id
+
+    def replicas(self) -> Sequence[Replica]:
+        """This process."""
+        return [self]
+
+    def wait(self, handles: Sequence[str], timeout_s: float) -> Sequence[str]:
+        """The first unit: it is as good as done."""
+        return list(handles)[:1]
+
+    def result(self, handle: str) -> UnitReport:
+        """Do the unit."""
+        unit = self._units.pop(handle)
+        return self._worker.run_unit(unit, self._shards[unit.shard].samples, self._lecture.get(unit.seed))
+
+    def replace(self, replica: Replica) -> None:
+        """Nothing can die here but the driver itself."""

@@ -1,0 +1,225 @@
+"""Ray actors that hold a model, and the pool that the dispatch loop feeds.
+
+The driver owns the retries: Ray restarts a dead actor's process, never its tasks. The model
+is loaded by the first call rather than in the constructor, because Ray never restarts an
+actor whose constructor raised.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+import ray
+import ray.data
+from ray.exceptions import ActorUnavailableError, RayError, RayTaskError
+
+from harness.distributed.dispatch import Replica, ReplicaDiedError
+from harness.distributed.session import ReplicaShape
+from harness.distributed.worker import LectureTable, UnitReport, Worker, WorkerSpec
+from harness.engine.factory import EngineFacts
+from harness.errors import ReplicaError, UserError
+from harness.plan import Shard, WorkUnit
+from harness.prompts.demonstrations import Draw
+from harness.stopping import Interrupted
+from harness.task import Sample
+
+log = logging.getLogger(__name__)
+MOST_RESTARTS = 20
+START_TIMEOUT_S = 120.0
+"""How long a new replica may wait for its resources before the run says so."""
+
+
+class ReplicaActor:
+    """The actor's body: a `Worker` that is loaded on first use."""
+
+    def __init__(self, spec: WorkerSpec, draw: Draw) -> None:
+        self._spec, self._draw = spec, draw
+        self._worker: Worker | None = None
+
+    def load(self) -> EngineFacts:
+        """Load the model if it is not; says what it runs on."""
+        if self._worker is None:
+            self._worker = Worker(self._spec, self._draw)
+        return self._worker.facts
+
+    def run_unit(self, unit: WorkUnit, shard: pa.Table, lecture: LectureTable | None) -> UnitReport:
+        """Do one unit; `shard` is a block of the Ray Dataset."""
+        self.load()
+        assert self._worker is not None
+        return self._worker.run_unit(unit, samples_from(shard), lecture)
+
+
+class RayReplica:
+    """The driver's side of one actor."""
+
+    def __init__(self, name: str, actor: Any, shards: Sequence[Any], lecture: Mapping[int, Any]) -> None:
+        self.name = name
+        self.actor = actor
+        self.ready = False
+        self._shards = shards
+        self._lecture = lecture
+
+    def submit(self, unit: WorkUnit) -> Any:
+        """Send a unit with references to its shard and draws."""
+        return self.actor.run_unit.remote(unit, self._shards[unit.shard], self._lecture.get(unit.seed))
+
+
+class RayPool:
+    """The replicas of one model.
+
+    Args:
+        spec: the run's settings for the actors.
+        draw: put into the object store once, whatever the number of replicas.
+        shards: samples; they become blocks of a Ray Dataset.
+        lecture: draws per seed for the lecture policy.
+        shape: how many replicas, and what each takes.
+        should_stop: asked while replicas load.
+    """
+
+    def __init__(
+        self,
+        spec: WorkerSpec,
+        draw: Draw,
+        shards: Sequence[Shard],
+        lecture: Mapping[int, LectureTable],
+        shape: ReplicaShape,
+        should_stop: Callable[[], bool],
+    ) -> None:
+        self._spec, self._shape, self._should_stop = spec, shape, should_stop
+        self._draw = ray.put(draw)
+        self._shards = shard_refs(shards)
+        self._lecture = {seed: ray.put(dict(table)) for seed, table in lecture.items()}
+        self._restarts = 0
+        self._loading: dict[Any, RayReplica] = {}
+        self._replicas = [self._start(i) for i in range(shape.count)]
+        self._started = time.monotonic()
+        self.facts: EngineFacts | None = None
+
+    def replicas(self) -> Sequence[Replica]:
+        """Replicas whose model is loaded."""
+        self._collect_loaded(0)
+        return [replica for replica in self._replicas if replica.ready]
+
+    def wait(self, handles: Sequence[Any], timeout_s: float) -> Sequence[Any]:
+        """Finished units among the handles; wakes up for replicas that finished loading too."""
+        watched = [*handles, *self._loading]
+        done, _ = ray.wait(watched, num_returns=1, timeout=timeout_s)
+        own = set(handles)
+        return [handle for handle in done if handle in own]
+
+    def result(self, handle: Any) -> UnitReport:
+        """See `harness.distributed.dispatch.Pool.result`."""
+        try:
+            report: UnitReport = ray.get(handle)
+            return report
+        except RayTaskError as error:
+            raise _original(error) from None
+        except RayError as error:
+            raise ReplicaDiedError(_cause(error)) from None
+
+    def replace(self, replica: Replica) -> None:
+        """Probe a replica that Ray restarts; start another when it is gone for good."""
+        assert isinstance(replica, RayReplica)
+        self._restarts += 1
+        if self._restarts > MOST_RESTARTS:
+            raise ReplicaError(f"replicas died {self._restarts} times; last: {replica.name}")
+        replica.ready = False
+        self._loading[replica.actor.load.remote()] = replica
+
+    def close(self) -> None:
+        """End all replicas at once."""
+        for replica in self._replicas:
+            ray.kill(replica.actor, no_restart=True)
+
+    def _start(self, index: int) -> RayReplica:
+        actor_class = ray.remote(ReplicaActor)
+        actor: Any = actor_class.options(
+            num_gpus=self._shape.gpus,
+            num_cpus=self._shape.cpus,
+            max_restarts=-1,
+            max_task_retries=0,
+            scheduling_strategy="SPREAD",
+        ).remote(self._spec, self._draw)
+        replica = RayReplica(f"replica {index} of {self._spec.model}", actor, self._shards, self._lecture)
+        self._loading[actor.load.remote()] = replica
+        return replica
+
+    def wait_for_first(self) -> None:
+        """Return when one replica has loaded its model; the others join as they are ready."""
+        warned = False
+        while not any(replica.ready for replica in self._replicas):
+            if self._should_stop():
+                raise Interrupted
+            self._collect_loaded(0.5)
+            if not warned and time.monotonic() - self._started > START_TIMEOUT_S:
+                warned = True
+                log.warning(
+                    "no replica has started after %.0f s: are the resources taken by other jobs?", START_TIMEOUT_S
+                )
+
+    def _collect_loaded(self, timeout_s: float) -> None:
+        if not self._loading:
+            return
+        done, _ = ray.wait(list(self._loading), num_returns=1, timeout=timeout_s)
+        for handle in done:
+            replica = self._loading.pop(handle)
+            try:
+                facts: EngineFacts = ray.get(handle)
+            except RayTaskError as error:
+                raise _original(error) from None
+            except RayError as error:
+                self._revive(replica, error)
+                continue
+            replica.ready = True
+            self.facts = self.facts or facts
+
+    def _revive(self, replica: RayReplica, error: Exception) -> None:
+        self._restarts += 1
+        if self._restarts > MOST_RESTARTS:
+            raise ReplicaError(f"replicas died {self._restarts} times; last: {replica.name}: {_cause(error)}")
+        log.warning("%s died while loading: %s", replica.name, _cause(error))
+        if isinstance(error, ActorUnavailableError):
+            self._loading[replica.actor.load.remote()] = replica
+            return
+        position = self._replicas.index(replica)
+        self._replicas[position] = self._start(position)
+
+
+def shard_refs(shards: Sequence[Shard]) -> list[Any]:
+    """Shards as block references of a Ray Dataset, in order."""
+    ray.data.DataContext.get_current().enable_progress_bars = False
+    dataset = ray.data.from_arrow([table_from(shard.samples) for shard in shards])
+    return list(dataset.to_arrow_refs())
+
+
+def table_from(samples: Sequence[Sample]) -> pa.Table:
+    """Samples as an Arrow table: `id`, `gold`, and a column per field named `field:<name>`."""
+    names = list(samples[0].fields) if samples else []
+    columns: dict[str, Any] = {"id": [s.id for s in samples], "gold": [s.gold for s in samples]}
+    columns |= {f"field:{name}": [s.fields[name] for s in samples] for name in names}
+    return pa.table(columns)
+
+
+def samples_from(table: pa.Table) -> list[Sample]:
+    """The inverse of `table_from`."""
+    names = [name for name in table.column_names if name.startswith("field:")]
+    fields = [table[name].to_pylist() for name in names]
+    keys = [name.removeprefix("field:") for name in names]
+    rows = zip(table["id"].to_pylist(), table["gold"].to_pylist(), *fields, strict=True)
+    return [Sample(i, dict(zip(keys, texts, strict=True)), gold) for i, gold, *texts in rows]
+
+
+def _cause(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]
+
+
+def _original(error: RayTaskError) -> Exception:
+    """What the actor's code raised, without Ray's wrapping."""
+    cause = error.cause
+    if isinstance(cause, UserError):
+        return type(cause)(*cause.args)
+    return cause if isinstance(cause, Exception) else error

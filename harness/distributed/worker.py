@@ -1,0 +1,232 @@
+"""Does work units: renders, scores, commits. The same object serves a Ray actor and inline mode."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from transformers import AutoTokenizer
+
+from harness.config import RunConfig
+from harness.engine.factory import load_engine
+from harness.engine.loading import ModelSpec
+from harness.errors import ContextError, ModelError
+from harness.plan import WorkUnit
+from harness.prompts.demonstrations import Draw
+from harness.prompts.rendering import Prompt, Renderer
+from harness.prompts.templates import Template
+from harness.prompts.tokenizing import PromptTokenizer
+from harness.results.schema import Record, UnitStatistics, to_table
+from harness.results.store import RunStore
+from harness.task import LabelScores, Sample, find_task
+
+log = logging.getLogger(__name__)
+LectureTable = Mapping[tuple[str, int], Sequence[int]]
+
+
+@dataclass(frozen=True)
+class WorkerSpec:
+    """What a worker needs, in picklable form."""
+
+    config: RunConfig
+    model: str
+    templates: Mapping[str, Template]
+    context_length: int | None
+    longest_prompt: int
+    threads: int | None
+
+
+@dataclass(frozen=True)
+class UnitReport:
+    """What a worker says of a finished unit; the records themselves are in its part."""
+
+    unit: str
+    statistics: UnitStatistics
+    errors: tuple[str, ...] = ()
+    """The first few failures."""
+
+
+@dataclass
+class _Outcome:
+    """Records of a run of samples under construction."""
+
+    records: list[Record] = field(default_factory=list)
+    n_prompts: int = 0
+    prompt_tokens: int = 0
+    tokens_computed: int = 0
+    scoring_seconds: float = 0.0
+
+
+class Worker:
+    """One loaded model that does work units.
+
+    Args:
+        spec: the run's settings.
+        draw: policy and demonstration pool.
+    """
+
+    def __init__(self, spec: WorkerSpec, draw: Draw) -> None:
+        self.spec = spec
+        self.draw = draw
+        self.task = find_task(spec.config.task.name)
+        self.store = RunStore(spec.config.run_dir)
+        self.tokenizer = PromptTokenizer(_load_tokenizer(spec))
+        model, engine = spec.config.model, spec.config.engine
+        self.scorer, self.facts = load_engine(
+            ModelSpec(
+                spec.model,
+                model.revision,
+                model.dtype,
+                model.device,
+                model.trust_remote_code,
+                model.gpus_per_replica,
+            ),
+            engine.share_prefixes,
+            None if engine.tokens_per_pack == "auto" else int(engine.tokens_per_pack),
+            spec.longest_prompt,
+            spec.threads,
+        )
+        self._renderers: dict[str, Renderer] = {}
+        self._argmax_texts: dict[int, str] = {}
+
+    def run_unit(self, unit: WorkUnit, samples: Sequence[Sample], lecture: LectureTable | None) -> UnitReport:
+        """Score a unit's prompts and commit its records."""
+        started = time.monotonic()
+        renderer = self._renderer(unit.template, lecture)
+        outcome = _Outcome()
+        self._score(unit, renderer, samples, unit.ks, outcome)
+        records = _zero_shot_copies(unit, outcome.records)
+        failures = [r for r in records if r.error is not None]
+        statistics = UnitStatistics(
+            len(records),
+            len(failures),
+            outcome.n_prompts,
+            outcome.prompt_tokens,
+            outcome.tokens_computed,
+            time.monotonic() - started,
+            outcome.scoring_seconds,
+        )
+        self.store.write_part(unit.id, to_table(records), asdict(statistics))
+        return UnitReport(
+            unit.id,
+            statistics,
+            tuple(f"{r.template} K={r.k} sample {r.sample_id}: {r.error_type}: {r.error}" for r in failures[:3]),
+        )
+
+    def _renderer(self, template: str, lecture: LectureTable | None) -> Renderer:
+        if lecture is not None:
+            return self._new_renderer(template, lecture)
+        if template not in self._renderers:
+            self._renderers[template] = self._new_renderer(template, None)
+        return self._renderers[template]
+
+    def _new_renderer(self, template: str, lecture: LectureTable | None) -> Renderer:
+        largest = max(self.spec.config.grid.k)
+        return Renderer(self.spec.templates[template], self.draw, largest, self.tokenizer, lecture)
+
+    def _score(
+        self,
+        unit: WorkUnit,
+        renderer: Renderer,
+        samples: Sequence[Sample],
+        ks: Sequence[int],
+        outcome: _Outcome,
+    ) -> None:
+        """Score samples x ks; when that raises, halve until the culprit is alone, and record it."""
+        try:
+            self._score_together(unit, renderer, samples, ks, outcome)
+        except Exception as error:
+            if len(samples) > 1:
+                middle = len(samples) // 2
+                self._score(unit, renderer, samples[:middle], ks, outcome)
+                self._score(unit, renderer, samples[middle:], ks, outcome)
+            elif len(ks) > 1:
+                middle = len(ks) // 2
+                self._score(unit, renderer, samples, ks[:middle], outcome)
+                self._score(unit, renderer, samples, ks[middle:], outcome)
+            else:
+                kind, text = type(error).__name__, " ".join(str(error).split())[:500]
+                log.warning("sample %s of %s K=%d failed: %s: %s", samples[0].id, unit.template, ks[0], kind, text)
+                outcome.n_prompts += 1
+                outcome.records.append(
+                    Record(
+                        unit.model, unit.task, unit.template, ks[0], unit.seed, samples[0].id,
+                        samples[0].gold, error_type=kind, error=text,
+                    )
+                )  # fmt: skip
+
+    def _score_together(
+        self,
+        unit: WorkUnit,
+        renderer: Renderer,
+        samples: Sequence[Sample],
+        ks: Sequence[int],
+        outcome: _Outcome,
+    ) -> None:
+        prompts = renderer.prompts(samples, unit.seed, ks)
+        for prompt in prompts:
+            self._check_length(prompt)
+        started = time.monotonic()
+        scores = self.scorer.score([p.ids for p in prompts], [p.label_ids for p in prompts])
+        seconds = time.monotonic() - started
+        logprobs = scores.logprobs.tolist()
+        argmax, off_label = scores.argmax.tolist(), scores.off_label_mass.tolist()
+        records = []
+        for i, prompt in enumerate(prompts):
+            counts = [len(ids) for ids in prompt.label_ids]
+            judged = LabelScores(tuple(logprobs[i]), tuple(counts), argmax[i], off_label[i])
+            text = self._argmax_text(argmax[i])
+            records.append(
+                Record(
+                    unit.model, unit.task, unit.template, prompt.k, unit.seed, prompt.sample.id,
+                    prompt.sample.gold, self.task.score(judged), logprobs[i], counts, argmax[i], text,
+                    _greedy(text, renderer.template.labels), off_label[i], len(prompt.ids),
+                )
+            )  # fmt: skip
+        outcome.records += records
+        outcome.n_prompts += len(prompts)
+        outcome.prompt_tokens += sum(len(p.ids) for p in prompts)
+        outcome.tokens_computed += scores.tokens_computed
+        outcome.scoring_seconds += seconds
+
+    def _check_length(self, prompt: Prompt) -> None:
+        limit = self.spec.context_length
+        longest = len(prompt.ids) + max(len(ids) for ids in prompt.label_ids) - 1
+        if limit is not None and longest > limit:
+            raise ContextError(f"prompt and label have {longest} tokens, the model's context {limit}")
+
+    def _argmax_text(self, token: int) -> str:
+        if token not in self._argmax_texts:
+            self._argmax_texts[token] = self.tokenizer.decode_token(token)
+        return self._argmax_texts[token]
+
+
+def _load_tokenizer(spec: WorkerSpec) -> Any:
+    model = spec.config.model
+    try:
+        return AutoTokenizer.from_pretrained(
+            spec.model, revision=model.revision or "main", trust_remote_code=model.trust_remote_code
+        )
+    except (OSError, ValueError) as error:
+        raise ModelError(f"tokenizer of '{spec.model}' does not load on this replica: {error}") from None
+
+
+def _greedy(argmax_text: str, labels: Sequence[str]) -> int | None:
+    """The class whose label is the greedily generated token, as the lecture judges."""
+    stripped = argmax_text.strip()
+    matches = [index for index, label in enumerate(labels) if label.strip() == stripped]
+    return matches[0] if matches else None
+
+
+def _zero_shot_copies(unit: WorkUnit, records: list[Record]) -> list[Record]:
+    """Write each K=0 record under every seed: without demonstrations the seed changes nothing."""
+    result: list[Record] = []
+    for record in records:
+        if record.k == 0:
+            result.extend(replace(record, seed=seed) for seed in unit.zero_shot_seeds)
+        else:
+            result.append(record)
+    return result

@@ -1,0 +1,259 @@
+"""Runs a grid: prepares, starts replicas, dispatches what is not committed, aggregates.
+
+The order of things: find every mistake of the user, take the run directory, find what is
+committed, compute the rest, read everything back from the parts.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+from rich.console import Console
+
+from harness.analysis.cells import COLUMNS, cell_figures
+from harness.budget import measure
+from harness.config import RunConfig
+from harness.distributed.backend import Backend, open_backend
+from harness.distributed.dispatch import dispatch
+from harness.distributed.worker import LectureTable, UnitReport, WorkerSpec
+from harness.errors import RunDirError
+from harness.plan import Plan, WorkUnit, choose_shard_size, grid_identity, make_plan
+from harness.preparation import Prepared, prepare
+from harness.reporting.progress import RunProgress
+from harness.results import manifest as manifests
+from harness.results.lock import RunLock
+from harness.results.records import load_records
+from harness.results.store import RunStore
+from harness.stopping import Interrupted, StopFlag, stoppable
+from harness.task import Sample, find_task
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """A finished run."""
+
+    run_dir: str
+    cells: pd.DataFrame
+    """One row per cell, as `harness show` prints."""
+
+
+def run(config: RunConfig, fresh: bool = False, console: Console | None = None) -> RunResult:
+    """Run or resume a grid.
+
+    Args:
+        config: from `harness.config.load_config`.
+        fresh: move an existing run directory aside and start anew.
+        console: where progress is drawn; standard error by default.
+
+    Raises:
+        UserError: whatever the user can mend, before a model is loaded where possible.
+        harness.stopping.Interrupted: on SIGINT or SIGTERM; committed work stays.
+        ReplicaError: replicas failed more often than the retry policy allows.
+    """
+    console = console or Console(stderr=True)
+    with stoppable() as stop:
+        prepared = prepare(config)
+        for note in prepared.data.notes:
+            log.info("%s", note)
+        store = RunStore(config.run_dir)
+        if fresh:
+            _move_aside(store)
+        store.create()
+        with RunLock(store), _log_file(store):
+            return _run_locked(prepared, store, console, stop)
+
+
+def _run_locked(prepared: Prepared, store: RunStore, console: Console, stop: StopFlag) -> RunResult:
+    config = prepared.config
+    identity = json.loads(json.dumps(grid_identity(prepared)))
+    manifest: dict[str, Any] | None = None
+    if store.exists(manifests.NAME):
+        manifest = store.read_json(manifests.NAME)
+        manifests.check_identity(store, manifest["identity"], identity)
+    elif store.part_ids():
+        raise RunDirError(f"'{store.run_dir}' holds parts but no {manifests.NAME}; set another name=... or use --fresh")
+    # Shards do not change what fits, so any size will do for the check.
+    budgets = measure(prepared, shard_size=max(1, len(prepared.data.samples)))
+    with ExitStack() as stack:
+        backend: Backend | None = None
+        if manifest is None:
+            backend = stack.enter_context(open_backend(config))
+            shard_size = choose_shard_size(config, len(prepared.data.samples), backend.n_replicas)
+            facts = {
+                "shard_size": shard_size,
+                "class_names": list(prepared.task.class_names),
+                "n_samples": len(prepared.data.samples),
+                "n_pool": {s.info.path: len(s.draw.pool.samples) for s in prepared.models},
+                "notes": list(prepared.data.notes),
+                "engines": {},
+            }
+            manifest = manifests.new_manifest(config.as_dict(), identity, facts)
+        plan = make_plan(prepared, int(manifest["shard_size"]))
+        session = manifests.new_session()
+        manifest["sessions"].append(session)
+        manifest["status"] = "running"
+        store.write_table("samples.parquet", _samples_table(prepared.data.samples))
+        store.write_json(manifests.NAME, manifest)
+        done = _committed(store, plan)
+        waiting = [unit for unit in plan.units if unit.id not in done]
+        log.info(
+            "%s: %d cells, %d samples, %d units, %d committed before",
+            store.run_dir, len(plan.cells), len(prepared.data.samples), len(plan.units), len(done),
+        )  # fmt: skip
+        try:
+            if waiting:
+                backend = backend or stack.enter_context(open_backend(config))
+                longest = {b.model: max(x.longest_prompt for x in budgets if x.model == b.model) for b in budgets}
+                _compute(prepared, plan, waiting, backend, manifest, longest, console, stop)
+            manifest["status"] = "complete"
+        except Interrupted:
+            manifest["status"] = "interrupted"
+            raise
+        except BaseException:
+            manifest["status"] = "failed"
+            raise
+        finally:
+            session["ended"] = manifests.now()
+            store.write_json(manifests.NAME, manifest)
+    cells = summarise(store.run_dir)
+    store.write_table("cells.parquet", pa.Table.from_pandas(cells, preserve_index=False))
+    return RunResult(store.run_dir, cells)
+
+
+def summarise(run_dir: str) -> pd.DataFrame:
+    """The cells of a run directory, from its parts, in grid order."""
+    store = RunStore(run_dir)
+    records = load_records(run_dir, COLUMNS)
+    manifest = store.read_json(manifests.NAME)
+    metrics = find_task(manifest["config"]["task"]["name"]).metrics
+    cells = cell_figures(records, len(manifest["class_names"]), metrics)
+    return order_cells(cells, manifest["config"])
+
+
+def order_cells(cells: pd.DataFrame, config: dict[str, Any]) -> pd.DataFrame:
+    """Cells in the order of the grid: model, template, K, seed as the configuration names them."""
+    if cells.empty:
+        return cells
+    paths, grid = config["model"]["path"], config["grid"]
+    axes = {
+        "model": paths if isinstance(paths, list) else [paths],
+        "template": grid["templates"],
+        "k": grid["k"],
+        "seed": grid["seeds"],
+    }
+    ranks = {name: cells[name].map({value: i for i, value in enumerate(axis)}) for name, axis in axes.items()}
+    order = pd.DataFrame(ranks).sort_values(list(ranks), kind="stable").index
+    return cells.loc[order].reset_index(drop=True)
+
+
+def _compute(
+    prepared: Prepared,
+    plan: Plan,
+    waiting: list[WorkUnit],
+    backend: Backend,
+    manifest: dict[str, Any],
+    longest: dict[str, int],
+    console: Console,
+    stop: StopFlag,
+) -> None:
+    """Dispatch the waiting units, model by model."""
+    config = prepared.config
+    n_records = sum(unit.n_records(len(plan.shards[unit.shard].samples)) for unit in waiting)
+    with RunProgress(console, len(plan.units), len(plan.units) - len(waiting), n_records) as progress:
+
+        def on_done(unit: WorkUnit, report: UnitReport) -> None:
+            log.debug("unit %s: %s", unit.id, report.statistics)
+            for error in report.errors:
+                log.warning("failed: %s", error)
+            progress.unit_done(report.statistics)
+
+        for setup in prepared.models:
+            units = [unit for unit in waiting if unit.model == setup.info.path]
+            if not units:
+                continue
+            spec = WorkerSpec(
+                config,
+                setup.info.path,
+                prepared.templates,
+                setup.info.context_length,
+                longest[setup.info.path],
+                backend.threads,
+            )
+            lecture: dict[int, LectureTable] = {}
+            if config.demos.policy == "lecture":
+                lecture = {seed: prepared.lecture_table(setup, seed) for seed in config.grid.seeds}
+            log.info("loading %s", setup.info.path)
+            with backend.pool(spec, setup.draw, plan.shards, lecture, stop) as (pool, facts):
+                manifest["engines"][setup.info.path] = facts.as_dict()
+                log.info("%s: %s", setup.info.path, facts)
+                if facts.sharing_notice:
+                    log.warning("%s is scored without shared prefixes: %s", setup.info.path, facts.sharing_notice)
+                dispatch(units, pool, on_done, stop.is_set)
+
+
+def _committed(store: RunStore, plan: Plan) -> set[str]:
+    """Units whose parts are whole; damaged parts are removed, to be computed again."""
+    store.remove_leftovers()
+    done = set()
+    for unit_id in store.part_ids() & {unit.id for unit in plan.units}:
+        try:
+            store.read_part(unit_id)
+            done.add(unit_id)
+        except ValueError as error:
+            log.warning("%s; computing it again", error)
+            store.remove_part(unit_id)
+    return done
+
+
+def _move_aside(store: RunStore) -> None:
+    if not store.exists(manifests.NAME) and not store.part_ids():
+        return
+    if not store.is_local:
+        raise RunDirError("--fresh moves local run directories only; set another name=... instead")
+    with RunLock(store):
+        stamp = manifests.now().replace(":", "").replace("+0000", "Z")
+        aside = f"{store.root}.{stamp}"
+        Path(store.root).rename(aside)
+    log.warning("the old run directory is now %s", aside)
+
+
+@contextmanager
+def _log_file(store: RunStore) -> Iterator[None]:
+    """Write the harness's log to `run.log`; on object stores, when the run ends."""
+    logger = logging.getLogger("harness")
+    buffer = io.StringIO()
+    handler: logging.Handler
+    if store.is_local:
+        handler = logging.FileHandler(store.path("run.log"), encoding="utf-8")
+    else:
+        handler = logging.StreamHandler(buffer)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    logger.addHandler(handler)
+    try:
+        yield
+    except BaseException as error:
+        log.error("stopped: %s: %s", type(error).__name__, error)
+        raise
+    finally:
+        logger.removeHandler(handler)
+        handler.close()
+        if not store.is_local:
+            store.write_bytes("run.log", buffer.getvalue().encode())
+
+
+def _samples_table(samples: Sequence[Sample]) -> pa.Table:
+    columns: dict[str, Any] = {"sample_id": [s.id for s in samples], "gold": [s.gold for s in samples]}
+    for name in samples[0].fields:
+        columns[name] = [s.fields[name] for s in samples]
+    return pa.table(columns)

@@ -1,0 +1,180 @@
+"""Attention over a prefix tree, plugged into transformers' attention interface.
+
+Each token attends to itself, to earlier tokens of its own path and to its ancestors. A path
+attends to itself causally, and to each ancestor run densely; the partial results are merged
+by their log-sum-exp, which is exact.
+"""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from transformers import AttentionInterface, AttentionMaskInterface
+
+from harness.engine.packing import Pack
+from harness.errors import SharingError
+
+NAME = "harness_prefix_tree"
+Tensor = torch.Tensor
+
+
+Kept = dict[int, dict[int, tuple[Tensor, Tensor]]]
+
+
+@dataclass
+class PackState:
+    """What the attention of one forward pass needs beyond queries, keys and values.
+
+    Attributes:
+        pack: the layout.
+        kept: per layer, path to its keys and values `(kv_heads, n_tokens, head_size)` from
+            earlier packs.
+        keep: the same for later packs, filled as the layers run.
+    """
+
+    pack: Pack
+    kept: Kept
+    device: torch.device
+    keep: Kept = field(default_factory=dict)
+    buckets: list[tuple[Tensor, Tensor, Tensor]] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.buckets = [
+            (
+                torch.from_numpy(bucket.rows).to(self.device),
+                torch.from_numpy(bucket.valid).to(self.device),
+                torch.from_numpy(bucket.targets).to(self.device),
+            )
+            for bucket in self.pack.buckets
+        ]
+
+
+_state: ContextVar[PackState | None] = ContextVar("harness_pack_state", default=None)
+
+
+def use_state(state: PackState | None) -> None:
+    """Set the layout that the next forward pass attends by."""
+    _state.set(state)
+
+
+def partial_attention(query: Tensor, key: Tensor, value: Tensor, scale: float, causal: bool) -> tuple[Tensor, Tensor]:
+    """Attention and its log-sum-exp, so that partial results can be merged.
+
+    Args:
+        query: `(batch, heads, n_queries, head_size)`.
+        key, value: `(batch, kv_heads, n_keys, head_size)`; kv_heads divides heads.
+        scale: factor of the dot products.
+        causal: query i sees keys up to i; else every query sees all keys.
+
+    Returns:
+        Output `(batch, heads, n_queries, head_size)` in the query's dtype, and the
+        log-sum-exp `(batch, heads, n_queries)` in float32, nats.
+    """
+    groups = query.shape[1] // key.shape[1]
+    if groups > 1:
+        key = key.repeat_interleave(groups, dim=1)
+        value = value.repeat_interleave(groups, dim=1)
+    if query.device.type == "cpu":
+        output, lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
+            query, key, value, 0.0, causal, scale=scale
+        )
+        return output, lse
+    return reference_attention(query, key, value, scale, causal)
+
+
+def reference_attention(query: Tensor, key: Tensor, value: Tensor, scale: float, causal: bool) -> tuple[Tensor, Tensor]:
+    """`partial_attention` in plain operations with equal head counts, for any device."""
+    scores = torch.matmul(query, key.transpose(-1, -2)).float() * scale
+    if causal:
+        size = scores.shape[-1]
+        hidden = torch.ones(size, size, dtype=torch.bool, device=scores.device).triu(1)
+        scores = scores.masked_fill(hidden, float("-inf"))
+    lse = scores.logsumexp(-1)
+    output = torch.matmul((scores - lse[..., None]).exp().to(value.dtype), value)
+    return output, lse
+
+
+def tree_attention(
+    module: torch.nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """transformers' attention signature; `(1, heads, n_tokens, head_size)` in,
+    `(1, n_tokens, heads, head_size)` out.
+
+    Raises:
+        SharingError: the model asks for something this attention does not do.
+    """
+    state = _state.get()
+    if state is None:
+        raise SharingError("tree attention was called outside a pack")
+    for option in ("softcap", "s_aux", "position_bias"):
+        if kwargs.get(option) is not None:
+            raise SharingError(f"the model's attention needs '{option}'")
+    if attention_mask is not None or query.shape[0] != 1:
+        raise SharingError("the model's attention brings a mask or a batch of its own")
+    scale = scaling if scaling is not None else query.shape[-1] ** -0.5
+    layer = int(getattr(module, "layer_idx", -1))
+    if layer < 0:
+        raise SharingError("the model's attention layers are not numbered")
+    output = _attend(state, layer, query[0], key[0], value[0], scale)
+    return output.transpose(0, 1).unsqueeze(0), None
+
+
+def _attend(state: PackState, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+    pack = state.pack
+    heads, n_tokens, _ = query.shape
+    output = torch.empty((heads, n_tokens, value.shape[-1]), dtype=query.dtype, device=query.device)
+    lse = torch.empty((heads, n_tokens), dtype=torch.float32, device=query.device)
+    for first, last in pack.long_paths:
+        rows = slice(first, last)
+        part, sums = partial_attention(query[None, :, rows], key[None, :, rows], value[None, :, rows], scale, True)
+        output[:, rows], lse[:, rows] = part[0], sums[0]
+    for places, valid, targets in state.buckets:
+        n_paths, length = places.shape
+        flat = places.reshape(-1)
+
+        def gather(x: Tensor, flat: Tensor = flat, n: int = n_paths, length: int = length) -> Tensor:
+            return x.index_select(1, flat).view(x.shape[0], n, length, -1).transpose(0, 1)
+
+        part, sums = partial_attention(gather(query), gather(key), gather(value), scale, True)
+        part = part.transpose(0, 1).reshape(heads, n_paths * length, -1)
+        sums = sums.transpose(0, 1).reshape(heads, n_paths * length)
+        output.index_copy_(1, targets, part.index_select(1, valid))
+        lse.index_copy_(1, targets, sums.index_select(1, valid))
+
+    kept = state.kept.get(layer, {})
+
+    def tokens_of(path: int, n_keys: int) -> tuple[Tensor, Tensor]:
+        if path < pack.first_path:
+            keys, values = kept[path]
+            return keys[:, :n_keys], values[:, :n_keys]
+        first = pack.offsets[path - pack.first_path]
+        return key[:, first : first + n_keys], value[:, first : first + n_keys]
+
+    for edge in pack.ancestors:
+        rows = slice(edge.first, edge.last)
+        keys, values = tokens_of(edge.path, edge.n_keys)
+        part, sums = partial_attention(query[None, :, rows], keys[None], values[None], scale, False)
+        weight = torch.sigmoid(sums[0] - lse[:, rows]).unsqueeze(-1)
+        merged = torch.lerp(output[:, rows].float(), part[0].float(), weight)
+        output[:, rows] = merged.to(output.dtype)
+        lse[:, rows] = torch.logaddexp(lse[:, rows], sums[0])
+    state.keep[layer] = {path: (tokens_of(path, n)[0].clone(), tokens_of(path, n)[1].clone()) for path, n in pack.keep}
+    return output
+
+
+def _no_mask(*args: Any, **kwargs: Any) -> None:
+    return None
+
+
+AttentionInterface.register(NAME, tree_attention)
+AttentionMaskInterface.register(NAME, _no_mask)

@@ -1,0 +1,84 @@
+"""Loads a model into a scorer: checks sharing, sets threads and the pack size."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+
+from harness.engine.loading import ModelSpec, load_model
+from harness.engine.parity import sharing_error
+from harness.engine.scorer import Scorer
+
+CPU_TOKENS_PER_PACK = 2048
+GPU_BYTES_PER_TOKEN_FACTOR = 24
+"""Activations of one token in a pack, in hidden-size vectors; with room for attention scores."""
+
+
+@dataclass(frozen=True)
+class EngineFacts:
+    """What a loaded engine says of itself, for log and manifest."""
+
+    device: str
+    dtype: str
+    tokens_per_pack: int
+    shares_prefixes: bool
+    sharing_notice: str | None
+    """Why prefixes are not shared although that was asked for."""
+    threads: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data."""
+        return asdict(self)
+
+
+def load_engine(
+    spec: ModelSpec,
+    share_prefixes: bool,
+    tokens_per_pack: int | None,
+    longest_prompt: int,
+    threads: int | None,
+) -> tuple[Scorer, EngineFacts]:
+    """A scorer ready for work.
+
+    Args:
+        spec: the model.
+        share_prefixes: share when the model passes the parity check.
+        tokens_per_pack: None chooses by device and free memory.
+        longest_prompt: tokens, for models with a sliding window.
+        threads: CPU threads of this process; None leaves torch's choice.
+
+    Raises:
+        ModelError: the model does not load.
+    """
+    if threads is not None:
+        torch.set_num_threads(threads)
+    model = load_model(spec)
+    notice = sharing_error(model, longest_prompt) if share_prefixes else None
+    shares = share_prefixes and notice is None
+    size = tokens_per_pack or _tokens_per_pack(model)
+    scorer = Scorer(model, size, shares)
+    facts = EngineFacts(
+        _device_name(scorer.device),
+        str(model.dtype).removeprefix("torch."),
+        size,
+        shares,
+        notice,
+        torch.get_num_threads(),
+    )
+    return scorer, facts
+
+
+def _tokens_per_pack(model: Any) -> int:
+    device = model.get_input_embeddings().weight.device
+    if device.type != "cuda":
+        return CPU_TOKENS_PER_PACK
+    free, _ = torch.cuda.mem_get_info(device)
+    config = model.config.get_text_config()
+    per_token = config.hidden_size * GPU_BYTES_PER_TOKEN_FACTOR * model.dtype.itemsize
+    return int(max(2048, min(16384, 0.5 * free / per_token)))
+
+
+def _device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"

@@ -1,0 +1,85 @@
+"""The load-time check that a model can be scored over a prefix tree.
+
+A small tree of random tokens is scored packed and prompt by prompt. Models whose attention
+does not go through transformers' interface, or that carry state other than attention,
+differ and are then scored unshared.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from harness.engine.attention import NAME, Kept
+from harness.engine.packing import make_packs
+from harness.engine.scorer import Scorer
+from harness.engine.tree import build_tree
+from harness.errors import SharingError
+
+TOLERANCE = {torch.float32: 1e-3}
+HALF_TOLERANCE = 0.1
+"""Largest root-mean-square difference of logits, as a share of their standard deviation."""
+TRUNK_TOKENS = 144
+
+
+def sharing_error(model: Any, longest_prompt: int) -> str | None:
+    """Why this model cannot share prefixes, or None when it can.
+
+    Args:
+        model: a loaded causal language model.
+        longest_prompt: tokens of the longest prompt; a shorter sliding window rules sharing out.
+    """
+    window = getattr(model.config, "sliding_window", None)
+    if window is not None and window < longest_prompt and getattr(model.config, "use_sliding_window", True):
+        return f"its sliding window of {window} tokens is shorter than the longest prompt ({longest_prompt})"
+    plain = model.config._attn_implementation
+    try:
+        difference = _difference(model)
+    except Exception as error:
+        return f"its attention cannot be packed ({type(error).__name__}: {error})"
+    finally:
+        model.set_attn_implementation(plain)
+    allowed = TOLERANCE.get(model.dtype, HALF_TOLERANCE)
+    if not difference <= allowed:
+        return f"packed and plain logits differ by {difference:.2g} of their spread (at most {allowed:.2g} allowed)"
+    return None
+
+
+@torch.inference_mode()
+def _difference(model: Any) -> float:
+    rng = np.random.default_rng(0)
+    limit = getattr(model.config, "max_position_embeddings", None) or 2048
+    trunk_size = max(2, min(TRUNK_TOKENS, limit - 32))
+    vocabulary = model.get_input_embeddings().weight.shape[0]
+    trunk = rng.integers(0, vocabulary, trunk_size).tolist()
+    leaf_sizes = (9, 14, 21, 5)
+    sequences = []
+    for depth in (0, trunk_size // 4, trunk_size):
+        header = rng.integers(0, vocabulary, 5).tolist()
+        sequences += [trunk[:depth] + header + rng.integers(0, vocabulary, size).tolist() for size in leaf_sizes]
+    plain = torch.stack([model(input_ids=_ids(model, s), use_cache=False).logits[0, -1].float() for s in sequences])
+    packed = torch.empty_like(plain)
+    scorer = Scorer(model, tokens_per_pack=trunk_size + 64, share_prefixes=True)
+    model.set_attn_implementation(NAME)
+    tree = build_tree(sequences)
+    kept: Kept = {}
+    head = model.get_output_embeddings()
+    for pack in make_packs(tree, sequences, scorer.tokens_per_pack):
+        hidden, kept = scorer.forward_pack(pack, kept)
+        if len(kept) != model.config.num_hidden_layers:
+            raise SharingError(
+                f"{len(kept)} of its {model.config.num_hidden_layers} layers use transformers' attention interface"
+            )
+        for index, sequence in enumerate(sequences):
+            path, offset = tree.locate(index, len(sequence) - 1)
+            if pack.first_path <= path < pack.last_path:
+                row = pack.offsets[path - pack.first_path] + offset
+                packed[index] = head(hidden[row]).float()
+    spread = plain.std(-1)
+    return float(((packed - plain).pow(2).mean(-1).sqrt() / spread).max())
+
+
+def _ids(model: Any, sequence: list[int]) -> torch.Tensor:
+    return torch.tensor([sequence], device=model.get_input_embeddings().weight.device)

@@ -1,0 +1,276 @@
+"""Scores labels as continuations of prompts: shared over a prefix tree, or prompt by prompt."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from harness.engine.attention import NAME, Kept, PackState, use_state
+from harness.engine.packing import Pack, make_packs
+from harness.engine.tree import Tree, build_tree
+
+log = logging.getLogger(__name__)
+Floats = npt.NDArray[np.float64]
+Ids = Sequence[int]
+LOGITS_AT_ONCE = 2**26
+"""Most logits in memory at a time (rows x vocabulary), 256 MB in float32."""
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Results for a batch of prompts, in their order.
+
+    Attributes:
+        logprobs: `(n_prompts, n_labels)` sum of each label's token log-probabilities, nats.
+        argmax: `(n_prompts,)` most likely token at the first label position.
+        off_label_mass: `(n_prompts,)` probability there outside the labels' first tokens.
+        tokens_computed: tokens that went through the model, padding included.
+    """
+
+    logprobs: Floats
+    argmax: npt.NDArray[np.int64]
+    off_label_mass: Floats
+    tokens_computed: int
+
+
+class Target(NamedTuple):
+    """One later token of one label."""
+
+    prompt: int
+    label: int
+    place: int
+    token: int
+
+
+class _Collector:
+    """Turns hidden states at chosen places into scores."""
+
+    def __init__(self, contexts: Sequence[Ids], labels: Sequence[Sequence[Ids]], head: Any) -> None:
+        n_labels = len(labels[0]) if labels else 0
+        longest = max((len(label) for row in labels for label in row), default=1)
+        self.token_logprobs = np.zeros((len(contexts), n_labels, longest))
+        self.argmax = np.zeros(len(contexts), dtype=np.int64)
+        self.off_label_mass = np.zeros(len(contexts))
+        self.labels = labels
+        self.head = head
+
+    def first_tokens(self, hidden: torch.Tensor, prompts: list[int]) -> None:
+        """Score the first token of every label; `hidden` is `(len(prompts), hidden_size)`."""
+        for rows, part in self._chunks(hidden, prompts):
+            sums = rows.logsumexp(-1, keepdim=True)
+            first = torch.tensor([[label[0] for label in self.labels[p]] for p in part], device=rows.device)
+            found = (rows.gather(1, first) - sums).double().cpu().numpy()
+            self.token_logprobs[part, :, 0] = found
+            self.argmax[part] = rows.argmax(-1).cpu().numpy()
+            tokens = first.cpu().numpy()
+            repeated = np.zeros(tokens.shape, dtype=bool)
+            for column in range(1, tokens.shape[1]):
+                repeated[:, column] = (tokens[:, :column] == tokens[:, column : column + 1]).any(1)
+            on_labels = np.where(repeated, 0.0, np.exp(found)).sum(1)
+            self.off_label_mass[part] = np.clip(1.0 - on_labels, 0.0, 1.0)
+
+    def later_tokens(self, hidden: torch.Tensor, targets: list[Target]) -> None:
+        """Score one later label token per row of `hidden`."""
+        for rows, part in self._chunks(hidden, targets):
+            tokens = torch.tensor([[t.token] for t in part], device=rows.device)
+            found = (rows.gather(1, tokens) - rows.logsumexp(-1, keepdim=True)).double().cpu().numpy()
+            for target, value in zip(part, found[:, 0], strict=True):
+                self.token_logprobs[target.prompt, target.label, target.place] = value
+
+    def _chunks(self, hidden: torch.Tensor, items: list[Any]) -> Any:
+        vocabulary = int(self.head.weight.shape[0])
+        size = max(1, LOGITS_AT_ONCE // vocabulary)
+        for start in range(0, len(items), size):
+            yield self.head(hidden[start : start + size]).float(), items[start : start + size]
+
+
+class Scorer:
+    """Scores prompts with one loaded model.
+
+    Args:
+        model: a transformers causal language model in evaluation mode.
+        tokens_per_pack: most tokens of one forward pass; halved when memory runs out.
+        share_prefixes: compute every shared token once; needs a model that passes
+            `harness.engine.parity.sharing_error`.
+    """
+
+    def __init__(self, model: Any, tokens_per_pack: int, share_prefixes: bool) -> None:
+        self.model = model
+        self.tokens_per_pack = tokens_per_pack
+        self.share_prefixes = share_prefixes
+        self.device: torch.device = model.get_input_embeddings().weight.device
+        self._plain_attention = model.config._attn_implementation
+
+    def score(self, contexts: Sequence[Ids], labels: Sequence[Sequence[Ids]]) -> Scores:
+        """Log-probabilities of each prompt's labels.
+
+        Args:
+            contexts: non-empty token ids of each prompt.
+            labels: for each prompt, each label's token ids, none empty; the number of labels
+                is the same throughout.
+        """
+        if any(not context for context in contexts) or any(not x for row in labels for x in row):
+            raise ValueError("a context or a label has no tokens")
+        collector = _Collector(contexts, labels, self.model.get_output_embeddings())
+        with torch.inference_mode():
+            run = self._shared if self.share_prefixes else self._unshared
+            computed = run(contexts, labels, collector)
+        return Scores(collector.token_logprobs.sum(2), collector.argmax, collector.off_label_mass, computed)
+
+    def _shared(self, contexts: Sequence[Ids], labels: Sequence[Sequence[Ids]], collector: _Collector) -> int:
+        sequences, firsts, laters = _sequences(contexts, labels)
+        tree = build_tree(sequences)
+        readouts = _Readouts(tree, firsts, laters)
+        self._set_attention(NAME)
+        kept: Kept = {}
+        computed = first_path = 0
+        while first_path < len(tree.paths):
+            try:
+                for pack in make_packs(tree, sequences, self.tokens_per_pack, first_path):
+                    hidden, kept = self.forward_pack(pack, kept)
+                    readouts.collect(pack, hidden, collector)
+                    computed += len(pack.tokens)
+                    first_path = pack.last_path
+            except (RuntimeError, MemoryError) as error:
+                self._halve_pack(error)
+        return computed
+
+    def forward_pack(self, pack: Pack, kept: Kept) -> tuple[torch.Tensor, Kept]:
+        """Hidden states `(n_tokens, hidden_size)` and what later packs need of the caches."""
+        state = PackState(pack, kept, self.device)
+        use_state(state)
+        try:
+            output = self.model.base_model(
+                input_ids=torch.from_numpy(pack.tokens).to(self.device)[None],
+                position_ids=torch.from_numpy(pack.positions).to(self.device)[None],
+                use_cache=False,
+            )
+        finally:
+            use_state(None)
+        return output.last_hidden_state[0], state.keep
+
+    def _unshared(self, contexts: Sequence[Ids], labels: Sequence[Sequence[Ids]], collector: _Collector) -> int:
+        sequences, firsts, laters = _sequences(contexts, labels)
+        self._set_attention(self._plain_attention)
+        order = sorted(range(len(sequences)), key=lambda i: -len(sequences[i]))
+        computed = start = 0
+        while start < len(order):
+            length = len(sequences[order[start]])
+            batch = order[start : start + max(1, self.tokens_per_pack // length)]
+            try:
+                hidden = self._forward_batch([sequences[i] for i in batch])
+            except (RuntimeError, MemoryError) as error:
+                self._halve_pack(error)
+                continue
+            places = [(row, *firsts[i]) for row, i in enumerate(batch) if i in firsts]
+            rows, depths, prompts = (list(column) for column in zip(*places, strict=True)) if places else ([], [], [])
+            if prompts:
+                collector.first_tokens(hidden[rows, depths], prompts)
+            more = [(row, *later) for row, i in enumerate(batch) for later in laters.get(i, ())]
+            if more:
+                rows, depths, targets = (list(column) for column in zip(*more, strict=True))
+                collector.later_tokens(hidden[rows, depths], targets)
+            computed += length * len(batch)
+            start += len(batch)
+        return computed
+
+    def _forward_batch(self, sequences: list[Ids]) -> torch.Tensor:
+        """Hidden states `(batch, length, hidden_size)` of right-padded sequences."""
+        length = max(len(s) for s in sequences)
+        ids = torch.zeros(len(sequences), length, dtype=torch.long)
+        mask = torch.zeros(len(sequences), length, dtype=torch.long)
+        for row, sequence in enumerate(sequences):
+            ids[row, : len(sequence)] = torch.tensor(sequence)
+            mask[row, : len(sequence)] = 1
+        equal = all(len(s) == length for s in sequences)
+        output = self.model.base_model(
+            input_ids=ids.to(self.device),
+            attention_mask=None if equal else mask.to(self.device),
+            use_cache=False,
+        )
+        hidden: torch.Tensor = output.last_hidden_state
+        return hidden
+
+    def _set_attention(self, name: str) -> None:
+        if self.model.config._attn_implementation != name:
+            self.model.set_attn_implementation(name)
+
+    def _halve_pack(self, error: BaseException) -> None:
+        """Go on with half the tokens per pack after running out of memory; else raise."""
+        out_of_memory = isinstance(error, (torch.OutOfMemoryError, MemoryError)) or ("allocate memory" in str(error))
+        if not out_of_memory or self.tokens_per_pack < 64:
+            raise error
+        self.tokens_per_pack //= 2
+        log.warning("out of memory: going on with %d tokens per pack", self.tokens_per_pack)
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+
+Firsts = dict[int, tuple[int, int]]
+Laters = dict[int, list[tuple[int, Target]]]
+
+
+def _sequences(contexts: Sequence[Ids], labels: Sequence[Sequence[Ids]]) -> tuple[list[list[int]], Firsts, Laters]:
+    """The sequences to compute, and what is read from each.
+
+    A prompt whose labels have one token each is one sequence; a label of more tokens adds
+    one, all but its last token appended.
+
+    Returns:
+        The sequences; sequence to (depth, prompt) where first label tokens are read;
+        sequence to (depth, target) for later label tokens.
+    """
+    sequences: list[list[int]] = []
+    firsts: Firsts = {}
+    laters: Laters = {}
+    for prompt, (context, row) in enumerate(zip(contexts, labels, strict=True)):
+        home = len(sequences)
+        for index, label in enumerate(row):
+            if len(label) > 1:
+                targets = [(len(context) + i - 1, Target(prompt, index, i, label[i])) for i in range(1, len(label))]
+                laters[len(sequences)] = targets
+                sequences.append([*context, *label[:-1]])
+        if len(sequences) == home:
+            sequences.append(list(context))
+        firsts[home] = (len(context) - 1, prompt)
+    return sequences, firsts, laters
+
+
+class _Readouts:
+    """Which rows of which path are read, and for what."""
+
+    def __init__(self, tree: Tree, firsts: Firsts, laters: Laters) -> None:
+        self.first: dict[int, list[tuple[int, int]]] = {}
+        self.later: dict[int, list[tuple[int, Target]]] = {}
+        for sequence, targets in laters.items():
+            for depth, target in targets:
+                path, offset = tree.locate(sequence, depth)
+                self.later.setdefault(path, []).append((offset, target))
+        for sequence, (depth, prompt) in firsts.items():
+            path, offset = tree.locate(sequence, depth)
+            self.first.setdefault(path, []).append((offset, prompt))
+
+    def collect(self, pack: Pack, hidden: torch.Tensor, collector: _Collector) -> None:
+        """Hand a pack's hidden states to the collector; `(n_tokens, hidden_size)`."""
+        rows: list[int] = []
+        prompts: list[int] = []
+        later_rows: list[int] = []
+        targets: list[Target] = []
+        for path in range(pack.first_path, pack.last_path):
+            base = pack.offsets[path - pack.first_path]
+            for offset, prompt in self.first.get(path, ()):
+                rows.append(base + offset)
+                prompts.append(prompt)
+            for offset, target in self.later.get(path, ()):
+                later_rows.append(base + offset)
+                targets.append(target)
+        if rows:
+            collector.first_tokens(hidden[torch.tensor(rows, device=hidden.device)], prompts)
+        if later_rows:
+            collector.later_tokens(hidden[torch.tensor(later_rows, device=hidden.device)], targets)

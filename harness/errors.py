@@ -1,0 +1,77 @@
+"""Every error the harness raises on purpose.
+
+HarnessError
+|-- UserError            the user can mend it; printed without a traceback, exit status 2
+|   |-- ConfigError      a configuration key or value
+|   |-- DataError        a data file
+|   |-- TemplateError    a prompt template or its label boundary
+|   |-- ContextError     a prompt that does not fit the model's context
+|   |-- ModelError       a model folder that cannot be loaded
+|   |-- ClusterError     resources the cluster does not have
+|   `-- RunDirError      a run directory that cannot be used
+|-- EngineError          the engine met a model or a state it cannot handle
+|   `-- SharingError     this model cannot be scored with shared prefixes
+`-- ReplicaError         replicas died more often than the retry policy allows
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class HarnessError(Exception):
+    """Base of all errors of the harness."""
+
+
+class UserError(HarnessError):
+    """A mistake the user can mend: says what was found, what was expected and what to do."""
+
+
+class ConfigError(UserError):
+    """A configuration key or value is wrong."""
+
+
+class DataError(UserError):
+    """A data file is missing or does not follow its format."""
+
+
+class TemplateError(UserError):
+    """A template is malformed, unknown, or its labels do not tokenise cleanly."""
+
+
+class ContextError(UserError):
+    """A prompt is longer than the model's context."""
+
+
+class ModelError(UserError):
+    """A model folder has no usable weights, configuration or tokenizer."""
+
+
+class ClusterError(UserError):
+    """The cluster cannot be reached or lacks the requested resources."""
+
+
+class RunDirError(UserError):
+    """A run directory is unwritable, in use, or belongs to another configuration."""
+
+
+class EngineError(HarnessError):
+    """The engine met a model or a state that it cannot handle."""
+
+
+class SharingError(EngineError):
+    """The model's attention cannot be computed over a prefix tree."""
+
+
+class ReplicaError(HarnessError):
+    """Replicas died more often than the retry policy allows."""
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """A hint such as `; did you mean 'templates'?`, or the known words when none is near."""
+    choices = sorted(known)
+    near = difflib.get_close_matches(word, choices, n=1, cutoff=0.5)
+    if near:
+        return f"; did you mean '{near[0]}'?"
+    return f"; known: {', '.join(choices)}"

@@ -1,0 +1,200 @@
+"""The grid as cells and work units, before anything is computed.
+
+Knows names, counts and content hashes; refuses to know Ray and torch. A work unit is what a
+replica does at once: all K of one (model, template, seed), so that their prefix is shared,
+over one shard of the samples.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from harness.config import RunConfig
+from harness.hashing import content_hash, rows_hash
+from harness.preparation import ModelSetup, Prepared
+from harness.prompts.demonstrations import bank_set
+from harness.task import Sample
+
+RECORDS_VERSION = 1
+"""Part of every unit's identity: raise it when records change their meaning."""
+
+
+@dataclass(frozen=True, order=True)
+class Cell:
+    """One strategy: a point of the grid."""
+
+    model: str
+    task: str
+    template: str
+    k: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A run of samples in one order."""
+
+    index: int
+    samples: tuple[Sample, ...]
+    hash: str
+
+
+@dataclass(frozen=True)
+class WorkUnit:
+    """A piece of work that one replica does and commits at once."""
+
+    id: str
+    """Content hash of all that its records depend on."""
+    model: str
+    task: str
+    template: str
+    seed: int
+    ks: tuple[int, ...]
+    zero_shot_seeds: tuple[int, ...]
+    """Seeds under which the K=0 records are written; empty when this unit has no K=0."""
+    shard: int
+
+    def n_records(self, n_samples: int) -> int:
+        """Rows that the unit commits."""
+        return n_samples * (len(self.ks) - (0 in self.ks) + len(self.zero_shot_seeds))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All units of a run, model by model, and the shards they work on."""
+
+    cells: tuple[Cell, ...]
+    units: tuple[WorkUnit, ...]
+    shards: tuple[Shard, ...]
+    shard_size: int
+
+    @property
+    def n_records(self) -> int:
+        """Records of the whole run: cells x samples."""
+        return sum(unit.n_records(len(self.shards[unit.shard].samples)) for unit in self.units)
+
+
+def make_cells(config: RunConfig) -> tuple[Cell, ...]:
+    """The cells in the order of the grid."""
+    return tuple(
+        Cell(model, config.task.name, template, k, seed)
+        for model in config.model_paths
+        for template in config.grid.templates
+        for k in config.grid.k
+        for seed in config.grid.seeds
+    )
+
+
+def choose_shard_size(config: RunConfig, n_samples: int, replicas: int) -> int:
+    """Samples per unit: large enough to share prefixes, small enough for every replica to work.
+
+    Where a trunk is shared by all samples, each shard computes it again; where each sample has
+    its own, shards cost nothing.
+    """
+    if config.cluster.shard_size != "auto":
+        return int(config.cluster.shard_size)
+    shared = config.demos.policy in ("fixed", "bank")
+    most, least = (512, 128) if shared else (64, 16)
+    groups = len(config.grid.templates) * len(config.grid.seeds)
+    shards = max(1, math.ceil(3 * replicas / groups))
+    return max(least, min(most, math.ceil(n_samples / shards)))
+
+
+def make_plan(prepared: Prepared, shard_size: int) -> Plan:
+    """Cells, shards and units of a prepared run.
+
+    Under the `bank` policy the samples are ordered by their set before they are cut, seed by
+    seed, so that samples of one set meet in one unit.
+    """
+    config = prepared.config
+    samples = prepared.data.samples
+    orders: dict[int | None, list[int]] = {}
+    shards: list[Shard] = []
+    seeds = config.grid.seeds
+    by_seed = config.demos.policy == "bank" and any(config.grid.k)
+    for seed in seeds if by_seed else [None]:
+        ordered = list(samples) if seed is None else _by_set(samples, seed, config.demos.bank_size)
+        orders[seed] = []
+        for start in range(0, len(ordered), shard_size):
+            rows = tuple(ordered[start : start + shard_size])
+            orders[seed].append(len(shards))
+            shards.append(Shard(len(shards), rows, rows_hash(_rows(rows))))
+    units: list[WorkUnit] = []
+    for setup in prepared.models:
+        fixed = _identity(prepared, setup)
+        for template in config.grid.templates:
+            for place, seed in enumerate(seeds):
+                ks = tuple(k for k in config.grid.k if k > 0 or place == 0)
+                zero_shot = tuple(seeds) if 0 in ks else ()
+                if not ks:
+                    continue
+                for index in orders[seed if by_seed else None]:
+                    identity = {
+                        **fixed,
+                        "template": asdict(prepared.template(template)),
+                        "seed": seed,
+                        "ks": ks,
+                        "zero_shot_seeds": zero_shot,
+                        "rows": shards[index].hash,
+                    }
+                    units.append(
+                        WorkUnit(
+                            content_hash(identity),
+                            setup.info.path,
+                            config.task.name,
+                            template,
+                            seed,
+                            ks,
+                            zero_shot,
+                            index,
+                        )
+                    )
+    return Plan(make_cells(config), tuple(units), tuple(shards), shard_size)
+
+
+def grid_identity(prepared: Prepared) -> dict[str, Any]:
+    """What decides a run's results, in plain data: a run directory belongs to one of these."""
+    config = prepared.config
+    return {
+        "task": {**asdict(config.task), "version": prepared.task.version},
+        "samples": rows_hash(_rows(prepared.data.samples)),
+        "pool": rows_hash(_rows(prepared.data.pool)),
+        "models": {setup.info.path: setup.info.identity for setup in prepared.models},
+        "model": {key: value for key, value in asdict(config.model).items() if key in _MODEL_KEYS},
+        "templates": {name: asdict(prepared.template(name)) for name in config.grid.templates},
+        "grid": asdict(config.grid),
+        "demos": asdict(config.demos),
+        "engine": {"share_prefixes": config.engine.share_prefixes},
+        "records": RECORDS_VERSION,
+    }
+
+
+_MODEL_KEYS = ("revision", "dtype", "trust_remote_code", "max_length")
+
+
+def _by_set(samples: Sequence[Sample], seed: int, bank_size: int) -> list[Sample]:
+    return sorted(samples, key=lambda s: (bank_set(seed, s.id, bank_size), s.id))
+
+
+def _identity(prepared: Prepared, setup: ModelSetup) -> dict[str, Any]:
+    config = prepared.config
+    return {
+        "records": RECORDS_VERSION,
+        "task": [prepared.task.name, prepared.task.version],
+        "model": setup.info.identity,
+        "dtype": config.model.dtype,
+        "pool": setup.pool_hash,
+        "demos": asdict(config.demos),
+        "sharing": config.engine.share_prefixes,
+        # The lecture's draws depend on every test position before a sample's own.
+        "order": rows_hash(_rows(prepared.data.samples)) if config.demos.policy == "lecture" else None,
+    }
+
+
+def _rows(samples: Sequence[Sample]) -> list[tuple[str, ...]]:
+    return [
+        (s.id, str(s.gold), *(cell for name in sorted(s.fields) for cell in (name, s.fields[name]))) for s in samples
+    ]

@@ -1,0 +1,150 @@
+"""The `plan` and `prompts` verbs: what a grid would compute, without loading a model."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from harness.budget import TemplateBudget, measure
+from harness.config import RunConfig
+from harness.plan import choose_shard_size, make_cells
+from harness.preparation import ModelSetup, Prepared, prepare
+from harness.prompts.audit import TemplateAudit, audit_template
+from harness.prompts.rendering import chunks
+
+
+@dataclass(frozen=True)
+class LengthAnalysis:
+    """Token lengths of the pool's documents before the limit, as the lecture reports them."""
+
+    model: str
+    documents: int
+    mean: float
+    longest: int
+    standard_deviation: float
+    percentile_80: float
+    in_pool: int
+    """Documents that may be demonstrations: at most `demos.max_tokens` tokens."""
+    context_length: int | None
+    parameters: int | None
+
+
+@dataclass(frozen=True)
+class PlanReport:
+    """What a grid would cost."""
+
+    n_cells: int
+    n_samples: int
+    notes: tuple[str, ...]
+    lengths: tuple[LengthAnalysis, ...]
+    budgets: tuple[TemplateBudget, ...]
+    audits: tuple[TemplateAudit, ...]
+    examples: dict[str, str]
+    """One rendered prompt per template, at the grid's smallest K above zero."""
+
+    @property
+    def prompts(self) -> int:
+        """Records of the whole grid."""
+        return sum(b.prompts for b in self.budgets)
+
+    @property
+    def prompts_scored(self) -> int:
+        """Prompts that go through a model."""
+        return sum(b.prompts_scored for b in self.budgets)
+
+    @property
+    def tokens_one_pass(self) -> int:
+        """Tokens as one pass per prompt."""
+        return sum(b.tokens_one_pass for b in self.budgets)
+
+    @property
+    def tokens_unique(self) -> int:
+        """Tokens when every shared token is computed once."""
+        return sum(b.tokens_unique for b in self.budgets)
+
+
+def make_report(config: RunConfig) -> PlanReport:
+    """Check a configuration and work out its cost.
+
+    Raises:
+        UserError: everything that `run` would refuse before it loads a model.
+    """
+    prepared = prepare(config)
+    shard_size = choose_shard_size(config, len(prepared.data.samples), replicas=1)
+    budgets = measure(prepared, shard_size)
+    audits = tuple(
+        audit_template(prepared.renderer(setup, name, config.grid.seeds[0]), setup.info.path, prepared.data.samples)
+        for setup in prepared.models
+        for name in config.grid.templates
+    )
+    return PlanReport(
+        len(make_cells(config)),
+        len(prepared.data.samples),
+        tuple(prepared.data.notes),
+        tuple(_lengths(setup) for setup in prepared.models),
+        tuple(budgets),
+        audits,
+        {name: _example(prepared, name) for name in config.grid.templates},
+    )
+
+
+def prompt_lines(config: RunConfig, limit: int | None) -> Iterator[str]:
+    """JSON lines, one per (cell, sample), exactly as the engine will see them.
+
+    Args:
+        config: the run's configuration.
+        limit: stop after so many lines; None gives all.
+    """
+    prepared = prepare(config)
+    written = 0
+    several = len(prepared.models) > 1
+    for setup in prepared.models:
+        for name in config.grid.templates:
+            for seed in config.grid.seeds:
+                renderer = prepared.renderer(setup, name, seed)
+                for k in config.grid.k:
+                    for part in chunks(prepared.data.samples, 256):
+                        for prompt in renderer.prompts(part, seed, [k]):
+                            if limit is not None and written >= limit:
+                                return
+                            written += 1
+                            line = {
+                                "template": name,
+                                "k": k,
+                                "seed": seed,
+                                "sample_id": prompt.sample.id,
+                                "gold": prompt.sample.gold,
+                                "text": prompt.text,
+                                "token_ids": prompt.ids,
+                            }
+                            if several:
+                                line = {"model": setup.info.path, **line}
+                            yield json.dumps(line, ensure_ascii=False)
+
+
+def _lengths(setup: ModelSetup) -> LengthAnalysis:
+    lengths = np.asarray(setup.pool_lengths, dtype=np.float64)
+    if not len(lengths):
+        lengths = np.zeros(1)
+    return LengthAnalysis(
+        setup.info.path,
+        len(setup.pool_lengths),
+        float(lengths.mean()),
+        int(lengths.max()),
+        float(lengths.std()),
+        float(np.percentile(lengths, 80)),
+        len(setup.draw.pool.samples),
+        setup.info.context_length,
+        setup.info.parameters,
+    )
+
+
+def _example(prepared: Prepared, template: str) -> str:
+    config = prepared.config
+    k = min((k for k in config.grid.k if k > 0), default=0)
+    seed = config.grid.seeds[0]
+    renderer = prepared.renderer(prepared.models[0], template, seed)
+    return "".join(renderer.segments(prepared.data.samples[0], seed, k))

@@ -1,0 +1,104 @@
+"""From a configuration to everything a run needs, checked: data, templates, pools, tokenizers.
+
+All that the user can get wrong is found here, before a model is loaded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from harness.config import RunConfig
+from harness.errors import DataError
+from harness.hashing import rows_hash
+from harness.model_info import ModelInfo, read_model_info
+from harness.prompts.demonstrations import Draw, Pool, duplicates_in_pool, lecture_draws
+from harness.prompts.rendering import Renderer
+from harness.prompts.templates import Template, choose_templates, read_templates
+from harness.prompts.tokenizing import PromptTokenizer
+from harness.task import Task, TaskData, find_task
+
+
+@dataclass(frozen=True)
+class ModelSetup:
+    """One model with the demonstration pool that its tokenizer allows."""
+
+    info: ModelInfo
+    tokenizer: PromptTokenizer
+    draw: Draw
+    pool_lengths: Sequence[int]
+    """Tokens of every pool document, before the limit."""
+
+    @cached_property
+    def pool_hash(self) -> str:
+        """Identity of the limited pool."""
+        return rows_hash((s.id, str(s.gold), *s.fields.values()) for s in self.draw.pool.samples)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A checked run."""
+
+    config: RunConfig
+    task: Task
+    data: TaskData
+    templates: Mapping[str, Template]
+    models: tuple[ModelSetup, ...]
+
+    def template(self, name: str) -> Template:
+        """A template of the grid."""
+        return self.templates[name]
+
+    @property
+    def largest_k(self) -> int:
+        """The grid's largest number of demonstrations."""
+        return max(self.config.grid.k)
+
+    def renderer(self, setup: ModelSetup, template: str, seed: int) -> Renderer:
+        """The renderer of one (model, template); `seed` matters to the lecture policy only."""
+        lecture = self.lecture_table(setup, seed) if self.config.demos.policy == "lecture" else None
+        return Renderer(self.template(template), setup.draw, self.largest_k, setup.tokenizer, lecture)
+
+    def lecture_table(self, setup: ModelSetup, seed: int) -> dict[tuple[str, int], list[int]]:
+        """The lecture policy's draws: (sample id, K) to pool indices."""
+        samples, size = self.data.samples, len(setup.draw.pool.samples)
+        return {
+            (sample.id, k): row
+            for k in self.config.grid.k
+            if k > 0
+            for sample, row in zip(samples, lecture_draws(size, len(samples), k, seed), strict=True)
+        }
+
+
+def prepare(config: RunConfig) -> Prepared:
+    """Load data, templates and tokenizers, and check them against each other.
+
+    Raises:
+        UserError: whatever is wrong, in one line.
+    """
+    task = find_task(config.task.name)
+    known = read_templates(task.templates, task.class_names)
+    if config.task.templates_file is not None:
+        known |= read_templates(config.task.templates_file, task.class_names)
+    data = task.load(config.task)
+    if not data.samples:
+        raise DataError(f"task '{config.task.name}' has no samples in '{config.task.data_dir}'")
+    templates = choose_templates(config.grid.templates, known, set(data.samples[0].fields))
+    models = tuple(_set_up(config, task, data, path) for path in config.model_paths)
+    return Prepared(config, task, data, {t.name: t for t in templates}, models)
+
+
+def _set_up(config: RunConfig, task: Task, data: TaskData, path: str) -> ModelSetup:
+    info = read_model_info(config.model, path)
+    tokenizer = PromptTokenizer(info.tokenizer)
+    texts = data.raw_pool_texts or [s.fields[data.length_field] for s in data.pool]
+    lengths = [len(ids) for ids in tokenizer.whole_batch(list(texts))]
+    limit = config.demos.max_tokens
+    chosen = [s for s, n in zip(data.pool, lengths, strict=True) if limit is None or n <= limit]
+    pool = Pool(tuple(chosen), len(task.class_names), data.length_field)
+    ordered = config.demos.policy == "lecture"
+    spare = 0 if ordered else duplicates_in_pool(pool, data.samples)
+    pool.check_size(max(config.grid.k), config.demos.balanced and not ordered, spare)
+    draw = Draw(pool, config.demos.policy, config.demos.balanced, config.demos.bank_size)
+    return ModelSetup(info, tokenizer, draw, lengths)

@@ -1,0 +1,52 @@
+"""The boundary audit: where label tokens begin, and whether that can be trusted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from harness.prompts.rendering import Renderer
+from harness.task import Sample
+
+AUDITED = 200
+"""Samples whose label boundary is checked; replicas check every prompt again as they render it."""
+
+
+@dataclass(frozen=True)
+class TemplateAudit:
+    """What a template and a tokenizer make of each other."""
+
+    model: str
+    template: str
+    label_tokens: tuple[tuple[str, ...], ...]
+    """Each label's tokens as text."""
+    shared_first_token: bool
+    """Whether two labels begin with the same token, so that later tokens decide."""
+    bos: tuple[str, ...]
+    """What the tokenizer adds at the start by itself."""
+    samples_checked: int
+    joined_by_segment: float
+    """Share of the checked prompts whose segments provably tokenise as the whole text does."""
+
+
+def audit_template(renderer: Renderer, model: str, samples: Sequence[Sample]) -> TemplateAudit:
+    """Check label boundaries on the first samples, without demonstrations.
+
+    Raises:
+        TemplateError: a label merges with the end of its context.
+    """
+    tokenizer = renderer.tokenizer
+    checked = samples[:AUDITED]
+    prompts = renderer.prompts(checked, seed=0, ks=[0])
+    labels = prompts[0].label_ids
+    firsts = [ids[0] for ids in labels]
+    joined = sum(renderer.joinable(prompt.segments) is not None for prompt in prompts)
+    return TemplateAudit(
+        model,
+        renderer.template.name,
+        tuple(tuple(tokenizer.decode_token(t) for t in ids) for ids in labels),
+        len(set(firsts)) < len(firsts),
+        tuple(tokenizer.decode_token(t) for t in tokenizer.bos),
+        len(prompts),
+        joined / len(prompts),
+    )

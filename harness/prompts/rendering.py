@@ -1,0 +1,187 @@
+"""Samples and demonstrations to the prompts that the engine sees.
+
+One `Renderer` serves one template; the `prompts` verb, the plan and the replicas all render
+through it, so what a user reads is what the model gets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from harness.errors import TemplateError
+from harness.prompts.demonstrations import Draw
+from harness.prompts.templates import Template
+from harness.prompts.tokenizing import PromptTokenizer
+from harness.task import Sample
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """One prompt of one (cell, sample)."""
+
+    sample: Sample
+    k: int
+    segments: tuple[str, ...]
+    """Prefix, demonstrations, query; the prompt's text is their concatenation."""
+    ids: list[int]
+    label_ids: tuple[tuple[int, ...], ...]
+    """Token ids of each label as the prompt's continuation."""
+
+    @property
+    def text(self) -> str:
+        """The whole text, without the tokens that the tokenizer adds by itself."""
+        return "".join(self.segments)
+
+
+class Renderer:
+    """Renders the prompts of one template.
+
+    Args:
+        template: the wording.
+        draw: which demonstrations a sample gets.
+        largest_k: the grid's largest K; a stream is drawn once, to this depth.
+        tokenizer: shared with other renderers, so that its memory is.
+        lecture: for the `lecture` policy, sample id and K to pool indices.
+    """
+
+    def __init__(
+        self,
+        template: Template,
+        draw: Draw,
+        largest_k: int,
+        tokenizer: PromptTokenizer,
+        lecture: Mapping[tuple[str, int], Sequence[int]] | None = None,
+    ) -> None:
+        self.template = template
+        self.draw = draw
+        self.largest_k = largest_k
+        self.tokenizer = tokenizer
+        self.lecture = lecture
+        self._demonstrations: dict[int, str] = {}
+        self._rankings: dict[str, list[int]] = {}
+
+    def demonstrations(self, sample: Sample, seed: int, k: int) -> Sequence[int]:
+        """Pool indices of one prompt's demonstrations, in prompt order."""
+        if k == 0:
+            return ()
+        if self.lecture is not None:
+            return self.lecture[sample.id, k]
+        key = self.draw.stream_key(seed, sample.id)
+        ranking = self._rankings.get(key)
+        if ranking is None:
+            if self.draw.policy == "per_sample":
+                self._rankings.clear()
+            ranking = self._rankings[key] = self.draw.ranking(key, self.largest_k)
+        own = sample.fields[self.draw.pool.length_field]
+        pool = self.draw.pool.samples
+        if any(pool[index].fields[self.draw.pool.length_field] == own for index in ranking[:k]):
+            return self.draw.ranking(key, k, avoid=own)
+        return ranking[:k]
+
+    def segments(self, sample: Sample, seed: int, k: int) -> tuple[str, ...]:
+        """The prompt's segments: prefix (when there is one), demonstrations, query."""
+        shown = [self._demonstration(index) for index in self.demonstrations(sample, seed, k)]
+        start = [self.template.prefix] if self.template.prefix else []
+        return (*start, *shown, self.template.render_query(sample.fields))
+
+    def prompts(self, samples: Iterable[Sample], seed: int, ks: Sequence[int]) -> list[Prompt]:
+        """All prompts of samples x ks, sample by sample.
+
+        Raises:
+            TemplateError: a label merges with the end of its context, or is empty in tokens.
+        """
+        keys, pieces = [], []
+        for sample in samples:
+            for k in ks:
+                keys.append((sample, k))
+                pieces.append(self.segments(sample, seed, k))
+        ids = self._ids(pieces)
+        labels = self._label_ids(pieces, ids)
+        return [
+            Prompt(sample, k, segments, ids[i], labels[i])
+            for i, ((sample, k), segments) in enumerate(zip(keys, pieces, strict=True))
+        ]
+
+    def _demonstration(self, index: int) -> str:
+        text = self._demonstrations.get(index)
+        if text is None:
+            solved = self.draw.pool.samples[index]
+            text = self.template.render_demonstration(solved.fields, solved.gold)
+            self._demonstrations[index] = text
+        return text
+
+    def _ids(self, pieces: list[tuple[str, ...]]) -> list[list[int]]:
+        """Ids of each prompt: of its segments where they provably join, else of its text."""
+        tokenizer = self.tokenizer
+        joined = [self.joinable(segments) for segments in pieces]
+        texts = ["".join(segments) for segments, cut in zip(pieces, joined, strict=True) if cut is None]
+        whole = iter(tokenizer.whole_batch(texts))
+        known = tokenizer.segment_ids(segment for cut in joined if cut is not None for segment in cut)
+        result = []
+        for cut in joined:
+            ids = list(tokenizer.bos)
+            if cut is None:
+                ids += next(whole)
+            else:
+                for segment in cut:
+                    ids += known[segment]
+            result.append(ids)
+        return result
+
+    def joinable(self, segments: tuple[str, ...]) -> tuple[str, ...] | None:
+        """The text cut so that the ids of the pieces provably are those of the whole; None if no
+        such cut is known.
+
+        Tried are the segments themselves and, for tokenizers that merge a run of white space
+        with what follows, the segments with their trailing white space moved to the next.
+        """
+        if not self.tokenizer.splits_first:
+            return None
+        if self._all_join(segments):
+            return segments
+        moved, carried = [], ""
+        for segment in segments[:-1]:
+            kept = segment.rstrip()
+            moved.append(carried + kept)
+            carried = segment[len(kept) :]
+        shifted = (*moved, carried + segments[-1])
+        return shifted if self._all_join(shifted) else None
+
+    def _all_join(self, segments: tuple[str, ...]) -> bool:
+        joins = self.tokenizer.joins
+        return all(joins(segments[i], segments[i + 1]) for i in range(len(segments) - 1))
+
+    def _label_ids(self, pieces: list[tuple[str, ...]], ids: list[list[int]]) -> list[tuple[tuple[int, ...], ...]]:
+        tokenizer, labels = self.tokenizer, self.template.labels
+        by_segment = tuple(tuple(tokenizer.whole(label)) for label in labels)
+        result: list[tuple[tuple[int, ...], ...]] = []
+        for segments, context in zip(pieces, ids, strict=True):
+            if all(by_segment) and all(tokenizer.joins(segments[-1], label) for label in labels):
+                result.append(by_segment)
+                continue
+            text, found = "".join(segments), []
+            for label in labels:
+                full = tokenizer.bos + tokenizer.whole(text + label)
+                if full[: len(context)] != context or len(full) == len(context):
+                    raise TemplateError(self._merge_message(segments[-1], label, context, full))
+                found.append(tuple(full[len(context) :]))
+            result.append(tuple(found))
+        return result
+
+    def _merge_message(self, query: str, label: str, context: list[int], full: list[int]) -> str:
+        decode = self.tokenizer.decode_token
+        at = next((i for i, (a, b) in enumerate(zip(context, full, strict=False)) if a != b), len(context) - 1)
+        alone = [decode(t) for t in context[at:]]
+        together = [decode(t) for t in full[at:]]
+        return (
+            f"template '{self.template.name}': the label {label!r} merges with the end of its context "
+            f"{query[-12:]!r}: tokens {alone} become {together}; "
+            "end the query without white space and begin the label with a space"
+        )
+
+
+def chunks(samples: Sequence[Sample], size: int) -> Iterable[Sequence[Sample]]:
+    """Runs of at most `size` samples, in order."""
+    for start in range(0, len(samples), size):
+        yield samples[start : start + size]

@@ -1,0 +1,135 @@
+"""Templates: prompt wordings as data.
+
+A template is text with named fields in braces (`{{` and `}}` for literal braces). Nothing in
+it is evaluated: a field is a name, never an expression.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from harness.errors import ConfigError, TemplateError, did_you_mean
+
+_FIELD = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
+_KEYS = ("description", "prefix", "query", "labels", "separator", "source")
+
+
+@dataclass(frozen=True)
+class Template:
+    """One wording of the prompt.
+
+    prompt = prefix + (query + label + separator) for each demonstration + query
+    """
+
+    name: str
+    query: str
+    """One item up to the place where the label follows; fields in braces."""
+    labels: tuple[str, ...]
+    """Label text per class, in class order."""
+    prefix: str = ""
+    """Text once at the start."""
+    separators: tuple[str, ...] = ()
+    """Text after a demonstration, per class of its label."""
+    description: str = ""
+
+    def render_query(self, fields: Mapping[str, str]) -> str:
+        """The query of one item."""
+        return fill(self.query, fields)
+
+    def render_demonstration(self, fields: Mapping[str, str], label: int) -> str:
+        """One solved example, the separator that follows it included."""
+        return self.render_query(fields) + self.labels[label] + self.separators[label]
+
+    def field_names(self) -> set[str]:
+        """The fields that the query names."""
+        return {m.group(1) for m in _FIELD.finditer(self.query) if m.group(1) is not None}
+
+
+def fill(pattern: str, fields: Mapping[str, str]) -> str:
+    """Replace each `{name}` of a pattern by its field's text, in one pass.
+
+    A field's own braces are text: they are not looked at again.
+    """
+
+    def replace(match: re.Match[str]) -> str:
+        if match.group() in ("{{", "}}"):
+            return match.group()[0]
+        return fields[match.group(1)]
+
+    return _FIELD.sub(replace, pattern)
+
+
+def read_templates(path: str | Path, class_names: Sequence[str]) -> dict[str, Template]:
+    """All templates of a YAML file.
+
+    Raises:
+        TemplateError: missing file, bad YAML, unknown key, wrong number of labels.
+    """
+    try:
+        loaded = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise TemplateError(f"no templates file '{path}'; expected a YAML file") from None
+    except (yaml.YAMLError, OSError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())
+        raise TemplateError(f"templates file '{path}' cannot be read: {reason}") from None
+    if not isinstance(loaded, dict):
+        raise TemplateError(f"templates file '{path}' holds no templates; expected name: {{query: ..., labels: ...}}")
+    return {str(name): _template(str(name), spec, path, class_names) for name, spec in loaded.items()}
+
+
+def choose_templates(names: Sequence[str], known: Mapping[str, Template], field_names: set[str]) -> list[Template]:
+    """The named templates, checked against the fields that samples have.
+
+    Raises:
+        ConfigError: no such template.
+        TemplateError: a template names a field that samples lack.
+    """
+    for name in names:
+        if name not in known:
+            raise ConfigError(f"no template '{name}'{did_you_mean(name, known)}")
+        missing = known[name].field_names() - field_names
+        if missing:
+            raise TemplateError(
+                f"template '{name}' names the field '{sorted(missing)[0]}', "
+                f"but samples have: {', '.join(sorted(field_names))}"
+            )
+    return [known[name] for name in names]
+
+
+def _template(name: str, spec: Any, path: str | Path, class_names: Sequence[str]) -> Template:
+    where = f"template '{name}' in '{path}'"
+    if not isinstance(spec, dict):
+        raise TemplateError(f"{where} is not a mapping; expected keys {', '.join(_KEYS)}")
+    for key in spec:
+        if key not in _KEYS:
+            raise TemplateError(f"{where} has an unknown key '{key}'{did_you_mean(str(key), _KEYS)}")
+    query, labels = spec.get("query"), spec.get("labels")
+    if not isinstance(query, str) or not query:
+        raise TemplateError(f"{where} has no query; expected text with a field such as {{document}}")
+    for match in _FIELD.finditer(query):
+        if match.group() in "{}" or (match.group(1) is not None and not match.group(1).isidentifier()):
+            raise TemplateError(
+                f"{where}: '{match.group()}' is not a field; write {{name}}, or {{{{ and }}}} for literal braces"
+            )
+    if not isinstance(labels, list) or not all(isinstance(x, str) for x in labels):
+        raise TemplateError(f"{where} has no list of label texts; expected one per class: {list(class_names)}")
+    if len(labels) != len(class_names):
+        raise TemplateError(f"{where} has {len(labels)} labels, expected {len(class_names)}: {list(class_names)}")
+    if any(not label for label in labels):
+        raise TemplateError(f"{where} has an empty label; an empty continuation has no probability")
+    if len(set(labels)) != len(labels):
+        raise TemplateError(f"{where} gives two classes the same label text: {labels}")
+    separator = spec.get("separator", "\n")
+    separators = separator if isinstance(separator, list) else [separator] * len(labels)
+    if len(separators) != len(labels) or not all(isinstance(x, str) for x in separators):
+        raise TemplateError(f"{where}: separator must be text, or a list of {len(labels)} texts (one per class)")
+    prefix, description = spec.get("prefix", ""), spec.get("description", "")
+    if not isinstance(prefix, str) or not isinstance(description, str):
+        raise TemplateError(f"{where}: prefix and description must be text")
+    return Template(name, query, tuple(labels), prefix, tuple(separators), description)

@@ -1,0 +1,134 @@
+"""Texts to token ids, whole or in segments.
+
+The ids of a prompt are those of tokenising its whole text. Segments (prefix, demonstrations,
+query) are tokenised once and concatenated only where that is proven to give the same ids:
+the tokenizer must split its text before it merges, and must split at each boundary.
+"""
+
+from __future__ import annotations
+
+import json
+import unicodedata
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+_SPLITTERS = {"ByteLevel", "Split", "Digits", "Punctuation", "Whitespace", "BertPreTokenizer"}
+_LOCAL_NORMALIZERS = {"NFC"}
+_REMEMBERED = 200_000  # segments kept in memory, about 100 MB
+_WINDOW = 48  # characters on each side of a boundary that are looked at
+
+
+class PromptTokenizer:
+    """Tokenises prompts, sharing the work over equal segments.
+
+    Args:
+        tokenizer: a Hugging Face tokenizer; a fast one allows segments.
+    """
+
+    def __init__(self, tokenizer: Any) -> None:
+        self.tokenizer = tokenizer
+        self.backend: Any = getattr(tokenizer, "backend_tokenizer", None)
+        plain = self.whole("가", special=False)
+        special = self.whole("가", special=True)
+        start = _find(special, plain)
+        self.bos: list[int] = special[:start] if start > 0 else []
+        """What the tokenizer adds by itself at the start of a text."""
+        self._pre_tokenizer, self._nfc = _splitter(self.backend)
+        self._segments: dict[str, list[int]] = {}
+        self._tails: dict[str, str] = {}
+        self._heads: dict[str, str] = {}
+        self._boundaries: dict[tuple[str, str], bool] = {}
+
+    @property
+    def splits_first(self) -> bool:
+        """Whether this tokenizer can be proven to split at a boundary at all."""
+        return self._pre_tokenizer is not None
+
+    def whole(self, text: str, special: bool = False) -> list[int]:
+        """Ids of one text by itself."""
+        return list(self.tokenizer(text, add_special_tokens=special)["input_ids"])
+
+    def whole_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        """Ids of many texts, without the tokens that are added by itself."""
+        if not texts:
+            return []
+        if self.backend is not None:
+            encodings = self.backend.encode_batch_fast(list(texts), add_special_tokens=False)
+            return [encoding.ids for encoding in encodings]
+        return [list(ids) for ids in self.tokenizer(list(texts), add_special_tokens=False)["input_ids"]]
+
+    def segment_ids(self, texts: Iterable[str]) -> dict[str, list[int]]:
+        """Ids of segments, remembered: demonstrations come again and again."""
+        if len(self._segments) > _REMEMBERED:
+            for memory in (self._segments, self._tails, self._heads):
+                memory.clear()
+        missing = [text for text in dict.fromkeys(texts) if text not in self._segments]
+        self._segments.update(zip(missing, self.whole_batch(missing), strict=True))
+        return self._segments
+
+    def joins(self, left: str, right: str) -> bool:
+        """Whether ids(left + right) = ids(left) + ids(right) is certain.
+
+        True when the tokenizer splits its text at the boundary; merges never cross a split.
+        The split depends on the neighbouring pieces only, so two pieces of each side decide.
+        """
+        if self._pre_tokenizer is None:
+            return False
+        if not left or not right:
+            return True
+        tail = self._tails.get(left)
+        if tail is None:
+            tail = self._tails[left] = self._last_pieces(left[-_WINDOW:])
+        head = self._heads.get(right)
+        if head is None:
+            head = self._heads[right] = self._first_pieces(right[:_WINDOW])
+        known = self._boundaries.get((tail, head))
+        if known is None:
+            known = self._boundaries[tail, head] = self._splits_at(tail, head)
+        return known
+
+    def _last_pieces(self, text: str) -> str:
+        pieces = self._pre_tokenizer.pre_tokenize_str(text)
+        return text[pieces[-2][1][0] :] if len(pieces) > 2 else text
+
+    def _first_pieces(self, text: str) -> str:
+        pieces = self._pre_tokenizer.pre_tokenize_str(text)
+        return text[: pieces[1][1][1]] if len(pieces) > 2 else text
+
+    def _splits_at(self, left: str, right: str) -> bool:
+        if self._nfc and unicodedata.normalize("NFC", left + right) != (
+            unicodedata.normalize("NFC", left) + unicodedata.normalize("NFC", right)
+        ):
+            return False
+        pieces = self._pre_tokenizer.pre_tokenize_str(left + right)
+        if not any(start == len(left) for _, (start, _) in pieces):
+            return False
+        return self.whole(left + right) == self.whole(left) + self.whole(right)
+
+    def decode_token(self, token: int) -> str:
+        """The text of one token."""
+        return str(self.tokenizer.decode([token]))
+
+
+def _splitter(backend: Any) -> tuple[Any, bool]:
+    """The backend's pre-tokenizer when merges stay inside its pieces, and whether NFC runs first."""
+    if backend is None or backend.pre_tokenizer is None:
+        return None, False
+    state = json.loads(backend.to_str())
+    normalizer, splitter = state.get("normalizer"), state["pre_tokenizer"]
+    if normalizer is not None and normalizer.get("type") == "Sequence" and not normalizer["normalizers"]:
+        normalizer = None
+    if normalizer is not None and normalizer["type"] not in _LOCAL_NORMALIZERS:
+        return None, False
+    parts = splitter["pretokenizers"] if splitter["type"] == "Sequence" else [splitter]
+    for part in parts:
+        if part["type"] not in _SPLITTERS or part.get("add_prefix_space"):
+            return None, False
+    return backend.pre_tokenizer, normalizer is not None
+
+
+def _find(sequence: list[int], part: list[int]) -> int:
+    for start in range(len(sequence) - len(part) + 1):
+        if sequence[start : start + len(part)] == part:
+            return start
+    return -1

@@ -1,0 +1,83 @@
+"""What `harness plan` and `harness tasks` print."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.markup import escape
+
+from harness.planning import PlanReport
+from harness.prompts.templates import read_templates
+from harness.reporting.terminal import new_table
+from harness.task import Task
+
+
+def write_plan(console: Console, report: PlanReport) -> None:
+    """Print a plan: counts, lengths, budgets, audits, one prompt per template."""
+    out = console.file
+    for note in report.notes:
+        out.write(f"{note}\n")
+    ratio = report.tokens_one_pass / max(1, report.tokens_unique)
+    out.write(
+        f"{report.n_cells:,} cells x {report.n_samples:,} samples = {report.prompts:,} prompts "
+        f"({report.prompts_scored:,} scored: K=0 once for all seeds)\n"
+        f"tokens: {report.tokens_one_pass:,} as one pass per prompt, {report.tokens_unique:,} unique "
+        f"({ratio:.1f}x fewer)\n\n"
+    )
+    for length in report.lengths:
+        size = f", {length.parameters:,} weights" if length.parameters else ""
+        out.write(
+            f"{length.model}{size}, context {length.context_length or 'unlimited'}\n"
+            f"  pool: {length.documents:,} documents, tokens mean {length.mean:.2f}, max {length.longest}, "
+            f"standard deviation {length.standard_deviation:.3f}, 80th percentile {length.percentile_80:.1f}; "
+            f"{length.in_pool:,} may be demonstrations\n"
+        )
+    contexts = {length.model: length.context_length for length in report.lengths}
+    table = new_table(console)
+    several = len(report.lengths) > 1
+    for name in (["model"] if several else []) + ["template"]:
+        table.add_column(name, no_wrap=not several)
+    for name in ("prompts", "one pass", "unique", "longest/context", "fit (mean)", "fit (longest)", "lengths"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for budget in report.budgets:
+        context = contexts[budget.model]
+        mean = budget.demonstrations_that_fit(context, budget.mean_demonstration)
+        worst = budget.demonstrations_that_fit(context, budget.longest_demonstration)
+        table.add_row(
+            *([budget.model] if several else []),
+            budget.template,
+            f"{budget.prompts:,}",
+            f"{budget.tokens_one_pass:,}",
+            f"{budget.tokens_unique:,}",
+            f"{budget.longest_prompt}/{context or '-'}",
+            "-" if mean is None else f"K={mean}",
+            "-" if worst is None else f"K={worst}",
+            "exact" if budget.exact else "estimate",
+        )
+    console.print(table)
+    for audit in report.audits:
+        labels = "  ".join(" + ".join(repr(token) for token in tokens) for tokens in audit.label_tokens)
+        remarks = []
+        if audit.shared_first_token:
+            remarks.append("labels share their first token")
+        if audit.bos:
+            remarks.append(f"the tokenizer begins with {' '.join(audit.bos)}")
+        if audit.joined_by_segment < 1:
+            remarks.append(f"{1 - audit.joined_by_segment:.0%} of prompts tokenised whole")
+        remark = f" ({'; '.join(remarks)})" if remarks else ""
+        out.write(f"boundary ok: {audit.template}, labels {labels}, {audit.samples_checked} prompts checked{remark}\n")
+    for name, text in report.examples.items():
+        out.write(f"\n--- {name} ---\n{text}\n")
+
+
+def write_tasks(console: Console, tasks: Sequence[Task]) -> None:
+    """Print the registered tasks."""
+    for task in tasks:
+        console.print(f"[bold]{escape(task.name)}[/bold]  {escape(task.description)}", highlight=False)
+        console.print(f"  files in task.data_dir: {', '.join(task.expected_files)}", highlight=False)
+        console.print(f"  classes: {', '.join(f'{i} = {n}' for i, n in enumerate(task.class_names))}", highlight=False)
+        for template in read_templates(task.templates, task.class_names).values():
+            labels = ", ".join(repr(label) for label in template.labels)
+            line = f"  {template.name}: {template.description} Labels {labels}"
+            console.print(escape(line), highlight=False, soft_wrap=True)

@@ -1,0 +1,88 @@
+"""Live progress: a bar on a terminal, a line now and then in a log."""
+
+from __future__ import annotations
+
+import logging
+import time
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from harness.results.schema import UnitStatistics
+
+log = logging.getLogger(__name__)
+LOG_EVERY_S = 10.0
+
+
+class RunProgress:
+    """Counts finished units and says how far, how fast and how much longer.
+
+    Args:
+        console: standard error; a bar is drawn when it is a terminal.
+        n_units: units of the whole run.
+        done: units that were committed before.
+        n_records: records of the units still to do.
+    """
+
+    def __init__(self, console: Console, n_units: int, done: int, n_records: int) -> None:
+        self.n_units, self.done, self.n_records = n_units, done, n_records
+        self.prompts = self.tokens = self.records = self.failed = 0
+        self._started = self._logged = time.monotonic()
+        self._bar: Progress | None = None
+        if console.is_terminal:
+            self._bar = Progress(
+                TextColumn("scoring"),
+                BarColumn(),
+                TextColumn("{task.completed}/{task.total} units"),
+                TextColumn("{task.fields[rates]}"),
+                TimeElapsedColumn(),
+                console=console,
+            )
+            self._task = self._bar.add_task("", total=n_units, completed=done, rates="")
+
+    def __enter__(self) -> RunProgress:
+        if self._bar is not None:
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def unit_done(self, statistics: UnitStatistics) -> None:
+        """Count a finished unit and show it."""
+        self.done += 1
+        self.prompts += statistics.n_prompts
+        self.tokens += statistics.tokens_computed
+        self.records += statistics.n_records
+        self.failed += statistics.n_failed
+        if self._bar is not None:
+            self._bar.update(self._task, completed=self.done, rates=self.rates())
+        now = time.monotonic()
+        last = self.done == self.n_units
+        if now - self._logged >= LOG_EVERY_S or last:
+            self._logged = now
+            log.info("%d/%d units, %s", self.done, self.n_units, self.rates())
+
+    def rates(self) -> str:
+        """Speed since the start and the time left at that speed."""
+        seconds = max(1e-9, time.monotonic() - self._started)
+        left = seconds * (self.n_records - self.records) / max(1, self.records)
+        text = (
+            f"{self.prompts / seconds:,.0f} prompts/s, {self.tokens / seconds:,.0f} unique tokens/s, "
+            f"{duration(left)} left"
+        )
+        return text + (f", {self.failed:,} failed" if self.failed else "")
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people read them: `42s`, `3m10s`, `2h05m`."""
+    whole = int(seconds + 0.5)
+    if whole < 60:
+        return f"{whole}s"
+    if whole < 3600:
+        return f"{whole // 60}m{whole % 60:02d}s"
+    return f"{whole // 3600}h{whole % 3600 // 60:02d}m"

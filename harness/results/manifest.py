@@ -1,0 +1,101 @@
+"""The manifest: what a run directory holds and how it came to be.
+
+Secrets never enter it: it is built from the configuration, hashes and versions only.
+"""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+import sys
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from harness.errors import RunDirError
+from harness.results.store import RunStore
+
+NAME = "manifest.json"
+PACKAGES = ("ray", "torch", "transformers", "tokenizers", "pyarrow", "pandas", "numpy", "accelerate")
+
+
+def new_manifest(config: Mapping[str, Any], identity: Mapping[str, Any], facts: Mapping[str, Any]) -> dict[str, Any]:
+    """The manifest of a run that begins now.
+
+    Args:
+        config: the resolved configuration.
+        identity: what decides the results; a run directory belongs to one identity.
+        facts: shard size, class names, notes of the loaders, ...
+    """
+    return {
+        "format": 1,
+        "status": "running",
+        "config": config,
+        "identity": identity,
+        **facts,
+        "sessions": [],
+    }
+
+
+def new_session() -> dict[str, Any]:
+    """One driver's stay: when, where from, with which versions."""
+    return {
+        "started": now(),
+        "ended": None,
+        "command": " ".join(sys.argv),
+        "python": platform.python_version(),
+        "packages": {name: found for name in PACKAGES if (found := _version(name))},
+        "git_commit": _git_commit(),
+    }
+
+
+def check_identity(store: RunStore, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    """Refuse a run directory that belongs to another configuration.
+
+    Raises:
+        RunDirError: with the differences, dotted keys with both values.
+    """
+    differences = list(_differences(found, wanted))
+    if differences:
+        shown = "; ".join(differences[:6]) + (f"; and {len(differences) - 6} more" if len(differences) > 6 else "")
+        raise RunDirError(
+            f"the run directory '{store.run_dir}' belongs to another configuration: {shown}; "
+            "set another name=..., or start anew beside it with --fresh"
+        )
+
+
+def now() -> str:
+    """The time in UTC, ISO 8601, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _differences(found: Any, wanted: Any, key: str = "") -> Any:
+    if isinstance(found, dict) and isinstance(wanted, dict):
+        for name in dict.fromkeys([*found, *wanted]):
+            yield from _differences(found.get(name), wanted.get(name), f"{key}.{name}" if key else name)
+    elif found != wanted:
+        yield f"{key} was {found!r}, now {wanted!r}"
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _git_commit() -> str | None:
+    try:
+        done = subprocess.run(
+            ["git", "rev-parse", "HEAD"],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            timeout=5,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() or None

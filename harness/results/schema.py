@@ -1,0 +1,75 @@
+"""The record: one row per (cell, sample)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+SCHEMA = pa.schema(
+    [
+        ("model", pa.string()),
+        ("task", pa.string()),
+        ("template", pa.string()),
+        ("k", pa.int32()),
+        ("seed", pa.int64()),
+        ("sample_id", pa.string()),
+        ("gold", pa.int32()),
+        ("prediction", pa.int32()),  # null when scoring failed
+        ("label_logprobs", pa.list_(pa.float64())),  # nats, label order
+        ("label_token_counts", pa.list_(pa.int32())),
+        ("argmax_token", pa.int32()),  # most likely token at the first label position
+        ("argmax_text", pa.string()),
+        ("greedy_prediction", pa.int32()),  # class whose label text is argmax_text, else null
+        ("off_label_mass", pa.float64()),
+        ("n_prompt_tokens", pa.int32()),
+        ("error_type", pa.string()),
+        ("error", pa.string()),  # null when scored
+    ]
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One scored (or failed) prompt of one cell; fields as in `SCHEMA`."""
+
+    model: str
+    task: str
+    template: str
+    k: int
+    seed: int
+    sample_id: str
+    gold: int
+    prediction: int | None = None
+    label_logprobs: list[float] | None = None
+    label_token_counts: list[int] | None = None
+    argmax_token: int | None = None
+    argmax_text: str | None = None
+    greedy_prediction: int | None = None
+    off_label_mass: float | None = None
+    n_prompt_tokens: int | None = None
+    error_type: str | None = None
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class UnitStatistics:
+    """What one unit took."""
+
+    n_records: int
+    n_failed: int
+    n_prompts: int
+    """Prompts that went through the model."""
+    prompt_tokens: int
+    """Their tokens, as one pass per prompt."""
+    tokens_computed: int
+    """Tokens that the model computed."""
+    seconds: float
+    scoring_seconds: float
+    """The part of `seconds` in the engine."""
+
+
+def to_table(records: list[Record]) -> pa.Table:
+    """Records as an Arrow table with the schema."""
+    columns = {name: [getattr(record, name) for record in records] for name in SCHEMA.names}
+    return pa.table(columns, schema=SCHEMA)

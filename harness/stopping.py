@@ -1,0 +1,59 @@
+"""Ctrl-C and SIGTERM: stop soon, keep what is committed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+
+class Interrupted(KeyboardInterrupt):
+    """The user asked the run to stop; committed work stays. Its argument is the signal's number."""
+
+
+@dataclass
+class StopFlag:
+    """Set by SIGINT or SIGTERM.
+
+    While `polled`, the loop in charge looks at `is_set` twice a second; else the signal raises
+    `Interrupted` at once. A second signal ends the process without waiting for anything.
+    """
+
+    polled: bool = False
+    signal: int | None = None
+    _event: threading.Event = field(default_factory=threading.Event)
+
+    def is_set(self) -> bool:
+        """Whether the user asked to stop."""
+        return self._event.is_set()
+
+    def handle(self, number: int, frame: Any) -> None:
+        """The signal handler."""
+        if self._event.is_set():
+            os._exit(128 + number)
+        self.signal = number
+        self._event.set()
+        if not self.polled:
+            raise Interrupted(number)
+
+
+@contextmanager
+def stoppable() -> Iterator[StopFlag]:
+    """Turn SIGINT and SIGTERM into a stop; outside the main thread signals are left alone."""
+    stop = StopFlag()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.signal(number, stop.handle) for number in numbers}
+    try:
+        yield stop
+    except Interrupted:
+        raise Interrupted(stop.signal or signal.SIGINT) from None
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
