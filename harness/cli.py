@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import signal
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -52,10 +51,10 @@ def run_command(
     loaded = load_config(config, overrides or [])
     try:
         result = run(loaded, fresh)
-    except Interrupted:
+    except Interrupted as stop:
         words = " ".join(["harness run", str(config), *(_quoted(o) for o in overrides or [])])
         sys.stderr.write(f"stopped; committed work is kept. Go on with: {words}\n")
-        raise
+        sys.exit(128 + int(stop.args[0]))
     write_cells(output_console(), result.cells, over_seeds(result.cells), "table")
     sys.stdout.write(f"records: {result.run_dir}/parts   figures: harness show {result.run_dir}\n")
 
@@ -86,9 +85,9 @@ def prompts_command(
 def show_command(run_dir: RunDir, fmt: Format = "table") -> None:
     """The cells of a run: accuracy with its interval, F1, failures; also while it goes on."""
     from harness.analysis.cells import over_seeds
-    from harness.driver import summarise
     from harness.errors import RunDirError
     from harness.reporting.terminal import FORMATS, write_cells
+    from harness.summary import summarise
 
     if fmt not in FORMATS:
         raise ConfigError(f"no format '{fmt}'{did_you_mean(fmt, FORMATS)}")
@@ -126,6 +125,8 @@ def _quoted(override: str) -> str:
 
 def main() -> None:
     """Entry point: errors of the user end in one line and exit status 2."""
+    # Tasks are found beside the user, as with `python -m harness`.
+    sys.path.insert(0, str(Path.cwd()))
     console = Console(stderr=True)
     handler: logging.Handler = logging.StreamHandler(sys.stderr)
     if console.is_terminal:
@@ -146,6 +147,3 @@ def main() -> None:
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(0)
-    except KeyboardInterrupt as stop:
-        number = stop.args[0] if stop.args and isinstance(stop.args[0], int) else signal.SIGINT
-        sys.exit(128 + int(number))

@@ -178,12 +178,18 @@ def _reject_unknown(node: Any, kind: type, prefix: str) -> None:
             hint = did_you_mean(str(key), fields)
             raise ConfigError(f"unknown configuration key '{prefix}{key}'{hint}")
         default = fields[key].default_factory
+        _check_list(prefix + str(key), node._get_node(key), default)
         if isinstance(default, type) and dataclasses.is_dataclass(default):
             child = node._get_node(key)
             if not isinstance(child, DictConfig) or child._is_none():
                 found = OmegaConf.to_container(child) if isinstance(child, ListConfig) else child
                 raise ConfigError(f"configuration key '{prefix}{key}' holds {found}, expected keys under it")
             _reject_unknown(child, default, f"{prefix}{key}.")
+
+
+def _check_list(key: str, node: Any, default: Any) -> None:
+    if callable(default) and not isinstance(default, type) and not isinstance(node, ListConfig):
+        raise ConfigError(f"configuration key '{key}' holds {node}, expected a list such as {default()}")
 
 
 def _check_values(config: RunConfig) -> None:

@@ -19,22 +19,22 @@ import pandas as pd
 import pyarrow as pa
 from rich.console import Console
 
-from harness.analysis.cells import COLUMNS, cell_figures
 from harness.budget import measure
 from harness.config import RunConfig
 from harness.distributed.backend import Backend, open_backend
 from harness.distributed.dispatch import dispatch
-from harness.distributed.worker import LectureTable, UnitReport, WorkerSpec
-from harness.errors import RunDirError
+from harness.distributed.messages import LectureTable, UnitReport, WorkerSpec
+from harness.engine.facts import EngineFacts
+from harness.errors import RunDirError, UserError
 from harness.plan import Plan, WorkUnit, choose_shard_size, grid_identity, make_plan
 from harness.preparation import Prepared, prepare
 from harness.reporting.progress import RunProgress
 from harness.results import manifest as manifests
 from harness.results.lock import RunLock
-from harness.results.records import load_records
 from harness.results.store import RunStore
 from harness.stopping import Interrupted, StopFlag, stoppable
-from harness.task import Sample, find_task
+from harness.summary import summarise
+from harness.task import Sample
 
 log = logging.getLogger(__name__)
 
@@ -116,6 +116,9 @@ def _run_locked(prepared: Prepared, store: RunStore, console: Console, stop: Sto
                 backend = backend or stack.enter_context(open_backend(config))
                 longest = {b.model: max(x.longest_prompt for x in budgets if x.model == b.model) for b in budgets}
                 _compute(prepared, plan, waiting, backend, manifest, longest, console, stop)
+                _check_complete(store, plan)
+            cells = summarise(store.run_dir)
+            store.write_table("cells.parquet", pa.Table.from_pandas(cells, preserve_index=False))
             manifest["status"] = "complete"
         except Interrupted:
             manifest["status"] = "interrupted"
@@ -126,35 +129,7 @@ def _run_locked(prepared: Prepared, store: RunStore, console: Console, stop: Sto
         finally:
             session["ended"] = manifests.now()
             store.write_json(manifests.NAME, manifest)
-    cells = summarise(store.run_dir)
-    store.write_table("cells.parquet", pa.Table.from_pandas(cells, preserve_index=False))
     return RunResult(store.run_dir, cells)
-
-
-def summarise(run_dir: str) -> pd.DataFrame:
-    """The cells of a run directory, from its parts, in grid order."""
-    store = RunStore(run_dir)
-    records = load_records(run_dir, COLUMNS)
-    manifest = store.read_json(manifests.NAME)
-    metrics = find_task(manifest["config"]["task"]["name"]).metrics
-    cells = cell_figures(records, len(manifest["class_names"]), metrics)
-    return order_cells(cells, manifest["config"])
-
-
-def order_cells(cells: pd.DataFrame, config: dict[str, Any]) -> pd.DataFrame:
-    """Cells in the order of the grid: model, template, K, seed as the configuration names them."""
-    if cells.empty:
-        return cells
-    paths, grid = config["model"]["path"], config["grid"]
-    axes = {
-        "model": paths if isinstance(paths, list) else [paths],
-        "template": grid["templates"],
-        "k": grid["k"],
-        "seed": grid["seeds"],
-    }
-    ranks = {name: cells[name].map({value: i for i, value in enumerate(axis)}) for name, axis in axes.items()}
-    order = pd.DataFrame(ranks).sort_values(list(ranks), kind="stable").index
-    return cells.loc[order].reset_index(drop=True)
 
 
 def _compute(
@@ -195,11 +170,31 @@ def _compute(
                 lecture = {seed: prepared.lecture_table(setup, seed) for seed in config.grid.seeds}
             log.info("loading %s", setup.info.path)
             with backend.pool(spec, setup.draw, plan.shards, lecture, stop) as (pool, facts):
+                _check_dtype(config.run_dir, manifest["engines"].get(setup.info.path), facts)
                 manifest["engines"][setup.info.path] = facts.as_dict()
                 log.info("%s: %s", setup.info.path, facts)
                 if facts.sharing_notice:
                     log.warning("%s is scored without shared prefixes: %s", setup.info.path, facts.sharing_notice)
-                dispatch(units, pool, on_done, stop.is_set)
+                with progress.working():
+                    dispatch(units, pool, on_done, stop.is_set)
+
+
+def _check_dtype(run_dir: str, before: dict[str, Any] | None, facts: EngineFacts) -> None:
+    """Refuse to mix number formats in one run, as `dtype: auto` would on another machine."""
+    if before is not None and before["dtype"] != facts.dtype:
+        raise RunDirError(
+            f"the run in '{run_dir}' began in {before['dtype']}, but this machine would go on in {facts.dtype}; "
+            f"set model.dtype={before['dtype']} under another name=..., or resume on a machine of the same kind"
+        )
+
+
+def _check_complete(store: RunStore, plan: Plan) -> None:
+    missing = {unit.id for unit in plan.units} - store.part_ids()
+    if missing:
+        raise RunDirError(
+            f"{len(missing)} of {len(plan.units)} units were computed, but their parts are not in '{store.run_dir}'; "
+            "set out=... to a folder or storage that every node sees"
+        )
 
 
 def _committed(store: RunStore, plan: Plan) -> set[str]:
@@ -242,8 +237,11 @@ def _log_file(store: RunStore) -> Iterator[None]:
     logger.addHandler(handler)
     try:
         yield
+    except (UserError, Interrupted):
+        raise
     except BaseException as error:
-        log.error("stopped: %s: %s", type(error).__name__, error)
+        text = f"stopped: {type(error).__name__}: {error}"
+        handler.handle(logging.LogRecord(log.name, logging.ERROR, __file__, 0, text, None, None))
         raise
     finally:
         logger.removeHandler(handler)

@@ -16,6 +16,7 @@ from harness.config import RunConfig
 from harness.hashing import content_hash, rows_hash
 from harness.preparation import ModelSetup, Prepared
 from harness.prompts.demonstrations import bank_set
+from harness.prompts.templates import Template
 from harness.task import Sample
 
 RECORDS_VERSION = 1
@@ -134,7 +135,7 @@ def make_plan(prepared: Prepared, shard_size: int) -> Plan:
                 for index in orders[seed if by_seed else None]:
                     identity = {
                         **fixed,
-                        "template": asdict(prepared.template(template)),
+                        "template": _wording(prepared.template(template)),
                         "seed": seed,
                         "ks": ks,
                         "zero_shot_seeds": zero_shot,
@@ -164,7 +165,7 @@ def grid_identity(prepared: Prepared) -> dict[str, Any]:
         "pool": rows_hash(_rows(prepared.data.pool)),
         "models": {setup.info.path: setup.info.identity for setup in prepared.models},
         "model": {key: value for key, value in asdict(config.model).items() if key in _MODEL_KEYS},
-        "templates": {name: asdict(prepared.template(name)) for name in config.grid.templates},
+        "templates": {name: _wording(prepared.template(name)) for name in config.grid.templates},
         "grid": asdict(config.grid),
         "demos": asdict(config.demos),
         "engine": {"share_prefixes": config.engine.share_prefixes},
@@ -192,6 +193,11 @@ def _identity(prepared: Prepared, setup: ModelSetup) -> dict[str, Any]:
         # The lecture's draws depend on every test position before a sample's own.
         "order": rows_hash(_rows(prepared.data.samples)) if config.demos.policy == "lecture" else None,
     }
+
+
+def _wording(template: Template) -> dict[str, Any]:
+    """What of a template reaches the model; its description does not."""
+    return {key: value for key, value in asdict(template).items() if key != "description"}
 
 
 def _rows(samples: Sequence[Sample]) -> list[tuple[str, ...]]:

@@ -77,14 +77,20 @@ def cell_figures(records: pd.DataFrame, n_classes: int, metrics: Mapping[str, Me
             "low": low,
             "high": high,
             "macro_f1": macro_f1(gold.tolist(), predicted.tolist(), n_classes),
-            "predicted_positive_share": float((predicted == 1).mean()) if n else float("nan"),
+            "predicted_positive_share": float((predicted == 1).mean()) if n and n_classes == 2 else float("nan"),
             "off_label_mass": float(scored["off_label_mass"].mean()) if n else float("nan"),
-            "greedy_accuracy": float((scored["greedy_prediction"] == scored["gold"]).mean()) if n else float("nan"),
+            "greedy_accuracy": _greedy_accuracy(scored) if n else float("nan"),
         }
         for name, metric in (metrics or {}).items():
             row[name] = metric(gold.tolist(), predicted.tolist()) if n else float("nan")
         rows.append(row)
     return pd.DataFrame(rows)
+
+
+def _greedy_accuracy(scored: pd.DataFrame) -> float:
+    """The lecture's measure: a generated token that is no label counts as wrong."""
+    right = (scored["greedy_prediction"] == scored["gold"]).fillna(False)
+    return float(right.astype(bool).mean())
 
 
 def over_seeds(cells: pd.DataFrame) -> pd.DataFrame:

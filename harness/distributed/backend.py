@@ -1,4 +1,7 @@
-"""Where a run's replicas live: in this process (`inline`), or on Ray."""
+"""Where a run's replicas live: in this process (`inline`), or on Ray.
+
+Torch is imported only where a model is loaded, Ray only where it is started.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +11,8 @@ from typing import Protocol
 
 from harness.config import RunConfig
 from harness.distributed.dispatch import Pool
-from harness.distributed.inline import InlinePool
-from harness.distributed.worker import LectureTable, Worker, WorkerSpec
-from harness.engine.factory import EngineFacts
+from harness.distributed.messages import LectureTable, WorkerSpec
+from harness.engine.facts import EngineFacts
 from harness.plan import Shard
 from harness.prompts.demonstrations import Draw
 from harness.stopping import StopFlag
@@ -53,6 +55,9 @@ class InlineBackend:
         stop: StopFlag,
     ) -> Iterator[tuple[Pool, EngineFacts]]:
         """See `Backend.pool`."""
+        from harness.distributed.inline import InlinePool
+        from harness.distributed.worker import Worker
+
         worker = Worker(spec, draw)
         yield InlinePool(worker, shards, lecture), worker.facts
 

@@ -12,8 +12,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from harness.distributed.messages import UnitReport
 from harness.distributed.policy import Decision, after_replica_death, after_unit_error
-from harness.distributed.worker import UnitReport
 from harness.errors import ReplicaError, UserError
 from harness.plan import WorkUnit
 from harness.stopping import Interrupted

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from harness.distributed.dispatch import Replica
-from harness.distributed.worker import LectureTable, UnitReport, Worker
+from harness.distributed.messages import LectureTable, UnitReport
+from harness.distributed.worker import Worker
 from harness.plan import Shard, WorkUnit
 
 

@@ -1,8 +1,8 @@
 """Ray actors that hold a model, and the pool that the dispatch loop feeds.
 
 The driver owns the retries: Ray restarts a dead actor's process, never its tasks. The model
-is loaded by the first call rather than in the constructor, because Ray never restarts an
-actor whose constructor raised.
+is loaded by a call rather than in the constructor, because Ray never restarts an actor whose
+constructor raised.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import ray
@@ -18,38 +18,46 @@ import ray.data
 from ray.exceptions import ActorUnavailableError, RayError, RayTaskError
 
 from harness.distributed.dispatch import Replica, ReplicaDiedError
+from harness.distributed.messages import LectureTable, UnitReport, WorkerSpec
 from harness.distributed.session import ReplicaShape
-from harness.distributed.worker import LectureTable, UnitReport, Worker, WorkerSpec
-from harness.engine.factory import EngineFacts
+from harness.engine.facts import EngineFacts
 from harness.errors import ReplicaError, UserError
 from harness.plan import Shard, WorkUnit
 from harness.prompts.demonstrations import Draw
 from harness.stopping import Interrupted
 from harness.task import Sample
 
+if TYPE_CHECKING:
+    from harness.distributed.worker import Worker
+
 log = logging.getLogger(__name__)
-MOST_RESTARTS = 20
+MOST_FAILED_LOADS = 5
+"""Deaths in a row while loading before the run stops with the cause."""
 START_TIMEOUT_S = 120.0
 """How long a new replica may wait for its resources before the run says so."""
 
 
-class ReplicaActor:
-    """The actor's body: a `Worker` that is loaded on first use."""
+class NotLoadedError(Exception):
+    """A unit reached an actor that Ray had restarted unnoticed: its model is gone."""
 
-    def __init__(self, spec: WorkerSpec, draw: Draw) -> None:
-        self._spec, self._draw = spec, draw
+
+class ReplicaActor:
+    """The actor's body: a `Worker` that is made by `load`."""
+
+    def __init__(self) -> None:
         self._worker: Worker | None = None
 
-    def load(self) -> EngineFacts:
-        """Load the model if it is not; says what it runs on."""
-        if self._worker is None:
-            self._worker = Worker(self._spec, self._draw)
+    def load(self, spec: WorkerSpec, draw: Draw) -> EngineFacts:
+        """Load the model; says what it runs on."""
+        from harness.distributed.worker import Worker
+
+        self._worker = Worker(spec, draw)
         return self._worker.facts
 
     def run_unit(self, unit: WorkUnit, shard: pa.Table, lecture: LectureTable | None) -> UnitReport:
         """Do one unit; `shard` is a block of the Ray Dataset."""
-        self.load()
-        assert self._worker is not None
+        if self._worker is None:
+            raise NotLoadedError("the replica was restarted")
         return self._worker.run_unit(unit, samples_from(shard), lecture)
 
 
@@ -93,7 +101,7 @@ class RayPool:
         self._draw = ray.put(draw)
         self._shards = shard_refs(shards)
         self._lecture = {seed: ray.put(dict(table)) for seed, table in lecture.items()}
-        self._restarts = 0
+        self._failed_loads = 0
         self._loading: dict[Any, RayReplica] = {}
         self._replicas = [self._start(i) for i in range(shape.count)]
         self._started = time.monotonic()
@@ -117,6 +125,8 @@ class RayPool:
             report: UnitReport = ray.get(handle)
             return report
         except RayTaskError as error:
+            if isinstance(error.cause, NotLoadedError):
+                raise ReplicaDiedError(str(error.cause)) from None
             raise _original(error) from None
         except RayError as error:
             raise ReplicaDiedError(_cause(error)) from None
@@ -124,11 +134,8 @@ class RayPool:
     def replace(self, replica: Replica) -> None:
         """Probe a replica that Ray restarts; start another when it is gone for good."""
         assert isinstance(replica, RayReplica)
-        self._restarts += 1
-        if self._restarts > MOST_RESTARTS:
-            raise ReplicaError(f"replicas died {self._restarts} times; last: {replica.name}")
         replica.ready = False
-        self._loading[replica.actor.load.remote()] = replica
+        self._load(replica)
 
     def close(self) -> None:
         """End all replicas at once."""
@@ -143,10 +150,13 @@ class RayPool:
             max_restarts=-1,
             max_task_retries=0,
             scheduling_strategy="SPREAD",
-        ).remote(self._spec, self._draw)
+        ).remote()
         replica = RayReplica(f"replica {index} of {self._spec.model}", actor, self._shards, self._lecture)
-        self._loading[actor.load.remote()] = replica
+        self._load(replica)
         return replica
+
+    def _load(self, replica: RayReplica) -> None:
+        self._loading[replica.actor.load.remote(self._spec, self._draw)] = replica
 
     def wait_for_first(self) -> None:
         """Return when one replica has loaded its model; the others join as they are ready."""
@@ -175,15 +185,19 @@ class RayPool:
                 self._revive(replica, error)
                 continue
             replica.ready = True
+            self._failed_loads = 0
             self.facts = self.facts or facts
 
     def _revive(self, replica: RayReplica, error: Exception) -> None:
-        self._restarts += 1
-        if self._restarts > MOST_RESTARTS:
-            raise ReplicaError(f"replicas died {self._restarts} times; last: {replica.name}: {_cause(error)}")
+        self._failed_loads += 1
+        if self._failed_loads > MOST_FAILED_LOADS:
+            raise ReplicaError(
+                f"replicas died {self._failed_loads} times in a row while loading {self._spec.model}; "
+                f"last cause: {_cause(error)}"
+            )
         log.warning("%s died while loading: %s", replica.name, _cause(error))
         if isinstance(error, ActorUnavailableError):
-            self._loading[replica.actor.load.remote()] = replica
+            self._load(replica)
             return
         position = self._replicas.index(replica)
         self._replicas[position] = self._start(position)

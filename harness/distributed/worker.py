@@ -4,49 +4,25 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from transformers import AutoTokenizer
 
-from harness.config import RunConfig
+from harness.distributed.messages import LectureTable, UnitReport, WorkerSpec
 from harness.engine.factory import load_engine
 from harness.engine.loading import ModelSpec
 from harness.errors import ContextError, ModelError
 from harness.plan import WorkUnit
 from harness.prompts.demonstrations import Draw
 from harness.prompts.rendering import Prompt, Renderer
-from harness.prompts.templates import Template
 from harness.prompts.tokenizing import PromptTokenizer
 from harness.results.schema import Record, UnitStatistics, to_table
 from harness.results.store import RunStore
 from harness.task import LabelScores, Sample, find_task
 
 log = logging.getLogger(__name__)
-LectureTable = Mapping[tuple[str, int], Sequence[int]]
-
-
-@dataclass(frozen=True)
-class WorkerSpec:
-    """What a worker needs, in picklable form."""
-
-    config: RunConfig
-    model: str
-    templates: Mapping[str, Template]
-    context_length: int | None
-    longest_prompt: int
-    threads: int | None
-
-
-@dataclass(frozen=True)
-class UnitReport:
-    """What a worker says of a finished unit; the records themselves are in its part."""
-
-    unit: str
-    statistics: UnitStatistics
-    errors: tuple[str, ...] = ()
-    """The first few failures."""
 
 
 @dataclass

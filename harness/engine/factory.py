@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 
+from harness.engine.facts import EngineFacts
 from harness.engine.loading import ModelSpec, load_model
 from harness.engine.parity import sharing_error
 from harness.engine.scorer import Scorer
@@ -14,23 +14,6 @@ from harness.engine.scorer import Scorer
 CPU_TOKENS_PER_PACK = 2048
 GPU_BYTES_PER_TOKEN_FACTOR = 24
 """Activations of one token in a pack, in hidden-size vectors; with room for attention scores."""
-
-
-@dataclass(frozen=True)
-class EngineFacts:
-    """What a loaded engine says of itself, for log and manifest."""
-
-    device: str
-    dtype: str
-    tokens_per_pack: int
-    shares_prefixes: bool
-    sharing_notice: str | None
-    """Why prefixes are not shared although that was asked for."""
-    threads: int
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain data."""
-        return asdict(self)
 
 
 def load_engine(

@@ -65,7 +65,6 @@ def _difference(model: Any) -> float:
     model.set_attn_implementation(NAME)
     tree = build_tree(sequences)
     kept: Kept = {}
-    head = model.get_output_embeddings()
     for pack in make_packs(tree, sequences, scorer.tokens_per_pack):
         hidden, kept = scorer.forward_pack(pack, kept)
         if len(kept) != model.config.num_hidden_layers:
@@ -76,7 +75,7 @@ def _difference(model: Any) -> float:
             path, offset = tree.locate(index, len(sequence) - 1)
             if pack.first_path <= path < pack.last_path:
                 row = pack.offsets[path - pack.first_path] + offset
-                packed[index] = head(hidden[row]).float()
+                packed[index] = scorer.head(hidden[row][None])[0].float()
     spread = plain.std(-1)
     return float(((packed - plain).pow(2).mean(-1).sqrt() / spread).max())
 

@@ -20,6 +20,8 @@ Floats = npt.NDArray[np.float64]
 Ids = Sequence[int]
 LOGITS_AT_ONCE = 2**26
 """Most logits in memory at a time (rows x vocabulary), 256 MB in float32."""
+CONVERTED_AT_ONCE = 2**26
+"""Weights of the head that are converted to higher precision at a time; fewer are kept converted."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ class Target(NamedTuple):
 class _Collector:
     """Turns hidden states at chosen places into scores."""
 
-    def __init__(self, contexts: Sequence[Ids], labels: Sequence[Sequence[Ids]], head: Any) -> None:
+    def __init__(self, contexts: Sequence[Ids], labels: Sequence[Sequence[Ids]], head: _Head) -> None:
         n_labels = len(labels[0]) if labels else 0
         longest = max((len(label) for row in labels for label in row), default=1)
         self.token_logprobs = np.zeros((len(contexts), n_labels, longest))
@@ -84,10 +86,36 @@ class _Collector:
                 self.token_logprobs[target.prompt, target.label, target.place] = value
 
     def _chunks(self, hidden: torch.Tensor, items: list[Any]) -> Any:
-        vocabulary = int(self.head.weight.shape[0])
-        size = max(1, LOGITS_AT_ONCE // vocabulary)
+        size = max(1, LOGITS_AT_ONCE // self.head.vocabulary)
         for start in range(0, len(items), size):
-            yield self.head(hidden[start : start + size]).float(), items[start : start + size]
+            yield self.head(hidden[start : start + size]), items[start : start + size]
+
+
+class _Head:
+    """The language-model head, one step more precise than the model.
+
+    Logits of a bfloat16 head come in steps of 1/16 and tie; a float32 logit of 10 is rounded
+    to 1e-6. Only a few rows per hundred tokens are needed, so float32 (float64 for a float32
+    model on a CPU) costs little.
+    """
+
+    def __init__(self, module: Any) -> None:
+        self.weight: torch.Tensor = module.weight.detach()
+        bias = getattr(module, "bias", None)
+        self.vocabulary = int(self.weight.shape[0])
+        single = self.weight.dtype == torch.float32
+        self.dtype = torch.float64 if single and self.weight.device.type == "cpu" else torch.float32
+        self.bias: torch.Tensor | None = None if bias is None else bias.detach().to(self.dtype)
+        if self.weight.numel() <= CONVERTED_AT_ONCE:
+            self.weight = self.weight.to(self.dtype)
+
+    def __call__(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Logits `(rows, vocabulary)`; a large head is converted part by part."""
+        rows = max(1, CONVERTED_AT_ONCE // self.weight.shape[1])
+        hidden = hidden.to(self.dtype)
+        parts = [hidden @ part.to(self.dtype).T for part in self.weight.split(rows)]
+        logits = parts[0] if len(parts) == 1 else torch.cat(parts, -1)
+        return logits if self.bias is None else logits + self.bias
 
 
 class Scorer:
@@ -105,7 +133,9 @@ class Scorer:
         self.tokens_per_pack = tokens_per_pack
         self.share_prefixes = share_prefixes
         self.device: torch.device = model.get_input_embeddings().weight.device
-        self._plain_attention = model.config._attn_implementation
+        self.head = _Head(model.get_output_embeddings())
+        attention = model.config._attn_implementation
+        self._plain_attention = "sdpa" if attention == NAME else attention
 
     def score(self, contexts: Sequence[Ids], labels: Sequence[Sequence[Ids]]) -> Scores:
         """Log-probabilities of each prompt's labels.
@@ -117,7 +147,7 @@ class Scorer:
         """
         if any(not context for context in contexts) or any(not x for row in labels for x in row):
             raise ValueError("a context or a label has no tokens")
-        collector = _Collector(contexts, labels, self.model.get_output_embeddings())
+        collector = _Collector(contexts, labels, self.head)
         with torch.inference_mode():
             run = self._shared if self.share_prefixes else self._unshared
             computed = run(contexts, labels, collector)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
 
 from rich.console import Console
@@ -28,7 +30,9 @@ class RunProgress:
     def __init__(self, console: Console, n_units: int, done: int, n_records: int) -> None:
         self.n_units, self.done, self.n_records = n_units, done, n_records
         self.prompts = self.tokens = self.records = self.failed = 0
-        self._started = self._logged = time.monotonic()
+        self._worked_s = 0.0
+        self._since: float | None = None
+        self._logged = time.monotonic()
         self._bar: Progress | None = None
         if console.is_terminal:
             self._bar = Progress(
@@ -52,6 +56,16 @@ class RunProgress:
         if self._bar is not None:
             self._bar.stop()
 
+    @contextmanager
+    def working(self) -> Iterator[None]:
+        """While units run: loading models does not count for the rates."""
+        self._since = time.monotonic()
+        try:
+            yield
+        finally:
+            self._worked_s += time.monotonic() - self._since
+            self._since = None
+
     def unit_done(self, statistics: UnitStatistics) -> None:
         """Count a finished unit and show it."""
         self.done += 1
@@ -68,8 +82,9 @@ class RunProgress:
             log.info("%d/%d units, %s", self.done, self.n_units, self.rates())
 
     def rates(self) -> str:
-        """Speed since the start and the time left at that speed."""
-        seconds = max(1e-9, time.monotonic() - self._started)
+        """Speed of the work so far and the time left at that speed."""
+        current = time.monotonic() - self._since if self._since is not None else 0.0
+        seconds = max(1e-9, self._worked_s + current)
         left = seconds * (self.n_records - self.records) / max(1, self.records)
         text = (
             f"{self.prompts / seconds:,.0f} prompts/s, {self.tokens / seconds:,.0f} unique tokens/s, "

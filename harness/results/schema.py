@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -73,3 +74,11 @@ def to_table(records: list[Record]) -> pa.Table:
     """Records as an Arrow table with the schema."""
     columns = {name: [getattr(record, name) for record in records] for name in SCHEMA.names}
     return pa.table(columns, schema=SCHEMA)
+
+
+def table_digest(table: pa.Table) -> str:
+    """Hash of a table's values, whatever their layout in memory or on disk."""
+    digest = hashlib.blake2b(digest_size=16)
+    for name in table.column_names:
+        digest.update(repr(table[name].to_pylist()).encode())
+    return digest.hexdigest()

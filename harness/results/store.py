@@ -17,9 +17,9 @@ import pyarrow.parquet as pq
 from pyarrow import fs
 
 from harness.errors import RunDirError
-from harness.results.schema import SCHEMA
+from harness.results.schema import SCHEMA, table_digest
 
-UNIT_KEY, STATISTICS_KEY = b"harness_unit", b"harness_statistics"
+UNIT_KEY, STATISTICS_KEY, DIGEST_KEY = b"harness_unit", b"harness_statistics", b"harness_digest"
 
 
 class RunStore:
@@ -120,7 +120,11 @@ class RunStore:
             table: its records.
             statistics: what computing them took, kept beside them.
         """
-        metadata = {UNIT_KEY: unit_id.encode(), STATISTICS_KEY: json.dumps(statistics).encode()}
+        metadata = {
+            UNIT_KEY: unit_id.encode(),
+            STATISTICS_KEY: json.dumps(statistics).encode(),
+            DIGEST_KEY: table_digest(table).encode(),
+        }
         self.write_table(f"parts/{unit_id}.parquet", table.replace_schema_metadata(metadata))
 
     def part_ids(self) -> set[str]:
@@ -129,7 +133,7 @@ class RunStore:
         return {info.base_name.removesuffix(".parquet") for info in infos if info.base_name.endswith(".parquet")}
 
     def read_part(self, unit_id: str, columns: list[str] | None = None) -> pa.Table:
-        """A unit's records.
+        """A unit's records; all columns are verified against their digest when all are read.
 
         Raises:
             ValueError: the part is truncated, corrupted, or another unit's.
@@ -144,6 +148,8 @@ class RunStore:
         found = (schema.metadata or {}).get(UNIT_KEY, b"").decode()
         if found != unit_id or not schema.equals(SCHEMA, check_metadata=False):
             raise ValueError(f"part {unit_id} holds the records of another unit or version")
+        if columns is None and table_digest(table) != schema.metadata.get(DIGEST_KEY, b"").decode():
+            raise ValueError(f"part {unit_id} does not hold what was written")
         return table
 
     def read_statistics(self, unit_id: str) -> dict[str, Any]:

@@ -1,0 +1,39 @@
+"""The figures of a run directory, from its records; while the run goes on, of what is committed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+
+from harness.analysis.cells import COLUMNS, cell_figures
+from harness.results import manifest as manifests
+from harness.results.records import load_records
+from harness.results.store import RunStore
+from harness.task import find_task
+
+
+def summarise(run_dir: str) -> pd.DataFrame:
+    """The cells of a run directory, from its parts, in grid order."""
+    store = RunStore(run_dir)
+    records = load_records(run_dir, COLUMNS)
+    manifest = store.read_json(manifests.NAME)
+    metrics = find_task(manifest["config"]["task"]["name"]).metrics
+    cells = cell_figures(records, len(manifest["class_names"]), metrics)
+    return order_cells(cells, manifest["config"])
+
+
+def order_cells(cells: pd.DataFrame, config: dict[str, Any]) -> pd.DataFrame:
+    """Cells in the order of the grid: model, template, K, seed as the configuration names them."""
+    if cells.empty:
+        return cells
+    paths, grid = config["model"]["path"], config["grid"]
+    axes = {
+        "model": paths if isinstance(paths, list) else [paths],
+        "template": grid["templates"],
+        "k": grid["k"],
+        "seed": grid["seeds"],
+    }
+    ranks = {name: cells[name].map({value: i for i, value in enumerate(axis)}) for name, axis in axes.items()}
+    order = pd.DataFrame(ranks).sort_values(list(ranks), kind="stable").index
+    return cells.loc[order].reset_index(drop=True)

@@ -1,0 +1,140 @@
+"""Fixtures that any test may use: places, tiny random models, small data in NSMC's format."""
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+REPO = Path(__file__).resolve().parents[1]
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+KO_TINY = REPO / "data_in" / "models" / "ko-tiny"
+DEMO = REPO / "data_in" / "nsmc_demo"
+
+
+@pytest.fixture(autouse=True)
+def in_repository(monkeypatch):
+    """Default paths of configurations are relative to the repository."""
+    monkeypatch.chdir(REPO)
+
+
+@pytest.fixture(scope="session")
+def shared_nsmc():
+    """The folder of real NSMC reviews beside the repository."""
+    folder = SHARED / "data" / "nsmc"
+    if not (folder / "ratings_test.txt").is_file():
+        pytest.skip("no real NSMC reviews: ../shared/data/nsmc beside the repository is absent")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def lecture_text():
+    """The lecture's protocol, as handed over beside the repository."""
+    file = SHARED / "design" / "lecture_protocol.md"
+    if not file.is_file():
+        pytest.skip("no protocol to compare with: ../shared/design beside the repository is absent")
+    return file.read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="session")
+def ko_tokenizer():
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(str(KO_TINY))
+
+
+@pytest.fixture(scope="session")
+def ko_tiny():
+    """The embedded model in fp32."""
+    from harness.engine.loading import ModelSpec, load_model
+
+    return load_model(ModelSpec(str(KO_TINY), dtype="float32", device="cpu"))
+
+
+COMMON = {"vocab_size": 4096, "max_position_embeddings": 2048, "initializer_range": 0.2, "hidden_size": 64}
+LAYERS = {"num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 96}
+GQA = {**LAYERS, "num_key_value_heads": 2}
+RANDOM_MODELS = {
+    "gpt_neox": {**COMMON, **LAYERS, "num_hidden_layers": 3},
+    "llama": {**COMMON, **GQA, "num_hidden_layers": 3},
+    "qwen2": {**COMMON, **GQA},
+    "qwen3": {**COMMON, **GQA, "head_dim": 32},
+    "gpt2": {"vocab_size": 4096, "n_positions": 2048, "n_embd": 64, "n_layer": 2, "n_head": 4,
+             "initializer_range": 0.2},
+}  # fmt: skip
+"""Model type to configuration; weights are large enough that attention decides the outcome."""
+
+
+def random_model(kind, seed=0, **settings):
+    """A causal language model of a type with random weights, in fp32 and evaluation mode."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    config = AutoConfig.for_model(kind, **{**RANDOM_MODELS.get(kind, {}), **settings})
+    torch.manual_seed(seed)
+    return AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
+
+
+@pytest.fixture(scope="session")
+def make_model():
+    """`random_model`, for models that only one test needs."""
+    return random_model
+
+
+@pytest.fixture(scope="session")
+def model_folders(tmp_path_factory):
+    """Model type to a folder with random weights and the embedded tokenizer."""
+    root = tmp_path_factory.mktemp("models")
+    folders = {}
+    for kind in RANDOM_MODELS:
+        folder = root / kind
+        random_model(kind).save_pretrained(folder)
+        for name in ("tokenizer.json", "tokenizer_config.json"):
+            shutil.copy(KO_TINY / name, folder / name)
+        folders[kind] = folder
+    return folders
+
+
+@pytest.fixture(scope="session")
+def random_models(model_folders):
+    """Model type to the model of `model_folders`, loaded in fp32."""
+    from harness.engine.loading import ModelSpec, load_model
+
+    return {k: load_model(ModelSpec(str(f), dtype="float32", device="cpu")) for k, f in model_folders.items()}
+
+
+def write_ratings(path, rows, header="id\tdocument\tlabel"):
+    """One file in NSMC's format; rows are (id, document, label)."""
+    lines = [header, *("\t".join(str(cell) for cell in row) for row in rows)]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def write_nsmc(tmp_path):
+    """Write (train, test) rows of (id, document, label); returns the folder."""
+
+    def write(train, test):
+        folder = tmp_path / "nsmc"
+        folder.mkdir(exist_ok=True)
+        write_ratings(folder / "ratings_train.txt", train)
+        write_ratings(folder / "ratings_test.txt", test)
+        return folder
+
+    return write
+
+
+@pytest.fixture
+def make_config():
+    """A `RunConfig` on the embedded model and data; sections update the defaults."""
+    from harness.config import config_from
+
+    def make(**sections):
+        base = {"model": {"path": str(KO_TINY)}, "task": {"data_dir": str(DEMO)}, "cluster": {"address": "inline"}}
+        for name, values in sections.items():
+            base[name] = {**base.get(name, {}), **values} if isinstance(values, dict) else values
+        return config_from(base)
+
+    return make

@@ -1,0 +1,41 @@
+"""One Ray for the whole test session, and small grids to run on it."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from harness.config import RunConfig, load_config
+
+
+@pytest.fixture(scope="session")
+def shared_ray():
+    """A local Ray with four logical CPUs; runs with `cluster.address=local` join it."""
+    import ray
+
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    ray.init(address="local", num_cpus=4, include_dashboard=False, object_store_memory=256 * 2**20, log_to_driver=False)
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture
+def small_grid(tmp_path):
+    """A function from overrides to a small float32 grid on the embedded model and data."""
+
+    def make(*overrides: str) -> RunConfig:
+        base = [
+            f"out={tmp_path}",
+            "name=run",
+            "model.dtype=float32",
+            "model.device=cpu",
+            "task.limit=36",
+            "grid.templates=[lecture_1,good_bad]",
+            "grid.k=[0,2,4]",
+            "grid.seeds=[1,2]",
+            "cluster.address=inline",
+        ]
+        return load_config("configs/demo.yaml", [*base, *overrides])
+
+    return make

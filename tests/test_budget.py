@@ -1,0 +1,179 @@
+"""What the plan promises is what the prompts hold, and nothing overflows unnoticed."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from harness.budget import measure
+from harness.engine.tree import count_unique_tokens
+from harness.errors import ContextError
+from harness.plan import make_plan
+from harness.planning import make_report
+from harness.preparation import prepare
+
+REPO = Path(__file__).resolve().parents[1]
+POLICIES = ["fixed", "bank", "per_sample", "lecture"]
+SHARD = 100
+TOLERANCE = {"fixed": 0.03, "bank": 0.03, "per_sample": 0.03, "lecture": 0.06}
+"""Of unique tokens: draws that meet by chance are not foreseen, most of all under `lecture` at K=1."""
+
+
+def prepared_of(make_config, policy, templates, ks, seeds=(1, 2), **task):
+    return prepare(
+        make_config(
+            task=task,
+            grid={"templates": list(templates), "k": list(ks), "seeds": list(seeds)},
+            demos={"policy": policy, "bank_size": 4},
+        )
+    )
+
+
+def unit_prompts(prepared, template):
+    """The prompts of every unit of a template, as a replica renders them."""
+    plan = make_plan(prepared, SHARD)
+    setup = prepared.models[0]
+    for unit in plan.units:
+        if unit.template == template:
+            renderer = prepared.renderer(setup, template, unit.seed)
+            yield renderer.prompts(plan.shards[unit.shard].samples, unit.seed, unit.ks)
+
+
+def check_budgets(prepared):
+    for budget in measure(prepared, SHARD):
+        one_pass = scored = unique = longest = 0
+        for prompts in unit_prompts(prepared, budget.template):
+            scored += len(prompts)
+            one_pass += sum(len(p.ids) for p in prompts)
+            longest = max(longest, *(len(p.ids) + max(map(len, p.label_ids)) - 1 for p in prompts))
+            unique += count_unique_tokens([[*p.ids, *label[:-1]] for p in prompts for label in p.label_ids])
+        grid, n = prepared.config.grid, len(prepared.data.samples)
+        assert budget.prompts == n * len(grid.k) * len(grid.seeds)
+        assert budget.prompts_scored == scored
+        assert budget.exact
+        assert budget.tokens_one_pass == one_pass, budget.template
+        assert budget.longest_prompt == longest, budget.template
+        tolerance = TOLERANCE[prepared.config.demos.policy]
+        assert abs(budget.tokens_unique - unique) <= tolerance * unique, (budget.tokens_unique, unique)
+
+
+@pytest.mark.parametrize("template", ["lecture_1", "english", "document_first", "koalpaca"])
+@pytest.mark.parametrize("policy", POLICIES)
+def test_the_tokens_of_a_plan_are_those_of_its_prompts(make_config, policy, template):
+    check_budgets(prepared_of(make_config, policy, [template], [0, 1, 10]))
+
+
+def test_the_tokens_of_labels_that_are_several_tokens_are_counted(make_config, tmp_path):
+    """Both labels have more than one token; all but the last of each belong to the tree."""
+    file = tmp_path / "templates.yaml"
+    file.write_text(
+        "long: {query: '평: {document} =>', labels: [' 정말 지루하다', ' 아주 재미있다']}", encoding="utf-8"
+    )
+    prepared = prepared_of(make_config, "fixed", ["long"], [0, 4], seeds=(3,), templates_file=str(file))
+    prompts = [p for prompts in unit_prompts(prepared, "long") for p in prompts]
+    assert min(len(ids) for p in prompts for ids in p.label_ids) > 1
+    check_budgets(prepared)
+
+
+@pytest.mark.parametrize("policy", ["fixed", "bank", "per_sample"])
+def test_reviews_that_stand_in_the_pool_too_are_counted_with_the_demonstrations_they_get(
+    write_nsmc, make_config, policy
+):
+    """A sample whose own text is drawn gets the next demonstration instead, of another length."""
+    words = [
+        "좋다",
+        "정말 재미있는 영화였다",
+        "별로",
+        "지루하고 길기만 하다",
+        "최고",
+        "돈이 아깝다 정말로",
+        "굿",
+        "그저 그래",
+    ]
+    train = [(i, words[i % 8] + "아" * (i // 8), i % 2) for i in range(16)]
+    test = [(100 + i, words[i % 8] + "아" * (i // 8), i % 2) for i in range(16)]
+    folder = write_nsmc(train, test)
+    check_budgets(prepared_of(make_config, policy, ["lecture_1"], [0, 4, 8], data_dir=str(folder)))
+
+
+def test_k_0_is_scored_once_for_all_seeds(make_config):
+    one = make_report(make_config(grid={"templates": ["lecture_1"], "k": [0], "seeds": [1]}))
+    five = make_report(make_config(grid={"templates": ["lecture_1"], "k": [0], "seeds": [1, 2, 3, 4, 5]}))
+    assert (one.prompts, one.prompts_scored) == (312, 312)
+    assert (five.prompts, five.prompts_scored, five.n_cells) == (5 * 312, 312, 5)
+    assert five.tokens_one_pass == one.tokens_one_pass
+
+
+def test_the_report_adds_up_its_templates(make_config):
+    report = make_report(make_config(grid={"templates": ["lecture_1", "english"], "k": [0, 4], "seeds": [1, 2]}))
+    assert (report.n_cells, report.n_samples) == (8, 312)
+    assert report.prompts == sum(b.prompts for b in report.budgets) == 8 * 312
+    assert report.prompts_scored == 2 * (1 + 2) * 312
+    assert report.tokens_one_pass == sum(b.tokens_one_pass for b in report.budgets)
+    assert report.tokens_unique < report.tokens_one_pass
+
+
+def config_with_context(make_config, policy, ks, context):
+    return make_config(
+        model={"max_length": context},
+        grid={"templates": ["lecture_1"], "k": ks, "seeds": [1, 2]},
+        demos={"policy": policy, "bank_size": 4},
+    )
+
+
+@pytest.mark.parametrize("context", [150, 301])
+@pytest.mark.parametrize("policy", ["fixed", "bank", "per_sample"])
+def test_an_overflow_names_the_largest_k_that_fits(make_config, policy, context):
+    with pytest.raises(ContextError) as caught:
+        make_report(config_with_context(make_config, policy, [0, 32], context))
+    message = str(caught.value)
+    assert f"has a context of {context}" in message
+    fitting = int(re.search(r"; K=(\d+) would fit", message).group(1))
+    assert 0 < fitting < 32
+    report = make_report(config_with_context(make_config, policy, [0, fitting], context))
+    assert report.budgets[0].longest_prompt <= context
+    with pytest.raises(ContextError, match=f"K={fitting} would fit"):
+        make_report(config_with_context(make_config, policy, [0, fitting + 1], context))
+
+
+def test_under_the_lecture_policy_the_overflow_names_a_k_of_the_grid(make_config):
+    """Its draws of 9 are no part of its draws of 10, so only the grid's own K are known."""
+    with pytest.raises(ContextError, match="K=4 would fit"):
+        make_report(config_with_context(make_config, "lecture", [0, 4, 32], 300))
+    make_report(config_with_context(make_config, "lecture", [0, 4], 300))
+
+
+def test_the_overflow_names_the_longest_prompt(make_config):
+    report = make_report(config_with_context(make_config, "fixed", [0, 8], 2048))
+    longest = report.budgets[0].longest_prompt
+    make_report(config_with_context(make_config, "fixed", [0, 8], longest))
+    with pytest.raises(ContextError, match=f"the longest prompt has {longest} tokens"):
+        make_report(config_with_context(make_config, "fixed", [0, 8], longest - 1))
+
+
+def test_a_context_that_holds_no_prompt_at_all_is_said_to(make_config):
+    with pytest.raises(ContextError, match="not even K=0 fits"):
+        make_report(config_with_context(make_config, "fixed", [0, 4], 12))
+
+
+FULL_STUDY = """
+import resource, time
+from harness.config import load_config
+from harness.planning import make_report
+started = time.monotonic()
+report = make_report(load_config("configs/nsmc_grid.yaml",
+    ["model.path=data_in/models/ko-tiny", "task.data_dir={folder}"]))
+print(report.prompts, time.monotonic() - started, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+@pytest.mark.slow
+def test_a_full_study_is_planned_within_a_minute_and_two_gigabytes(shared_nsmc):
+    code = FULL_STUDY.replace("{folder}", str(shared_nsmc))
+    done = subprocess.run([sys.executable, "-c", code], cwd=REPO, capture_output=True, text=True, check=True)
+    prompts, seconds, peak_kib = done.stdout.split()[-3:]
+    assert int(prompts) > 49_000 * 5 * 7 * 5
+    assert float(seconds) < 60
+    assert int(peak_kib) < 2 * 2**20

@@ -1,0 +1,133 @@
+"""Who may import whom: the rooms of the house, read from the source."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import harness
+
+REPO = Path(__file__).resolve().parents[1]
+SOURCES = sorted([*REPO.glob("harness/**/*.py"), *REPO.glob("tasks/**/*.py")])
+TRAINER = "tasks/train_ko_tiny.py"
+
+
+def name_of(path):
+    return path.relative_to(REPO).as_posix()
+
+
+def imported_modules(path):
+    """Full names of all modules that a file imports, wherever in the file and for whatever purpose."""
+    found = set()
+    package = list(path.relative_to(REPO).with_suffix("").parts[:-1])
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            module = ".".join([*base, *([node.module] if node.module else [])])
+            found |= {module, *(f"{module}.{alias.name}" for alias in node.names)}
+    return found
+
+
+IMPORTS = {name_of(path): imported_modules(path) for path in SOURCES}
+
+
+def importers(package):
+    """Files that import a package or anything below it."""
+    return {
+        file
+        for file, modules in IMPORTS.items()
+        if any(module == package or module.startswith(f"{package}.") for module in modules)
+    }
+
+
+def in_room(files, room):
+    return {file for file in files if file.startswith(room)}
+
+
+def test_the_reader_of_imports_sees_every_form(tmp_path, monkeypatch):
+    source = "import a.b as c\nfrom d import e\ndef f():\n    from . import g\n    from ..h import i\n"
+    path = REPO / "harness" / "room" / "module.py"
+    monkeypatch.setattr(Path, "read_text", lambda self, encoding: source)
+    assert imported_modules(path) == {"a.b", "d", "d.e", "harness.room", "harness.room.g", "harness.h", "harness.h.i"}
+
+
+def test_ray_stays_in_the_distributed_room():
+    files = importers("ray")
+    assert files, "nobody imports ray: the test looks in the wrong place"
+    assert files == in_room(files, "harness/distributed/")
+
+
+def test_torch_stays_in_the_engine():
+    files = importers("torch") - {TRAINER}
+    assert files
+    assert files == in_room(files, "harness/engine/")
+
+
+def test_wandb_stays_in_the_tracking_module():
+    assert all("tracking" in Path(file).stem for file in importers("wandb"))
+
+
+def test_omegaconf_stays_in_the_configuration():
+    assert importers("omegaconf") == {"harness/config.py"}
+
+
+def test_the_harness_never_imports_tasks():
+    assert in_room(importers("tasks"), "harness/") == set()
+
+
+@pytest.mark.parametrize("package", ["torch", "ray", "harness.engine", "harness.distributed"])
+@pytest.mark.parametrize("room", ["harness/results/", "harness/analysis/", "harness/prompts/", "harness/reporting/"])
+def test_what_is_read_back_needs_neither_models_nor_a_cluster(room, package):
+    assert in_room(IMPORTS, room)
+    assert in_room(importers(package), room) == set()
+
+
+@pytest.mark.parametrize("package", ["harness.prompts", "harness.plan", "harness.preparation", "tasks", "pandas"])
+def test_the_engine_knows_no_text_and_no_tasks(package):
+    assert in_room(importers(package), "harness/engine/") == set()
+
+
+@pytest.mark.parametrize("package", ["torch", "ray", "harness.engine", "harness.distributed"])
+def test_tasks_know_neither_models_nor_a_cluster(package):
+    assert in_room(importers(package), "tasks/") - {TRAINER} == set()
+
+
+@pytest.mark.parametrize("package", ["harness.engine", "harness.distributed", "harness.driver"])
+def test_planning_reaches_no_model_and_no_cluster(package):
+    planners = {"harness/plan.py", "harness/planning.py", "harness/preparation.py", "harness/budget.py"}
+    assert importers(package) & planners == set()
+
+
+def loaded_after(statement):
+    """Which of the heavy packages a fresh interpreter holds after a statement."""
+    code = f"{statement}\nimport sys\nprint([n for n in ('ray', 'torch', 'transformers', 'wandb') if n in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], cwd=REPO, capture_output=True, text=True, check=True)
+    return ast.literal_eval(done.stdout.strip().splitlines()[-1])
+
+
+def test_importing_the_harness_is_light():
+    assert loaded_after("import harness") == []
+
+
+def test_planning_leaves_ray_out():
+    """transformers' AutoConfig imports torch by itself, so torch is not asked for here."""
+    loaded = loaded_after("import harness\nfrom harness.planning import make_report")
+    assert "ray" not in loaded
+    assert "wandb" not in loaded
+
+
+def test_reading_records_back_leaves_models_and_cluster_out():
+    assert loaded_after("from harness import load_records\nfrom harness.analysis.cells import cell_figures") == []
+
+
+def test_exported_names():
+    assert harness.__all__ == ["load_records", "plan", "run"]
+    assert all(callable(getattr(harness, name)) for name in harness.__all__)
+
+
+def test_every_module_says_what_it_is():
+    assert [f for f in IMPORTS if not ast.get_docstring(ast.parse((REPO / f).read_text(encoding="utf-8")))] == []
