@@ -7,7 +7,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test test-slow test-gpu lint format clean
+# make bench   what sharing prefixes is worth on this machine
+.PHONY: demo test test-slow test-gpu bench lint format clean
 .DEFAULT_GOAL := demo
 
 # Torch comes first and in exactly the pinned version, so that nothing else pulls in another.
@@ -29,6 +30,9 @@ test-slow: $(VENV)/.installed
 
 test-gpu: $(VENV)/.installed
 	$(BIN)/python -m pytest -m gpu
+
+bench: $(VENV)/.installed
+	$(BIN)/python tests/bench_sharing.py
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .

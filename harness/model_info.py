@@ -105,7 +105,10 @@ def _folder_identity(folder: Path) -> str:
 def _count_parameters(folder: Path) -> int:
     total = 0
     for file in folder.glob("*.safetensors"):
-        with file.open("rb") as stream:
-            header = json.loads(stream.read(int.from_bytes(stream.read(8), "little")))
-        total += sum(math.prod(t["shape"]) for name, t in header.items() if name != "__metadata__")
+        try:
+            with file.open("rb") as stream:
+                header = json.loads(stream.read(int.from_bytes(stream.read(8), "little")))
+            total += sum(math.prod(t["shape"]) for name, t in header.items() if name != "__metadata__")
+        except (ValueError, KeyError, AttributeError, OverflowError, MemoryError):
+            raise ModelError(f"'{file}' is not a safetensors file; copy or download the model again") from None
     return total

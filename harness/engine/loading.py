@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM
 from transformers.utils import logging as transformers_logging
 
@@ -75,7 +76,7 @@ def load_model(spec: ModelSpec) -> Any:
             use_safetensors=True,
             **options,
         )
-    except (OSError, ValueError, KeyError, ImportError) as error:
+    except (OSError, ValueError, KeyError, ImportError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:300]
         raise ModelError(
             f"model '{spec.path}' does not load: {reason}; expected a folder (or hub name) with "

@@ -6,6 +6,7 @@ through it, so what a user reads is what the model gets.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -14,6 +15,8 @@ from harness.prompts.demonstrations import Draw
 from harness.prompts.templates import Template
 from harness.prompts.tokenizing import PromptTokenizer
 from harness.task import Sample
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +115,10 @@ class Renderer:
         return text
 
     def _ids(self, pieces: list[tuple[str, ...]]) -> list[list[int]]:
-        """Ids of each prompt: of its segments where they provably join, else of its text."""
+        """Ids of each prompt: of its segments where they provably join, else of its text.
+
+        The proof looks at neighbours only; two prompts of every batch are checked whole as well.
+        """
         tokenizer = self.tokenizer
         joined = [self.joinable(segments) for segments in pieces]
         texts = ["".join(segments) for segments, cut in zip(pieces, joined, strict=True) if cut is None]
@@ -127,6 +133,11 @@ class Renderer:
                 for segment in cut:
                     ids += known[segment]
             result.append(ids)
+        for i in {0, len(pieces) - 1} if pieces else ():
+            if result[i] != tokenizer.bos + tokenizer.whole("".join(pieces[i])):
+                log.warning("segments of template '%s' do not tokenise as the whole text", self.template.name)
+                tokenizer.distrust_segments()
+                return self._ids(pieces)
         return result
 
     def joinable(self, segments: tuple[str, ...]) -> tuple[str, ...] | None:

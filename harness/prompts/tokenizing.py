@@ -44,6 +44,10 @@ class PromptTokenizer:
         """Whether this tokenizer can be proven to split at a boundary at all."""
         return self._pre_tokenizer is not None
 
+    def distrust_segments(self) -> None:
+        """Tokenise everything whole from now on."""
+        self._pre_tokenizer = None
+
     def whole(self, text: str, special: bool = False) -> list[int]:
         """Ids of one text by itself."""
         return list(self.tokenizer(text, add_special_tokens=special)["input_ids"])
