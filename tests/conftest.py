@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+# Models this small gain nothing from more threads, and on busy cores threads wait for each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 REPO = Path(__file__).resolve().parents[1]
 SHARED = Path(__file__).resolve().parents[2] / "shared"
@@ -27,15 +29,6 @@ def shared_nsmc():
     if not (folder / "ratings_test.txt").is_file():
         pytest.skip("no real NSMC reviews: ../shared/data/nsmc beside the repository is absent")
     return folder
-
-
-@pytest.fixture(scope="session")
-def lecture_text():
-    """The lecture's protocol, as handed over beside the repository."""
-    file = SHARED / "design" / "lecture_protocol.md"
-    if not file.is_file():
-        pytest.skip("no protocol to compare with: ../shared/design beside the repository is absent")
-    return file.read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="session")

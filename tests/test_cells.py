@@ -49,9 +49,12 @@ def test_macro_f1_leaves_out_a_class_that_never_occurs():
     assert math.isnan(macro_f1([], [], 2))
 
 
+FIGURES = ("gold", "prediction", "greedy_prediction", "off_label_mass")
+
+
 def records(rows, **keys):
     base = {"model": "m", "task": "t", "template": "a", "k": 0, "seed": 1, **keys}
-    frame = pd.DataFrame([dict(zip(("gold", "prediction", "greedy_prediction", "off_label_mass"), r)) for r in rows])
+    frame = pd.DataFrame([dict(zip(FIGURES, r, strict=True)) for r in rows])
     for name, value in base.items():
         frame[name] = value
     for name in ("prediction", "greedy_prediction"):

@@ -166,7 +166,7 @@ def test_the_lecture_stream_is_one_sequence_over_test_positions():
 
 
 def test_a_pool_that_is_too_small_names_k_and_size():
-    with pytest.raises(ConfigError, match="grid.k asks for 11 demonstrations, but the pool has 10"):
+    with pytest.raises(ConfigError, match=r"grid\.k asks for 11 demonstrations, but the pool has 10"):
         pool_of(10).check_size(11, balanced=False, spare=0)
     with pytest.raises(ConfigError, match=r"the pool has 10 \(2 may be test texts\)"):
         pool_of(10).check_size(9, balanced=False, spare=2)

@@ -129,5 +129,18 @@ def test_exported_names():
     assert all(callable(getattr(harness, name)) for name in harness.__all__)
 
 
+def test_the_interface_is_still_there_after_it_was_used():
+    """The module `harness.plan` must not take the place of the function of that name."""
+    code = (
+        "import harness\n"
+        "options = ['task.limit=5', 'grid.k=[0]', 'grid.templates=[lecture_1]']\n"
+        "harness.plan('configs/demo.yaml', options)\n"
+        "import harness.plan\n"
+        "print([n for n in harness.__all__ if not callable(getattr(harness, n))])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=REPO, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
 def test_every_module_says_what_it_is():
     assert [f for f in IMPORTS if not ast.get_docstring(ast.parse((REPO / f).read_text(encoding="utf-8")))] == []

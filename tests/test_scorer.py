@@ -113,7 +113,9 @@ def test_shared_unshared_and_naive_scores_agree_on_reviews(ko_tiny, make_config,
         unshared = Scorer(ko_tiny, 2048, False).score(contexts, labels)
         new = [i for i, p in enumerate(prompts) if (p.text, p.label_ids) not in seen]
         found = naive_scores(ko_tiny, [contexts[i] for i in new], [labels[i] for i in new])
-        seen |= {(prompts[i].text, prompts[i].label_ids): row for i, row in zip(new, zip(*found), strict=True)}
+        seen |= {
+            (prompts[i].text, prompts[i].label_ids): row for i, row in zip(new, zip(*found, strict=True), strict=True)
+        }
         expected = [np.array(x) for x in zip(*(seen[p.text, p.label_ids] for p in prompts), strict=True)]
         assert_scores(shared, expected)
         assert_scores(unshared, expected)

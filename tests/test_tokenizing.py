@@ -32,7 +32,8 @@ AWKWARD = [
     "\u0301", "e\u0301", "cafe\u0301 ", "👍", "👍🏽", "❤️", "\u200d👨\u200d👩", "\u200b", "\ufeff가",
     "GDNTOPCLASSINTHECLUB", "It's good, isn't it", "don't ", "'s", "{document}", "!!!", "...\n", "?!\n\n", " -", "<",
     "문장: 가\n감정: 긍정\n", "감정:", "정답:", " 긍정", "\n긍정", "긍정", "### 답변:", "Sentiment:",
-    "<mask>", "가 <mask> 나", "<end>", "가<end>", "<|sep|>가", "좋아", "좋아 요", "안좋아", "<s>", "</s> 가", "<|endoftext|>",
+    "<mask>", "가 <mask> 나", "<end>", "가<end>", "<|sep|>가", "좋아", "안좋아", "<s>", "</s> 가",
+    "<|endoftext|>",
     " " * 60 + "\n", "\n" + " " * 70 + "\n가", "1" * 100 + "가",
 ]  # fmt: skip
 PIECES = [
@@ -318,9 +319,11 @@ def test_a_review_of_many_blanks_joins_the_newlines_around_it(tokenizers, shippe
     tokenizer = with_merge(tokenizers(llama3), "Ċ", "Ġ")
     document_first = next(t for t in shipped if t.name == "document_first")
     renderer = renderer_of(document_first, tokenizer, ["가나", "다라", "마바"], k=1)
-    for n_blanks in (1, 40, 60):
-        prompt = renderer.prompts(samples_of([" " * n_blanks]), 1, [1])[0]
-        assert [prompt.ids] == whole_ids(tokenizer, [prompt.text]), n_blanks
+    # Ordinary reviews around it: a batch's ends may be looked at more closely than its middle.
+    documents = ["재미", "별로", " ", " " * 40, " " * 60, "최고", "글쎄"]
+    prompts = renderer.prompts(samples_of(documents), 1, [1])
+    expected = whole_ids(tokenizer, [p.text for p in prompts])
+    assert [d for d, p, ids in zip(documents, prompts, expected, strict=True) if p.ids != ids] == []
 
 
 def test_a_label_after_an_empty_query_is_checked_against_what_stands_before(tokenizers):

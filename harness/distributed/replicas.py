@@ -206,6 +206,8 @@ class RayPool:
 def shard_refs(shards: Sequence[Shard]) -> list[Any]:
     """Shards as block references of a Ray Dataset, in order."""
     ray.data.DataContext.get_current().enable_progress_bars = False
+    # Blocks are put, not computed: that replicas hold all processors does not matter.
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
     dataset = ray.data.from_arrow([table_from(shard.samples) for shard in shards])
     return list(dataset.to_arrow_refs())
 
