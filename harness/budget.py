@@ -60,37 +60,61 @@ class _Lengths:
         tokenizer, samples = setup.tokenizer, prepared.data.samples
         self.setup, self.template = setup, template
         texts = [template.render_query(s.fields) for s in samples]
-        ids = tokenizer.whole_batch(texts)
+        ends = {label + end for label, end in zip(template.labels, template.separators, strict=True)}
+        checked = texts[:2000]
+        plain = all(tokenizer.joins(edge, text) for edge in {template.prefix, *ends} for text in checked)
+        # Where trailing white space merges with what follows, segments are cut before it.
+        self.after_prefix = "" if plain else _trailing(template.prefix)
+        tails = {_trailing(end) for end in ends}
+        self.after_demonstration = "" if plain or len(tails) > 1 else tails.pop()
+        self.trims = not plain
+        self.exact = tokenizer.splits_first and (
+            plain
+            or all(
+                tokenizer.joins(edge.rstrip(), _trailing(edge) + text)
+                for edge in {template.prefix, *ends}
+                for text in checked
+            )
+        )
+        self.zero_shot_queries = self._count(self.after_prefix, texts)
+        ids = tokenizer.whole_batch([self.after_demonstration + text for text in texts])
         self.queries = np.fromiter((len(x) for x in ids), dtype=np.int64, count=len(ids))
         self.header = _common_prefix(ids)
-        self.start = len(tokenizer.bos) + len(tokenizer.whole(template.prefix))
+        self.first_header = max(0, self.header - len(tokenizer.whole(self.after_demonstration)))
+        self.start = len(tokenizer.bos) + len(
+            tokenizer.whole(template.prefix.rstrip() if self.trims else template.prefix)
+        )
         labels = [len(tokenizer.whole(label)) for label in template.labels]
         self.label_tails = sum(n - 1 for n in labels)
         self.longest_label = max(labels)
-        self._demonstrations: dict[int, int] = {}
-        self.exact = tokenizer.splits_first and all(
-            tokenizer.joins(edge, text) or tokenizer.joins(edge.rstrip(), edge[len(edge.rstrip()) :] + text)
-            for edge in self._edges()
-            for text in texts[:2000]
-        )
+        self._demonstrations: dict[str, dict[int, int]] = {}
 
-    def _edges(self) -> set[str]:
-        """What stands before a demonstration or a query."""
-        template = self.template
-        ends = {label + separator for label, separator in zip(template.labels, template.separators, strict=True)}
-        return {template.prefix, *ends}
+    def _count(self, before: str, texts: Sequence[str]) -> Ints:
+        ids = self.setup.tokenizer.whole_batch([before + text for text in texts])
+        return np.fromiter((len(x) for x in ids), dtype=np.int64, count=len(ids))
 
-    def demonstrations(self, indices: Ints) -> Ints:
-        """Lengths of demonstrations by pool index, any shape."""
+    def sums(self, indices: Ints) -> Ints:
+        """Tokens of each stream's demonstrations: `(n_streams, k)` pool indices to `(n_streams,)`."""
+        later = self.demonstrations(indices, self.after_demonstration).sum(1)
+        if self.after_prefix == self.after_demonstration or not indices.shape[1]:
+            return np.asarray(later)
+        first = indices[:, :1]
+        moved = self.demonstrations(first, self.after_prefix) - self.demonstrations(first, self.after_demonstration)
+        return np.asarray(later + moved[:, 0])
+
+    def demonstrations(self, indices: Ints, before: str) -> Ints:
+        """Lengths of demonstrations by pool index, any shape, with white space moved from before."""
+        known = self._demonstrations.setdefault(before, {})
         unique = np.unique(indices)
-        missing = [int(i) for i in unique if int(i) not in self._demonstrations]
+        missing = [int(i) for i in unique if int(i) not in known]
         pool = self.setup.draw.pool.samples
         for start in range(0, len(missing), 10_000):
             part = missing[start : start + 10_000]
-            texts = [self.template.render_demonstration(pool[i].fields, pool[i].gold) for i in part]
+            rendered = [self.template.render_demonstration(pool[i].fields, pool[i].gold) for i in part]
+            texts = [before + (text.rstrip() if self.trims else text) for text in rendered]
             for index, ids in zip(part, self.setup.tokenizer.whole_batch(texts), strict=True):
-                self._demonstrations[index] = len(ids)
-        table = np.fromiter((self._demonstrations[int(i)] for i in unique), dtype=np.int64, count=len(unique))
+                known[index] = len(ids)
+        table = np.fromiter((known[int(i)] for i in unique), dtype=np.int64, count=len(unique))
         return table[np.searchsorted(unique, indices)]
 
 
@@ -100,6 +124,8 @@ class _Streams:
 
     indices: Ints
     stream_of: Ints
+    instead_of: tuple[int, ...] = ()
+    """The last streams each serve a sample whose own text was drawn, in place of these."""
 
 
 def measure(prepared: Prepared, shard_size: int) -> list[TemplateBudget]:
@@ -141,18 +167,29 @@ def _streams(prepared: Prepared, setup: ModelSetup, seed: int) -> dict[int, _Str
     else:
         keys = list(dict.fromkeys(draw.stream_key(seed, s.id) for s in samples))
         stream_of = np.zeros(len(samples), dtype=np.int64) if len(keys) == 1 else np.arange(len(samples))
-    indices = np.asarray([draw.ranking(key, largest) for key in keys], dtype=np.int64)
-    return {largest: _Streams(indices, stream_of)}
+    rows = [draw.ranking(key, largest) for key in keys]
+    instead_of = []
+    stream_of = np.array(stream_of)
+    field, pool = draw.pool.length_field, draw.pool.samples
+    places: dict[str, set[int]] = {}
+    for index, solved in enumerate(pool):
+        places.setdefault(solved.fields[field], set()).add(index)
+    for position, sample in enumerate(samples):
+        own = places.get(sample.fields[field])
+        if own and not own.isdisjoint(rows[stream_of[position]]):
+            key = draw.stream_key(seed, sample.id)
+            instead_of.append(int(stream_of[position]))
+            stream_of[position] = len(rows)
+            rows.append(draw.ranking(key, largest, avoid=sample.fields[field]))
+    return {largest: _Streams(np.asarray(rows, dtype=np.int64), stream_of, tuple(instead_of))}
 
 
 def _totals(lengths: _Lengths, streams: dict[int, _Streams], k: int) -> Ints:
     """Tokens of every sample's prompt at one K."""
-    base = lengths.start + lengths.queries
     if k == 0:
-        return np.asarray(base)
+        return np.asarray(lengths.start + lengths.zero_shot_queries)
     chosen = streams.get(k) or next(iter(streams.values()))
-    sums = lengths.demonstrations(chosen.indices)[:, :k].sum(1)
-    return np.asarray(base + sums[chosen.stream_of])
+    return np.asarray(lengths.start + lengths.queries + lengths.sums(chosen.indices[:, :k])[chosen.stream_of])
 
 
 def _measure_template(
@@ -174,7 +211,11 @@ def _measure_template(
             scored += n
         unique += _unique(prepared, lengths, streams[seed], ks, shard_size)
     drawn = [s.indices for per_seed in streams.values() for s in per_seed.values()]
-    sizes = lengths.demonstrations(np.concatenate([i.reshape(-1) for i in drawn])) if drawn else np.zeros(1)
+    sizes = (
+        lengths.demonstrations(np.concatenate([i.reshape(-1) for i in drawn]), lengths.after_demonstration)
+        if drawn
+        else np.zeros(1)
+    )
     return TemplateBudget(
         setup.info.path,
         lengths.template.name,
@@ -203,21 +244,35 @@ def _unique(
     bodies = int((lengths.queries - lengths.header).sum()) * len(ks)
     start = lengths.start * shards
     shown = [k for k in ks if k > 0]
-    zero = lengths.header * shards if 0 in ks else 0
+    # Demonstrations begin as queries do, so a branch shares its header with what follows the
+    # trunk there; only the deepest K has its own, and trunks of other draws share their first.
+    zero = lengths.first_header * shards if 0 in ks and not shown else 0
     if prepared.config.demos.policy == "lecture":
-        sums = sum(int(lengths.demonstrations(s.indices).sum()) for k, s in streams.items() if k in shown)
-        return start + tails + bodies + zero + sums + lengths.header * n * len(shown)
+        sums = sum(int(lengths.sums(s.indices).sum()) for k, s in streams.items() if k in shown)
+        return start + tails + bodies + sums + _headers(lengths, n * len(shown), shards)
     if not shown:
         return start + tails + bodies + zero
     chosen = next(iter(streams.values()))
-    trunks = lengths.demonstrations(chosen.indices)[:, : max(shown)].sum(1) + lengths.header * len(shown)
-    if prepared.config.demos.policy == "fixed":
-        trunk_tokens = int(trunks.sum()) * shards
-    else:
-        # Samples of one set are neighbours; a shard's edge may cut one more set.
-        cuts = 0 if len(trunks) == n else shards - 1
-        trunk_tokens = int(trunks.sum()) + cuts * int(trunks.mean())
-    return start + tails + bodies + zero + trunk_tokens
+    deepest = max(shown)
+    trunks = lengths.sums(chosen.indices[:, :deepest])
+    policy, shared = prepared.config.demos.policy, len(trunks) - len(chosen.instead_of)
+    if policy == "per_sample":
+        return start + tails + bodies + int(trunks[chosen.stream_of].sum()) + _headers(lengths, n, shards)
+    own = 0
+    for row, main in enumerate(chosen.instead_of, start=shared):
+        same = int((chosen.indices[row, :deepest] == chosen.indices[main, :deepest]).argmin())
+        parting = chosen.indices[row : row + 1, same:deepest]
+        own += int(lengths.demonstrations(parting, lengths.after_demonstration).sum())
+    # Samples of one set are neighbours; a shard's edge may cut one more set.
+    copies = shards if policy == "fixed" else 1
+    cuts = shards - 1 if policy == "bank" else 0
+    trunk_tokens = int(trunks[:shared].sum()) * copies + cuts * int(trunks[:shared].mean()) + own
+    return start + tails + bodies + trunk_tokens + _headers(lengths, shared * copies + cuts, shards)
+
+
+def _headers(lengths: _Lengths, trunks: int, shards: int) -> int:
+    """Header of each trunk's deepest query, less the first header that a shard's trunks share."""
+    return lengths.header * trunks - lengths.first_header * max(0, trunks - shards)
 
 
 def _check_context(
@@ -267,6 +322,11 @@ def _largest_fitting_k(
         sorted(prepared.config.grid.k) if prepared.config.demos.policy == "lecture" else range(prepared.largest_k + 1)
     )
     return max((k for k in candidates if fits(k)), default=None)
+
+
+def _trailing(text: str) -> str:
+    """The white space at the end of a text."""
+    return text[len(text.rstrip()) :]
 
 
 def _common_prefix(sequences: Sequence[list[int]]) -> int:

@@ -7,6 +7,7 @@ Knows OmegaConf and the names of the keys; refuses to know models, tasks and Ray
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -194,7 +195,8 @@ def _check_list(key: str, node: Any, default: Any) -> None:
 
 def _check_values(config: RunConfig) -> None:
     paths = config.model.path
-    if not (isinstance(paths, str) or (isinstance(paths, list) and paths and all(isinstance(p, str) for p in paths))):
+    listed = paths if isinstance(paths, list) else [paths]
+    if not listed or not all(isinstance(path, str) and path for path in listed):
         raise ConfigError(f"model.path is {paths!r}, expected a folder name or a list of them")
     _check_choice("model.dtype", config.model.dtype, DTYPES)
     _check_choice("model.device", config.model.device, DEVICES)
@@ -222,9 +224,9 @@ def _check_values(config: RunConfig) -> None:
     ):
         if value != "auto" and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
             raise ConfigError(f"{key} is {value!r}, expected 'auto' or a whole number of at least 1")
-    if config.model.gpus_per_replica <= 0:
+    if not 0 < config.model.gpus_per_replica < math.inf:
         raise ConfigError(f"model.gpus_per_replica is {config.model.gpus_per_replica}, expected more than 0")
-    if not config.name or "/" in config.name:
+    if config.name in ("", ".", "..") or "/" in config.name:
         raise ConfigError(f"name is {config.name!r}, expected a folder name without '/'")
     if not config.out:
         raise ConfigError("out is empty, expected a folder or a storage URI")

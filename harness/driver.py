@@ -26,7 +26,7 @@ from harness.distributed.dispatch import dispatch
 from harness.distributed.messages import LectureTable, UnitReport, WorkerSpec
 from harness.engine.facts import EngineFacts
 from harness.errors import RunDirError, UserError
-from harness.plan import Plan, WorkUnit, choose_shard_size, grid_identity, make_plan
+from harness.grid import Plan, WorkUnit, choose_shard_size, grid_identity, make_plan
 from harness.preparation import Prepared, prepare
 from harness.reporting.progress import RunProgress
 from harness.results import manifest as manifests

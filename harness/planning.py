@@ -10,7 +10,7 @@ import numpy as np
 
 from harness.budget import TemplateBudget, measure
 from harness.config import RunConfig
-from harness.plan import choose_shard_size, make_cells
+from harness.grid import choose_shard_size, make_cells
 from harness.preparation import ModelSetup, Prepared, prepare
 from harness.prompts.audit import TemplateAudit, audit_template
 from harness.prompts.rendering import chunks

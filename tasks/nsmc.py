@@ -48,6 +48,8 @@ def read_ratings(path: Path) -> tuple[pd.DataFrame, int]:
         raise DataError(f"'{path}' is not tab-separated UTF-8 text: {' '.join(str(error).split())}") from None
     if list(frame.columns) != COLUMNS:
         raise DataError(f"'{path}' has the columns {list(frame.columns)}, expected {COLUMNS} separated by tabs")
+    if not isinstance(frame.index, pd.RangeIndex):
+        raise DataError(f"'{path}' has rows of more than {len(COLUMNS)} cells, expected {COLUMNS} separated by tabs")
     kept = frame.dropna().reset_index()
     wrong = kept[~kept["label"].isin(["0", "1"])]
     if len(wrong):

@@ -10,7 +10,7 @@ import pytest
 from harness.budget import measure
 from harness.engine.tree import count_unique_tokens
 from harness.errors import ContextError
-from harness.plan import make_plan
+from harness.grid import make_plan
 from harness.planning import make_report
 from harness.preparation import prepare
 

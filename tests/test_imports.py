@@ -86,7 +86,7 @@ def test_what_is_read_back_needs_neither_models_nor_a_cluster(room, package):
     assert in_room(importers(package), room) == set()
 
 
-@pytest.mark.parametrize("package", ["harness.prompts", "harness.plan", "harness.preparation", "tasks", "pandas"])
+@pytest.mark.parametrize("package", ["harness.prompts", "harness.grid", "harness.preparation", "tasks", "pandas"])
 def test_the_engine_knows_no_text_and_no_tasks(package):
     assert in_room(importers(package), "harness/engine/") == set()
 
@@ -98,7 +98,7 @@ def test_tasks_know_neither_models_nor_a_cluster(package):
 
 @pytest.mark.parametrize("package", ["harness.engine", "harness.distributed", "harness.driver"])
 def test_planning_reaches_no_model_and_no_cluster(package):
-    planners = {"harness/plan.py", "harness/planning.py", "harness/preparation.py", "harness/budget.py"}
+    planners = {"harness/grid.py", "harness/planning.py", "harness/preparation.py", "harness/budget.py"}
     assert importers(package) & planners == set()
 
 
@@ -130,12 +130,12 @@ def test_exported_names():
 
 
 def test_the_interface_is_still_there_after_it_was_used():
-    """The module `harness.plan` must not take the place of the function of that name."""
+    """No module of the package may take the place of the function of that name."""
     code = (
         "import harness\n"
         "options = ['task.limit=5', 'grid.k=[0]', 'grid.templates=[lecture_1]']\n"
         "harness.plan('configs/demo.yaml', options)\n"
-        "import harness.plan\n"
+        "import harness.grid\n"
         "print([n for n in harness.__all__ if not callable(getattr(harness, n))])"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=REPO, capture_output=True, text=True, check=True)

@@ -13,7 +13,7 @@ from harness.config import RunConfig
 from harness.distributed.dispatch import Pool
 from harness.distributed.messages import LectureTable, WorkerSpec
 from harness.engine.facts import EngineFacts
-from harness.plan import Shard
+from harness.grid import Shard
 from harness.prompts.demonstrations import Draw
 from harness.stopping import StopFlag
 

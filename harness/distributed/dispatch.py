@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from harness.distributed.messages import UnitReport
 from harness.distributed.policy import Decision, after_replica_death, after_unit_error
 from harness.errors import ReplicaError, UserError
-from harness.plan import WorkUnit
+from harness.grid import WorkUnit
 from harness.stopping import Interrupted
 
 log = logging.getLogger(__name__)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from harness.distributed.dispatch import Replica
 from harness.distributed.messages import LectureTable, UnitReport
 from harness.distributed.worker import Worker
-from harness.plan import Shard, WorkUnit
+from harness.grid import Shard, WorkUnit
 
 
 class InlinePool:

@@ -22,7 +22,7 @@ from harness.distributed.messages import LectureTable, UnitReport, WorkerSpec
 from harness.distributed.session import ReplicaShape
 from harness.engine.facts import EngineFacts
 from harness.errors import ReplicaError, UserError
-from harness.plan import Shard, WorkUnit
+from harness.grid import Shard, WorkUnit
 from harness.prompts.demonstrations import Draw
 from harness.stopping import Interrupted
 from harness.task import Sample

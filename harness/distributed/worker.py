@@ -14,7 +14,7 @@ from harness.distributed.messages import LectureTable, UnitReport, WorkerSpec
 from harness.engine.factory import load_engine
 from harness.engine.loading import ModelSpec
 from harness.errors import ContextError, ModelError
-from harness.plan import WorkUnit
+from harness.grid import WorkUnit
 from harness.prompts.demonstrations import Draw
 from harness.prompts.rendering import Prompt, Renderer
 from harness.prompts.tokenizing import PromptTokenizer

@@ -35,6 +35,8 @@ def sharing_error(model: Any, longest_prompt: int) -> str | None:
     if window is not None and window < longest_prompt and getattr(model.config, "use_sliding_window", True):
         return f"its sliding window of {window} tokens is shorter than the longest prompt ({longest_prompt})"
     plain = model.config._attn_implementation
+    plain = "sdpa" if plain == NAME else plain
+    model.set_attn_implementation(plain)
     try:
         difference = _difference(model)
     except Exception as error:
@@ -76,6 +78,8 @@ def _difference(model: Any) -> float:
             if pack.first_path <= path < pack.last_path:
                 row = pack.offsets[path - pack.first_path] + offset
                 packed[index] = scorer.head(hidden[row][None])[0].float()
+    if not scorer.plain_logits:
+        raise SharingError("the model changes its logits after the head")
     spread = plain.std(-1)
     return float(((packed - plain).pow(2).mean(-1).sqrt() / spread).max())
 

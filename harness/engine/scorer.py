@@ -53,7 +53,7 @@ class Target(NamedTuple):
 class _Collector:
     """Turns hidden states at chosen places into scores."""
 
-    def __init__(self, contexts: Sequence[Ids], labels: Sequence[Sequence[Ids]], head: _Head) -> None:
+    def __init__(self, contexts: Sequence[Ids], labels: Sequence[Sequence[Ids]], head: _Head | _GivenLogits) -> None:
         n_labels = len(labels[0]) if labels else 0
         longest = max((len(label) for row in labels for label in row), default=1)
         self.token_logprobs = np.zeros((len(contexts), n_labels, longest))
@@ -118,6 +118,33 @@ class _Head:
         return logits if self.bias is None else logits + self.bias
 
 
+class _GivenLogits:
+    """Stands for the head where the model itself has given logits."""
+
+    def __init__(self, vocabulary: int) -> None:
+        self.vocabulary = vocabulary
+
+    def __call__(self, logits: torch.Tensor) -> torch.Tensor:
+        """The logits, float32."""
+        return logits.float()
+
+
+@torch.inference_mode()
+def logits_are_plain(model: Any, head: _Head) -> bool:
+    """Whether a model's logits are its head applied to its backbone's output, and nothing more.
+
+    Some models scale or cap their logits (Gemma 2, Cohere, Granite).
+    """
+    ids = torch.arange(1, 9, device=model.get_input_embeddings().weight.device)[None] % head.vocabulary
+    try:
+        own = model(input_ids=ids, use_cache=False).logits[0].float()
+        plain = head(model.base_model(input_ids=ids, use_cache=False).last_hidden_state[0]).float()
+    except (AttributeError, RuntimeError):
+        return False
+    allowed = 1e-3 if model.dtype == torch.float32 else 0.1
+    return bool((plain - own).pow(2).mean().sqrt() <= allowed * own.std())
+
+
 class Scorer:
     """Scores prompts with one loaded model.
 
@@ -136,6 +163,8 @@ class Scorer:
         self.head = _Head(model.get_output_embeddings())
         attention = model.config._attn_implementation
         self._plain_attention = "sdpa" if attention == NAME else attention
+        self._set_attention(self._plain_attention)
+        self.plain_logits = logits_are_plain(model, self.head)
 
     def score(self, contexts: Sequence[Ids], labels: Sequence[Sequence[Ids]]) -> Scores:
         """Log-probabilities of each prompt's labels.
@@ -147,9 +176,10 @@ class Scorer:
         """
         if any(not context for context in contexts) or any(not x for row in labels for x in row):
             raise ValueError("a context or a label has no tokens")
-        collector = _Collector(contexts, labels, self.head)
+        head = self.head if self.plain_logits else _GivenLogits(self.head.vocabulary)
+        collector = _Collector(contexts, labels, head)
         with torch.inference_mode():
-            run = self._shared if self.share_prefixes else self._unshared
+            run = self._shared if self.share_prefixes and contexts else self._unshared
             computed = run(contexts, labels, collector)
         return Scores(collector.token_logprobs.sum(2), collector.argmax, collector.off_label_mass, computed)
 
@@ -192,7 +222,10 @@ class Scorer:
         computed = start = 0
         while start < len(order):
             length = len(sequences[order[start]])
-            batch = order[start : start + max(1, self.tokens_per_pack // length)]
+            tokens = self.tokens_per_pack
+            if not self.plain_logits:
+                tokens = min(tokens, LOGITS_AT_ONCE // self.head.vocabulary)
+            batch = order[start : start + max(1, tokens // length)]
             try:
                 hidden = self._forward_batch([sequences[i] for i in batch])
             except (RuntimeError, MemoryError) as error:
@@ -211,7 +244,10 @@ class Scorer:
         return computed
 
     def _forward_batch(self, sequences: list[Ids]) -> torch.Tensor:
-        """Hidden states `(batch, length, hidden_size)` of right-padded sequences."""
+        """Hidden states `(batch, length, hidden_size)` of right-padded sequences.
+
+        Of a model that changes its logits after the head, its own logits `(batch, length, vocabulary)`.
+        """
         length = max(len(s) for s in sequences)
         ids = torch.zeros(len(sequences), length, dtype=torch.long)
         mask = torch.zeros(len(sequences), length, dtype=torch.long)
@@ -219,12 +255,11 @@ class Scorer:
             ids[row, : len(sequence)] = torch.tensor(sequence)
             mask[row, : len(sequence)] = 1
         equal = all(len(s) == length for s in sequences)
-        output = self.model.base_model(
-            input_ids=ids.to(self.device),
-            attention_mask=None if equal else mask.to(self.device),
-            use_cache=False,
-        )
-        hidden: torch.Tensor = output.last_hidden_state
+        inputs = {"input_ids": ids.to(self.device), "attention_mask": None if equal else mask.to(self.device)}
+        if not self.plain_logits:
+            logits: torch.Tensor = self.model(**inputs, use_cache=False).logits
+            return logits
+        hidden: torch.Tensor = self.model.base_model(**inputs, use_cache=False).last_hidden_state
         return hidden
 
     def _set_attention(self, name: str) -> None:

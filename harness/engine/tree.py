@@ -107,11 +107,13 @@ def build_tree(sequences: Sequence[Sequence[int]], least_saved: int = LEAST_SAVE
 
 def _nodes(sequences: Sequence[Sequence[int]]) -> list[_Node]:
     """Branching nodes and ends of the tree, parents before children; node 0 is the root."""
+    if not sequences:
+        return [_Node(0, -1, -1, [], [])]
     keys = [_key(s) for s in sequences]
     order = sorted(range(len(keys)), key=keys.__getitem__)
     arrays = [np.frombuffer(keys[i], dtype=">i4") for i in order]
     shared = shared_prefix_lengths(arrays)
-    nodes = [_Node(0, -1, order[0] if order else -1, [], [])]
+    nodes = [_Node(0, -1, order[0], [], [])]
     stack = [0]
     for index, array, common in zip(order, arrays, shared, strict=True):
         below = -1

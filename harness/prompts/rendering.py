@@ -168,7 +168,7 @@ class Renderer:
         by_segment = tuple(tuple(tokenizer.whole(label)) for label in labels)
         result: list[tuple[tuple[int, ...], ...]] = []
         for segments, context in zip(pieces, ids, strict=True):
-            if all(by_segment) and all(tokenizer.joins(segments[-1], label) for label in labels):
+            if segments[-1] and all(by_segment) and all(tokenizer.joins(segments[-1], label) for label in labels):
                 result.append(by_segment)
                 continue
             text, found = "".join(segments), []

@@ -117,6 +117,8 @@ def _template(name: str, spec: Any, path: str | Path, class_names: Sequence[str]
             raise TemplateError(
                 f"{where}: '{match.group()}' is not a field; write {{name}}, or {{{{ and }}}} for literal braces"
             )
+    if not any(match.group(1) for match in _FIELD.finditer(query)):
+        raise TemplateError(f"{where} has a query without a field; expected one such as {{document}}")
     if not isinstance(labels, list) or not all(isinstance(x, str) for x in labels):
         raise TemplateError(f"{where} has no list of label texts; expected one per class: {list(class_names)}")
     if len(labels) != len(class_names):

@@ -14,8 +14,8 @@ from typing import Any
 
 _SPLITTERS = {"ByteLevel", "Split", "Digits", "Punctuation", "Whitespace", "BertPreTokenizer"}
 _LOCAL_NORMALIZERS = {"NFC"}
+_UNSAFE = "\0"  # stands for the edge of a segment that is never joined
 _REMEMBERED = 200_000  # segments kept in memory, about 100 MB
-_WINDOW = 48  # characters on each side of a boundary that are looked at
 
 
 class PromptTokenizer:
@@ -34,6 +34,8 @@ class PromptTokenizer:
         self.bos: list[int] = special[:start] if start > 0 else []
         """What the tokenizer adds by itself at the start of a text."""
         self._pre_tokenizer, self._nfc = _splitter(self.backend)
+        added = getattr(tokenizer, "added_tokens_decoder", {}).values()
+        self._greedy = tuple(str(t.content) for t in added if t.lstrip or t.rstrip or t.single_word)
         self._segments: dict[str, list[int]] = {}
         self._tails: dict[str, str] = {}
         self._heads: dict[str, str] = {}
@@ -82,22 +84,32 @@ class PromptTokenizer:
             return True
         tail = self._tails.get(left)
         if tail is None:
-            tail = self._tails[left] = self._last_pieces(left[-_WINDOW:])
+            tail = self._tails[left] = self._last_pieces(left)
         head = self._heads.get(right)
         if head is None:
-            head = self._heads[right] = self._first_pieces(right[:_WINDOW])
+            head = self._heads[right] = self._first_pieces(right)
+        if tail is _UNSAFE or head is _UNSAFE:
+            return False
         known = self._boundaries.get((tail, head))
         if known is None:
             known = self._boundaries[tail, head] = self._splits_at(tail, head)
         return known
 
     def _last_pieces(self, text: str) -> str:
+        if self._holds_greedy_token(text):
+            return _UNSAFE
         pieces = self._pre_tokenizer.pre_tokenize_str(text)
         return text[pieces[-2][1][0] :] if len(pieces) > 2 else text
 
     def _first_pieces(self, text: str) -> str:
+        if self._holds_greedy_token(text):
+            return _UNSAFE
         pieces = self._pre_tokenizer.pre_tokenize_str(text)
         return text[: pieces[1][1][1]] if len(pieces) > 2 else text
+
+    def _holds_greedy_token(self, text: str) -> bool:
+        """Whether an added token is in a text that looks at, or swallows, what stands around it."""
+        return any(token in text for token in self._greedy)
 
     def _splits_at(self, left: str, right: str) -> bool:
         if self._nfc and unicodedata.normalize("NFC", left + right) != (

@@ -8,7 +8,7 @@ from harness.distributed.dispatch import ReplicaDiedError, dispatch
 from harness.distributed.messages import UnitReport
 from harness.distributed.policy import MOST_ATTEMPTS, Decision, after_replica_death, after_unit_error
 from harness.errors import ModelError, ReplicaError
-from harness.plan import WorkUnit
+from harness.grid import WorkUnit
 from harness.results.schema import UnitStatistics
 from harness.stopping import Interrupted
 
