@@ -63,7 +63,7 @@ def test_killed_replica_loses_and_doubles_nothing(shared_ray, small_grid):
     hit = run(config)
     killer.join()
     assert len(killed) == 1
-    assert "died with" in Path(hit.run_dir, "run.log").read_text()
+    assert " died " in Path(hit.run_dir, "run.log").read_text()
     assert_equal_records(quiet.run_dir, hit.run_dir)
 
 
