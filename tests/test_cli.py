@@ -47,7 +47,7 @@ def data(tmp_path):
     return write
 
 
-def refused(result: tuple[int, str, str], *parts: str) -> None:
+def assert_refused(result: tuple[int, str, str], *parts: str) -> None:
     status, _, err = result
     errors = [line for line in err.splitlines() if line.startswith("error: ")]
     assert status == 2, err
@@ -77,7 +77,7 @@ def test_run_prints_the_cells_and_show_gives_them_in_every_format(harness, tmp_p
     assert len(out.splitlines()) == 5
     _, out, _ = harness("show", run_dir, "--format", "md")
     assert out.startswith("| model | task | template |") and len(out.splitlines()) == 6
-    refused(harness("show", run_dir, "--format", "xml"), "no format 'xml'", "table")
+    assert_refused(harness("show", run_dir, "--format", "xml"), "no format 'xml'", "table")
 
 
 def test_prompts_are_json_lines_as_the_engine_sees_them(harness):
@@ -115,62 +115,66 @@ def test_help_of_every_verb_has_an_example(harness, verb):
 
 
 def test_configuration_mistakes_are_refused(harness):
-    refused(harness("run", "nowhere.yaml"), "no configuration file 'nowhere.yaml'")
-    refused(harness("plan", CONFIG, "grid.template=[a]"), "'grid.template'", "did you mean 'templates'?")
-    refused(harness("plan", CONFIG, "task.limit=many"), "task.limit")
-    refused(harness("plan", CONFIG, "grid.k=4"), "grid.k", "expected a list")
+    assert_refused(harness("run", "nowhere.yaml"), "no configuration file 'nowhere.yaml'")
+    assert_refused(harness("plan", CONFIG, "grid.template=[a]"), "'grid.template'", "did you mean 'templates'?")
+    assert_refused(harness("plan", CONFIG, "task.limit=many"), "task.limit")
+    assert_refused(harness("plan", CONFIG, "grid.k=4"), "grid.k", "expected a list")
 
 
 def test_data_mistakes_are_refused(harness, tmp_path, data):
-    refused(harness("plan", CONFIG, f"task.data_dir={tmp_path}/none"), "no file", "ratings_test.txt")
-    refused(harness("plan", CONFIG, f"task.data_dir={data(header='id,text,label')}"), "has the columns", "expected")
+    assert_refused(harness("plan", CONFIG, f"task.data_dir={tmp_path}/none"), "no file", "ratings_test.txt")
+    assert_refused(
+        harness("plan", CONFIG, f"task.data_dir={data(header='id,text,label')}"), "has the columns", "expected"
+    )
     folder = data(test=[("7", "좋다", 5)])
-    refused(harness("plan", CONFIG, f"task.data_dir={folder}"), "line 2: label '5', expected 0 or 1")
+    assert_refused(harness("plan", CONFIG, f"task.data_dir={folder}"), "line 2: label '5', expected 0 or 1")
 
 
 def test_template_mistakes_are_refused(harness, tmp_path):
-    refused(harness("plan", CONFIG, "grid.templates=[lecture_3]"), "no template 'lecture_3'", "lecture_")
+    assert_refused(harness("plan", CONFIG, "grid.templates=[lecture_3]"), "no template 'lecture_3'", "lecture_")
     own = tmp_path / "own.yaml"
     own.write_text("merging:\n  query: '{document} 감정: 긍'\n  labels: ['정', '부']\n", encoding="utf-8")
     result = harness("plan", CONFIG, f"task.templates_file={own}", "grid.templates=[merging]")
-    refused(result, "template 'merging'", "merges with the end of its context", "tokens")
+    assert_refused(result, "template 'merging'", "merges with the end of its context", "tokens")
 
 
 def test_more_demonstrations_than_the_pool_has_are_refused(harness, data):
-    refused(harness("plan", CONFIG, f"task.data_dir={data()}", "grid.k=[11]"), "grid.k asks for 11", "pool has 10")
+    assert_refused(
+        harness("plan", CONFIG, f"task.data_dir={data()}", "grid.k=[11]"), "grid.k asks for 11", "pool has 10"
+    )
 
 
 def test_a_prompt_longer_than_the_context_is_refused_naming_the_k_that_fits(harness):
     result = harness("plan", CONFIG, "grid.templates=[lecture_1]", "grid.k=[0,400]")
-    refused(result, "K=400", "context of 2048", "would fit")
+    assert_refused(result, "K=400", "context of 2048", "would fit")
 
 
 def test_broken_model_folders_are_refused(harness, tmp_path):
-    refused(harness("plan", CONFIG, f"model.path={tmp_path}/none"), "no model folder")
+    assert_refused(harness("plan", CONFIG, f"model.path={tmp_path}/none"), "no model folder")
     copy = tmp_path / "model"
     shutil.copytree(MODEL, copy)
     (copy / "tokenizer.json").unlink()
     (copy / "tokenizer_config.json").unlink()
-    refused(harness("plan", CONFIG, f"model.path={copy}"), "has no tokenizer")
+    assert_refused(harness("plan", CONFIG, f"model.path={copy}"), "has no tokenizer")
     (copy / "model.safetensors").unlink()
-    refused(harness("plan", CONFIG, f"model.path={copy}"), "no *.safetensors weights")
+    assert_refused(harness("plan", CONFIG, f"model.path={copy}"), "no *.safetensors weights")
 
 
 def test_weights_that_do_not_load_are_refused(harness, tmp_path):
     copy = tmp_path / "model"
     shutil.copytree(MODEL, copy)
     (copy / "model.safetensors").write_bytes(b"\x10\0\0\0\0\0\0\0not json at all!")
-    refused(harness(*inline(tmp_path, f"model.path={copy}", "task.limit=4")), str(copy))
+    assert_refused(harness(*inline(tmp_path, f"model.path={copy}", "task.limit=4")), str(copy))
 
 
 def test_an_unwritable_out_is_refused_before_any_work(harness, tmp_path):
     blocked = tmp_path / "file"
     blocked.write_text("")
-    refused(harness("run", CONFIG, "cluster.address=inline", f"out={blocked}"), "cannot be written", "set out=")
+    assert_refused(harness("run", CONFIG, "cluster.address=inline", f"out={blocked}"), "cannot be written", "set out=")
 
 
 def test_show_of_a_folder_that_is_no_run_is_refused(harness, tmp_path):
-    refused(harness("show", str(tmp_path)), "not a run directory")
+    assert_refused(harness("show", str(tmp_path)), "not a run directory")
 
 
 def test_a_cluster_that_is_not_there_is_refused(harness, tmp_path, monkeypatch):
@@ -178,4 +182,4 @@ def test_a_cluster_that_is_not_there_is_refused(harness, tmp_path, monkeypatch):
 
     monkeypatch.setattr(ray, "is_initialized", lambda: False)  # other tests share one Ray
     result = harness("run", CONFIG, f"out={tmp_path}", "cluster.address=nowhere")
-    refused(result, "cluster.address='nowhere'")
+    assert_refused(result, "cluster.address='nowhere'")
