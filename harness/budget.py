@@ -124,8 +124,9 @@ class _Streams:
 
     indices: Ints
     stream_of: Ints
-    instead_of: tuple[int, ...] = ()
-    """The last streams each serve a sample whose own text was drawn, in place of these."""
+    main_stream_of: Ints
+    """The same, before samples whose own text was drawn got streams of their own: samples of one
+    main stream meet in one shard."""
 
 
 def measure(prepared: Prepared, shard_size: int) -> list[TemplateBudget]:
@@ -152,7 +153,7 @@ def _streams(prepared: Prepared, setup: ModelSetup, seed: int) -> dict[int, _Str
         table = prepared.lecture_table(setup, seed)
         everyone = np.arange(len(samples))
         return {
-            k: _Streams(np.asarray([table[s.id, k] for s in samples], dtype=np.int64), everyone)
+            k: _Streams(np.asarray([table[s.id, k] for s in samples], dtype=np.int64), everyone, everyone)
             for k in config.grid.k
             if k > 0
         }
@@ -168,8 +169,8 @@ def _streams(prepared: Prepared, setup: ModelSetup, seed: int) -> dict[int, _Str
         keys = list(dict.fromkeys(draw.stream_key(seed, s.id) for s in samples))
         stream_of = np.zeros(len(samples), dtype=np.int64) if len(keys) == 1 else np.arange(len(samples))
     rows = [draw.ranking(key, largest) for key in keys]
-    instead_of = []
-    stream_of = np.array(stream_of)
+    main_stream_of = np.array(stream_of)
+    stream_of = main_stream_of.copy()
     field, pool = draw.pool.length_field, draw.pool.samples
     places: dict[str, set[int]] = {}
     for index, solved in enumerate(pool):
@@ -178,10 +179,9 @@ def _streams(prepared: Prepared, setup: ModelSetup, seed: int) -> dict[int, _Str
         own = places.get(sample.fields[field])
         if own and not own.isdisjoint(rows[stream_of[position]]):
             key = draw.stream_key(seed, sample.id)
-            instead_of.append(int(stream_of[position]))
             stream_of[position] = len(rows)
             rows.append(draw.ranking(key, largest, avoid=sample.fields[field]))
-    return {largest: _Streams(np.asarray(rows, dtype=np.int64), stream_of, tuple(instead_of))}
+    return {largest: _Streams(np.asarray(rows, dtype=np.int64), stream_of, main_stream_of)}
 
 
 def _totals(lengths: _Lengths, streams: dict[int, _Streams], k: int) -> Ints:
@@ -235,44 +235,51 @@ def _measure_template(
 def _unique(
     prepared: Prepared, lengths: _Lengths, streams: dict[int, _Streams], ks: Sequence[int], shard_size: int
 ) -> int:
-    """Tokens of a seed's prefix trees: trunks once per shard, query headers once per branch."""
+    """Tokens of a seed's prefix trees; reviews that begin alike by chance are not foreseen."""
     if not ks:
         return 0
     n = len(prepared.data.samples)
     shards = -(-n // shard_size)
     tails = lengths.label_tails * n * len(ks)
     bodies = int((lengths.queries - lengths.header).sum()) * len(ks)
-    start = lengths.start * shards
+    total = lengths.start * shards + tails + bodies
     shown = [k for k in ks if k > 0]
-    # Demonstrations begin as queries do, so a branch shares its header with what follows the
-    # trunk there; only the deepest K has its own, and trunks of other draws share their first.
-    zero = lengths.first_header * shards if 0 in ks and not shown else 0
-    if prepared.config.demos.policy == "lecture":
-        sums = sum(int(lengths.sums(s.indices).sum()) for k, s in streams.items() if k in shown)
-        return start + tails + bodies + sums + _headers(lengths, n * len(shown), shards)
     if not shown:
-        return start + tails + bodies + zero
-    chosen = next(iter(streams.values()))
+        return total + lengths.first_header * shards
     deepest = max(shown)
-    trunks = lengths.sums(chosen.indices[:, :deepest])
-    policy, shared = prepared.config.demos.policy, len(trunks) - len(chosen.instead_of)
-    if policy == "per_sample":
-        return start + tails + bodies + int(trunks[chosen.stream_of].sum()) + _headers(lengths, n, shards)
-    own = 0
-    for row, main in enumerate(chosen.instead_of, start=shared):
-        same = int((chosen.indices[row, :deepest] == chosen.indices[main, :deepest]).argmin())
-        parting = chosen.indices[row : row + 1, same:deepest]
-        own += int(lengths.demonstrations(parting, lengths.after_demonstration).sum())
-    # Samples of one set are neighbours; a shard's edge may cut one more set.
-    copies = shards if policy == "fixed" else 1
-    cuts = shards - 1 if policy == "bank" else 0
-    trunk_tokens = int(trunks[:shared].sum()) * copies + cuts * int(trunks[:shared].mean()) + own
-    return start + tails + bodies + trunk_tokens + _headers(lengths, shared * copies + cuts, shards)
+    trunks = streams if prepared.config.demos.policy == "lecture" else {deepest: next(iter(streams.values()))}
+    rows, sizes = zip(*(_padded(lengths, trunks[k].indices[:, :k], deepest) for k in sorted(trunks)), strict=True)
+    order = np.argsort(next(iter(trunks.values())).main_stream_of, kind="stable")
+    for first in range(0, n, shard_size):
+        samples = order[first : first + shard_size]
+        used = [np.unique(trunks[k].stream_of[samples]) for k in sorted(trunks)]
+        total += _trunk_tokens(
+            lengths,
+            np.concatenate([table[streams] for table, streams in zip(rows, used, strict=True)]),
+            np.concatenate([table[streams] for table, streams in zip(sizes, used, strict=True)]),
+        )
+    return total
 
 
-def _headers(lengths: _Lengths, trunks: int, shards: int) -> int:
-    """Header of each trunk's deepest query, less the first header that a shard's trunks share."""
-    return lengths.header * trunks - lengths.first_header * max(0, trunks - shards)
+def _padded(lengths: _Lengths, indices: Ints, width: int) -> tuple[Ints, Ints]:
+    """Pool indices padded with -1, and their tokens padded with 0, both `(n_streams, width)`."""
+    padding = ((0, 0), (0, width - indices.shape[1]))
+    sizes = lengths.demonstrations(indices, lengths.after_demonstration)
+    sizes[:, 0] = lengths.demonstrations(indices[:, 0], lengths.after_prefix)
+    return np.pad(indices, padding, constant_values=-1), np.pad(sizes, padding)
+
+
+def _trunk_tokens(lengths: _Lengths, rows: Ints, sizes: Ints) -> int:
+    """Unique tokens of one shard's demonstrations and of the query headers that follow them.
+
+    Demonstrations begin as queries do: where trunks part, and where a query leaves a trunk, the
+    header is computed once.
+    """
+    rows, first = np.unique(rows, axis=0, return_index=True)
+    sizes = sizes[first]
+    shared = np.logical_and.accumulate((rows[1:] == rows[:-1]) & (rows[1:] >= 0), axis=1)
+    headers = np.where(shared[:, 0], lengths.header, lengths.first_header)
+    return int(sizes.sum() - (sizes[1:] * shared).sum() + lengths.header * len(rows) - headers.sum())
 
 
 def _check_context(

@@ -14,7 +14,7 @@ from rich.logging import RichHandler
 from harness.config import load_config
 from harness.errors import ConfigError, HarnessError, UserError, did_you_mean
 from harness.reporting.console import output_console
-from harness.stopping import Interrupted
+from harness.stopping import Interrupted, leave
 
 app = typer.Typer(
     name="harness",
@@ -54,7 +54,7 @@ def run_command(
     except Interrupted as stop:
         words = " ".join(["harness run", str(config), *(_quoted(o) for o in overrides or [])])
         sys.stderr.write(f"stopped; committed work is kept. Go on with: {words}\n")
-        sys.exit(128 + int(stop.args[0]))
+        leave(128 + int(stop.args[0]))
     write_cells(output_console(), result.cells, over_seeds(result.cells), "table")
     sys.stdout.write(f"records: {result.run_dir}/parts   figures: harness show {result.run_dir}\n")
 

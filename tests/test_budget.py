@@ -13,12 +13,14 @@ from harness.errors import ContextError
 from harness.grid import make_plan
 from harness.planning import make_report
 from harness.preparation import prepare
+from tasks.nsmc import read_ratings
+from tests.conftest import DEMO
 
 REPO = Path(__file__).resolve().parents[1]
 POLICIES = ["fixed", "bank", "per_sample", "lecture"]
 SHARD = 100
-TOLERANCE = {"fixed": 0.03, "bank": 0.03, "per_sample": 0.03, "lecture": 0.06}
-"""Of unique tokens: draws that meet by chance are not foreseen, most of all under `lecture` at K=1."""
+TOLERANCE = 0.03
+"""Of unique tokens: reviews that begin alike by chance are not foreseen."""
 
 
 def prepared_of(make_config, policy, templates, ks, seeds=(1, 2), **task):
@@ -41,7 +43,7 @@ def unit_prompts(prepared, template):
             yield renderer.prompts(plan.shards[unit.shard].samples, unit.seed, unit.ks)
 
 
-def check_budgets(prepared, tolerance=None):
+def check_budgets(prepared):
     for budget in measure(prepared, SHARD):
         one_pass = scored = unique = longest = 0
         for prompts in unit_prompts(prepared, budget.template):
@@ -55,8 +57,7 @@ def check_budgets(prepared, tolerance=None):
         assert budget.exact
         assert budget.tokens_one_pass == one_pass, budget.template
         assert budget.longest_prompt == longest, budget.template
-        tolerance = tolerance or TOLERANCE[prepared.config.demos.policy]
-        assert abs(budget.tokens_unique - unique) <= tolerance * unique, (budget.tokens_unique, unique)
+        assert abs(budget.tokens_unique - unique) <= TOLERANCE * unique, (budget.tokens_unique, unique)
 
 
 @pytest.mark.parametrize("template", ["lecture_1", "english", "document_first", "koalpaca"])
@@ -83,21 +84,16 @@ def test_reviews_that_stand_in_the_pool_too_are_counted_with_the_demonstrations_
 ):
     """A sample whose own text is drawn gets the next demonstration instead, of another length."""
     words = [
-        "좋다",
-        "정말 재미있는 영화였다",
-        "별로",
-        "지루하고 길기만 하다",
-        "최고",
-        "돈이 아깝다 정말로",
-        "굿",
-        "그저 그래",
-    ]
-    train = [(i, words[i % 8] + "아" * (i // 8), i % 2) for i in range(16)]
-    test = [(100 + i, words[i % 8] + "아" * (i // 8), i % 2) for i in range(16)]
+        "좋다", "정말 재미있는 영화였다", "별로", "지루하고 길기만 하다", "최고", "돈이 아깝다 정말로", "굿",
+        "그저 그래", "배우들 연기가 아까운 각본", "두 번 봤는데 또 울었음", "시간 낭비", "음악만 남는다",
+        "아이와 보기 딱 맞아요", "결말을 왜 저렇게", "ㅋㅋㅋ 웃다 끝남", "10점 만점에 10점",
+    ]  # fmt: skip
+    train = [(i, word, i % 2) for i, word in enumerate(words)]
+    others = read_ratings(DEMO / "ratings_test.txt")[0]["document"].tolist()[:48]
+    test = [(100 + i, text, i % 2) for i, text in enumerate([*words, *others])]
     folder = write_nsmc(train, test)
     prepared = prepared_of(make_config, policy, ["lecture_1"], [0, 4, 8], data_dir=str(folder))
-    # Sixteen reviews of eight wordings share more than headers, which the estimate leaves out.
-    check_budgets(prepared, tolerance=0.1)
+    check_budgets(prepared)
 
 
 def test_k_0_is_scored_once_for_all_seeds(make_config):

@@ -3,6 +3,9 @@
 Each token attends to itself, to earlier tokens of its own path and to its ancestors. A path
 attends to itself causally, and to each ancestor run densely; the partial results are merged
 by their log-sum-exp, which is exact.
+
+A float32 model on a CPU attends in float64. Where the tree is cut depends on which prompts
+are scored together, and float32 partial sums would carry that into the results.
 """
 
 from __future__ import annotations
@@ -71,7 +74,7 @@ def partial_attention(query: Tensor, key: Tensor, value: Tensor, scale: float, c
 
     Returns:
         Output `(batch, heads, n_queries, head_size)` in the query's dtype, and the
-        log-sum-exp `(batch, heads, n_queries)` in float32, nats.
+        log-sum-exp `(batch, heads, n_queries)` in at least float32, nats.
     """
     groups = query.shape[1] // key.shape[1]
     if groups > 1:
@@ -87,7 +90,8 @@ def partial_attention(query: Tensor, key: Tensor, value: Tensor, scale: float, c
 
 def reference_attention(query: Tensor, key: Tensor, value: Tensor, scale: float, causal: bool) -> tuple[Tensor, Tensor]:
     """`partial_attention` in plain operations with equal head counts, for any device."""
-    scores = torch.matmul(query, key.transpose(-1, -2)).float() * scale
+    scores = torch.matmul(query, key.transpose(-1, -2))
+    scores = scores.to(torch.promote_types(scores.dtype, torch.float32)) * scale
     if causal:
         size = scores.shape[-1]
         hidden = torch.ones(size, size, dtype=torch.bool, device=scores.device).triu(1)
@@ -125,7 +129,9 @@ def tree_attention(
     layer = int(getattr(module, "layer_idx", -1))
     if layer < 0:
         raise SharingError("the model's attention layers are not numbered")
-    output = _attend(state, layer, query[0], key[0], value[0], scale)
+    precise = query.device.type == "cpu" and query.dtype == torch.float32
+    rows, keys, values = (x[0].double() if precise else x[0] for x in (query, key, value))
+    output = _attend(state, layer, rows, keys, values, scale).to(query.dtype)
     return output.transpose(0, 1).unsqueeze(0), None
 
 
@@ -133,7 +139,8 @@ def _attend(state: PackState, layer: int, query: Tensor, key: Tensor, value: Ten
     pack = state.pack
     heads, n_tokens, _ = query.shape
     output = torch.empty((heads, n_tokens, value.shape[-1]), dtype=query.dtype, device=query.device)
-    lse = torch.empty((heads, n_tokens), dtype=torch.float32, device=query.device)
+    exact = torch.promote_types(query.dtype, torch.float32)
+    lse = torch.empty((heads, n_tokens), dtype=exact, device=query.device)
     for first, last in pack.long_paths:
         rows = slice(first, last)
         part, sums = partial_attention(query[None, :, rows], key[None, :, rows], value[None, :, rows], scale, True)
@@ -165,7 +172,7 @@ def _attend(state: PackState, layer: int, query: Tensor, key: Tensor, value: Ten
         keys, values = tokens_of(edge.path, edge.n_keys)
         part, sums = partial_attention(query[None, :, rows], keys[None], values[None], scale, False)
         weight = torch.sigmoid(sums[0] - lse[:, rows]).unsqueeze(-1)
-        merged = torch.lerp(output[:, rows].float(), part[0].float(), weight)
+        merged = torch.lerp(output[:, rows].to(exact), part[0].to(exact), weight)
         output[:, rows] = merged.to(output.dtype)
         lse[:, rows] = torch.logaddexp(lse[:, rows], sums[0])
     state.keep[layer] = {path: (tokens_of(path, n)[0].clone(), tokens_of(path, n)[1].clone()) for path, n in pack.keep}

@@ -36,6 +36,7 @@ class PromptTokenizer:
         self._pre_tokenizer, self._nfc = _splitter(self.backend)
         added = getattr(tokenizer, "added_tokens_decoder", {}).values()
         self._greedy = tuple(str(t.content) for t in added if t.lstrip or t.rstrip or t.single_word)
+        self._longest_greedy = max(map(len, self._greedy), default=0)
         self._segments: dict[str, list[int]] = {}
         self._tails: dict[str, str] = {}
         self._heads: dict[str, str] = {}
@@ -96,16 +97,17 @@ class PromptTokenizer:
         return known
 
     def _last_pieces(self, text: str) -> str:
-        if self._holds_greedy_token(text):
-            return _UNSAFE
         pieces = self._pre_tokenizer.pre_tokenize_str(text)
-        return text[pieces[-2][1][0] :] if len(pieces) > 2 else text
+        start = pieces[-2][1][0] if len(pieces) > 2 else 0
+        before = len(text[:start].rstrip()) - self._longest_greedy
+        return _UNSAFE if self._holds_greedy_token(text[max(0, before) :]) else text[start:]
 
     def _first_pieces(self, text: str) -> str:
-        if self._holds_greedy_token(text):
-            return _UNSAFE
         pieces = self._pre_tokenizer.pre_tokenize_str(text)
-        return text[: pieces[1][1][1]] if len(pieces) > 2 else text
+        end = pieces[1][1][1] if len(pieces) > 2 else len(text)
+        blank = len(text[end:]) - len(text[end:].lstrip())
+        near = text[: end + blank + self._longest_greedy]
+        return _UNSAFE if self._holds_greedy_token(near) else text[:end]
 
     def _holds_greedy_token(self, text: str) -> bool:
         """Whether an added token is in a text that looks at, or swallows, what stands around it."""
