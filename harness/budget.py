@@ -13,11 +13,16 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.errors import ContextError
+from harness.prefixes import count_unique_tokens
 from harness.preparation import ModelSetup, Prepared
 from harness.prompts.demonstrations import bank_set
+from harness.prompts.rendering import chat_text
 from harness.prompts.templates import Template
+from harness.task import Sample
 
 Ints = npt.NDArray[np.int64]
+CHECKED_JOINS, CHECKED_ANSWERS = 2000, 10
+"""Queries, and answers before them, whose boundary is checked; replicas check every prompt."""
 CHECKED_WHOLE = 4
 """Longest prompts per (template, seed) that are rendered and tokenised whole."""
 
@@ -43,6 +48,7 @@ class TemplateBudget:
     mean_demonstration: float
     longest_demonstration: int
     longest_query: int
+    """Tokens of the longest prompt without demonstrations, its label or answer included."""
     exact: bool
     """Whether segment lengths provably add up for this tokenizer and template."""
 
@@ -59,9 +65,17 @@ class _Lengths:
     def __init__(self, prepared: Prepared, setup: ModelSetup, template: Template) -> None:
         tokenizer, samples = setup.tokenizer, prepared.data.samples
         self.setup, self.template = setup, template
+        labels = [len(tokenizer.whole(label)) for label in template.labels]
+        self.longest_end = max(labels) if prepared.method == "likelihood" else prepared.config.generation.max_new_tokens
+        """Tokens of the longest label, or of the longest answer."""
+        self.label_tails = sum(n - 1 for n in labels) if prepared.method == "likelihood" else 0
+        self._demonstrations: dict[str, dict[int, int]] = {}
+        self._bodies: dict[tuple[int, int], int] = {}
+        if template.chat:
+            self._measure_chat(samples)
+            return
         texts = [template.render_query(s.fields) for s in samples]
-        ends = {label + end for label, end in zip(template.labels, template.separators, strict=True)}
-        checked = texts[:2000]
+        ends, checked = self._ends(), texts[:CHECKED_JOINS]
         plain = all(tokenizer.joins(edge, text) for edge in {template.prefix, *ends} for text in checked)
         # Where trailing white space merges with what follows, segments are cut before it.
         self.after_prefix = "" if plain else _trailing(template.prefix)
@@ -77,17 +91,59 @@ class _Lengths:
             )
         )
         self.zero_shot_queries = self._count(self.after_prefix, texts)
-        ids = tokenizer.whole_batch([self.after_demonstration + text for text in texts])
-        self.queries = np.fromiter((len(x) for x in ids), dtype=np.int64, count=len(ids))
-        self.header = _common_prefix(ids)
+        self._take_queries(tokenizer.whole_batch([self.after_demonstration + text for text in texts]))
         self.first_header = max(0, self.header - len(tokenizer.whole(self.after_demonstration)))
         self.start = len(tokenizer.bos) + len(
             tokenizer.whole(template.prefix.rstrip() if self.trims else template.prefix)
         )
-        labels = [len(tokenizer.whole(label)) for label in template.labels]
-        self.label_tails = sum(n - 1 for n in labels)
-        self.longest_label = max(labels)
-        self._demonstrations: dict[str, dict[int, int]] = {}
+
+    def _ends(self) -> set[str]:
+        """How demonstrations end: label and separator; of generated answers, a few."""
+        template = self.template
+        if template.labels:
+            return {label + end for label, end in zip(template.labels, template.separators, strict=True)}
+        solved = self.setup.draw.pool.samples[:CHECKED_ANSWERS]
+        return {template.continuation(one) + template.separators[0] for one in solved}
+
+    def _measure_chat(self, samples: Sequence[Sample]) -> None:
+        """Lengths of chat prompts; what a demonstration adds is taken to be the same everywhere."""
+        tokenizer = self.setup.tokenizer
+        texts = [chat_text(self.template, [], sample, tokenizer) for sample in samples]
+        self._take_queries(tokenizer.whole_batch(texts))
+        self.zero_shot_queries = self.queries
+        self.after_prefix = self.after_demonstration = ""
+        self.exact = False
+        self.first_header = self.header
+        self.start = 0
+        self._probe = samples[0]
+
+    def _take_queries(self, ids: Sequence[list[int]]) -> None:
+        self.query_ids = [np.asarray(x, dtype=np.int32) for x in ids]
+        self.queries = np.fromiter((len(x) for x in ids), dtype=np.int64, count=len(ids))
+        self.header = _common_prefix(ids)
+
+    def bodies(self, order: Ints, shard_size: int) -> int:
+        """Unique tokens of the queries after their header, shard by shard."""
+        key = (hash(order.tobytes()), shard_size)
+        if key not in self._bodies:
+            shards = range(0, len(order), shard_size)
+            self._bodies[key] = sum(
+                count_unique_tokens([self.query_ids[i] for i in order[first : first + shard_size]]) - self.header
+                for first in shards
+            )
+        return self._bodies[key]
+
+    def _demonstration_ids(self, solved: Sequence[Sample], before: str) -> list[int]:
+        """Tokens that each demonstration adds to a prompt."""
+        tokenizer, template = self.setup.tokenizer, self.template
+        if template.chat:
+            texts = [chat_text(template, [], self._probe, tokenizer)]
+            texts += [chat_text(template, [one], self._probe, tokenizer) for one in solved]
+            alone, *others = (len(ids) for ids in tokenizer.whole_batch(texts))
+            return [n - alone for n in others]
+        rendered = [template.render_solved(one) for one in solved]
+        texts = [before + (text.rstrip() if self.trims else text) for text in rendered]
+        return [len(ids) for ids in tokenizer.whole_batch(texts)]
 
     def _count(self, before: str, texts: Sequence[str]) -> Ints:
         ids = self.setup.tokenizer.whole_batch([before + text for text in texts])
@@ -110,10 +166,7 @@ class _Lengths:
         pool = self.setup.draw.pool.samples
         for start in range(0, len(missing), 10_000):
             part = missing[start : start + 10_000]
-            rendered = [self.template.render_demonstration(pool[i].fields, pool[i].gold) for i in part]
-            texts = [before + (text.rstrip() if self.trims else text) for text in rendered]
-            for index, ids in zip(part, self.setup.tokenizer.whole_batch(texts), strict=True):
-                known[index] = len(ids)
+            known.update(zip(part, self._demonstration_ids([pool[i] for i in part], before), strict=True))
         table = np.fromiter((known[int(i)] for i in unique), dtype=np.int64, count=len(unique))
         return table[np.searchsorted(unique, indices)]
 
@@ -171,16 +224,15 @@ def _streams(prepared: Prepared, setup: ModelSetup, seed: int) -> dict[int, _Str
     rows = [draw.ranking(key, largest) for key in keys]
     main_stream_of = np.array(stream_of)
     stream_of = main_stream_of.copy()
-    field, pool = draw.pool.length_field, draw.pool.samples
     places: dict[str, set[int]] = {}
-    for index, solved in enumerate(pool):
-        places.setdefault(solved.fields[field], set()).add(index)
+    for index, solved in enumerate(draw.pool.samples):
+        places.setdefault(draw.pool.origin(solved), set()).add(index)
     for position, sample in enumerate(samples):
-        own = places.get(sample.fields[field])
+        own = places.get(draw.pool.origin(sample))
         if own and not own.isdisjoint(rows[stream_of[position]]):
             key = draw.stream_key(seed, sample.id)
             stream_of[position] = len(rows)
-            rows.append(draw.ranking(key, largest, avoid=sample.fields[field]))
+            rows.append(draw.ranking(key, largest, avoid=draw.pool.origin(sample)))
     return {largest: _Streams(np.asarray(rows, dtype=np.int64), stream_of, main_stream_of)}
 
 
@@ -206,7 +258,7 @@ def _measure_template(
         ks = [k for k in grid.k if k > 0 or place == 0]
         for k in ks:
             totals = _totals(lengths, streams[seed], k)
-            longest_by_k[k] = max(longest_by_k.get(k, 0), int(totals.max()) + lengths.longest_label - 1)
+            longest_by_k[k] = max(longest_by_k.get(k, 0), int(totals.max()) + lengths.longest_end - 1)
             one_pass += int(totals.sum())
             scored += n
         unique += _unique(prepared, lengths, streams[seed], ks, shard_size)
@@ -227,7 +279,7 @@ def _measure_template(
         longest_by_k=dict(sorted(longest_by_k.items())),
         mean_demonstration=float(sizes.mean()),
         longest_demonstration=int(sizes.max()),
-        longest_query=lengths.start + int(lengths.queries.max()) + lengths.longest_label - 1,
+        longest_query=lengths.start + int(lengths.queries.max()) + lengths.longest_end - 1,
         exact=lengths.exact,
     )
 
@@ -235,21 +287,21 @@ def _measure_template(
 def _unique(
     prepared: Prepared, lengths: _Lengths, streams: dict[int, _Streams], ks: Sequence[int], shard_size: int
 ) -> int:
-    """Tokens of a seed's prefix trees; reviews that begin alike by chance are not foreseen."""
+    """Tokens of a seed's prefix trees."""
     if not ks:
         return 0
     n = len(prepared.data.samples)
     shards = -(-n // shard_size)
     tails = lengths.label_tails * n * len(ks)
-    bodies = int((lengths.queries - lengths.header).sum()) * len(ks)
-    total = lengths.start * shards + tails + bodies
+    total = lengths.start * shards + tails
     shown = [k for k in ks if k > 0]
     if not shown:
-        return total + lengths.first_header * shards
+        return total + lengths.first_header * shards + lengths.bodies(np.arange(n), shard_size) * len(ks)
     deepest = max(shown)
     trunks = streams if prepared.config.demos.policy == "lecture" else {deepest: next(iter(streams.values()))}
     rows, sizes = zip(*(_padded(lengths, trunks[k].indices[:, :k], deepest) for k in sorted(trunks)), strict=True)
     order = np.argsort(next(iter(trunks.values())).main_stream_of, kind="stable")
+    total += lengths.bodies(order, shard_size) * len(ks)
     for first in range(0, n, shard_size):
         samples = order[first : first + shard_size]
         used = [np.unique(trunks[k].stream_of[samples]) for k in sorted(trunks)]
@@ -292,7 +344,9 @@ def _check_context(
     limit = setup.info.context_length
     if limit is None:
         return
-    longest = max(budget.longest_prompt, _longest_whole(prepared, setup, lengths, streams))
+    longest = _longest_whole(prepared, setup, lengths, streams)
+    if budget.exact:
+        longest = max(longest, budget.longest_prompt)
     if longest <= limit:
         return
     fitting = _largest_fitting_k(prepared, lengths, streams, limit)
@@ -314,7 +368,7 @@ def _longest_whole(
         renderer = prepared.renderer(setup, lengths.template.name, seed)
         top = np.argsort(totals)[-CHECKED_WHOLE:]
         prompts = renderer.prompts([prepared.data.samples[i] for i in top], seed, [largest])
-        longest = max(longest, *(len(p.ids) + lengths.longest_label - 1 for p in prompts))
+        longest = max(longest, *(len(p.ids) + lengths.longest_end - 1 for p in prompts))
     return longest
 
 
@@ -323,7 +377,7 @@ def _largest_fitting_k(
 ) -> int | None:
     def fits(k: int) -> bool:
         longest = max(int(_totals(lengths, streams[seed], k).max()) for seed in prepared.config.grid.seeds)
-        return longest + lengths.longest_label - 1 <= limit
+        return longest + lengths.longest_end - 1 <= limit
 
     candidates = (
         sorted(prepared.config.grid.k) if prepared.config.demos.policy == "lecture" else range(prepared.largest_k + 1)

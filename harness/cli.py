@@ -97,6 +97,23 @@ def show_command(run_dir: RunDir, fmt: Format = "table") -> None:
     write_cells(output_console(), cells, over_seeds(cells), fmt)
 
 
+@app.command("export", epilog="Example: harness export data_out/korquad_demo --format korquad")
+def export_command(
+    run_dir: RunDir,
+    fmt: Annotated[str, typer.Option("--format", metavar="korquad", help="JSON objects {id: answer}.")] = "korquad",
+    to: Annotated[
+        Path | None, typer.Option("--to", metavar="DIR", help="Folder; RUN_DIR/predictions by default.")
+    ] = None,
+) -> None:
+    """Write generated answers as prediction files for official scripts, one per cell."""
+    from harness.exporting import FORMATS, export_answers
+
+    if fmt not in FORMATS:
+        raise ConfigError(f"no format '{fmt}'{did_you_mean(fmt, FORMATS)}")
+    for path in export_answers(run_dir, to):
+        sys.stdout.write(f"{path}\n")
+
+
 @app.command("tasks", epilog="Example: harness tasks")
 def tasks_command() -> None:
     """The registered tasks: their templates, labels and expected files."""

@@ -21,6 +21,9 @@ from harness.errors import ConfigError, did_you_mean
 POLICIES = ("fixed", "bank", "per_sample", "lecture")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 DEVICES = ("auto", "cpu", "cuda")
+METHODS = ("auto", "likelihood", "generate")
+CLEANINGS = ("first_line", "quotes", "particles")
+WANDB_MODES = ("disabled", "offline", "online")
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,10 @@ class TaskConfig:
     clean_text: bool = True
     templates_file: str | None = None
     """YAML file with further templates; a template of the same name replaces the task's."""
+    windows: int = 3
+    """Passages of a long document that go into the prompt."""
+    window_chars: int = 500
+    """Characters of one passage."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +76,26 @@ class DemosConfig:
     """Longest document, in tokens of the model's tokenizer, that may be a demonstration."""
     balanced: bool = False
     bank_size: int = 256
+    context_chars: int | None = None
+    """Shorten demonstration contexts to so many characters around the answer."""
+
+
+@dataclass(frozen=True)
+class ScoringConfig:
+    """How the model's answer is taken."""
+
+    method: str = "auto"
+    """`likelihood` compares labels, `generate` lets the model write; `auto` is the task's own."""
+
+
+@dataclass(frozen=True)
+class GenerationConfig:
+    """How answers are generated: greedily, until a stop string, the end token or the limit."""
+
+    max_new_tokens: int = 32
+    stop: list[str] = field(default_factory=lambda: ["\n"])
+    clean: list[str] = field(default_factory=list)
+    """Named cleanings of the raw answer, applied in the order of `CLEANINGS`."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +116,17 @@ class ClusterConfig:
 
 
 @dataclass(frozen=True)
+class WandbConfig:
+    """Whether and where the driver logs to Weights & Biases."""
+
+    mode: str = "disabled"
+    project: str = "prompt-grid-harness"
+    entity: str | None = None
+    group: str | None = None
+    tags: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
 class RunConfig:
     """One grid: everything a run needs to know."""
 
@@ -98,8 +136,11 @@ class RunConfig:
     task: TaskConfig = field(default_factory=TaskConfig)
     grid: GridConfig = field(default_factory=GridConfig)
     demos: DemosConfig = field(default_factory=DemosConfig)
+    scoring: ScoringConfig = field(default_factory=ScoringConfig)
+    generation: GenerationConfig = field(default_factory=GenerationConfig)
     engine: EngineConfig = field(default_factory=EngineConfig)
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
+    wandb: WandbConfig = field(default_factory=WandbConfig)
 
     @property
     def run_dir(self) -> str:
@@ -154,6 +195,9 @@ def config_from(values: Any) -> RunConfig:
         ConfigError: unknown key, wrong type or value.
     """
     container = OmegaConf.create(values) if isinstance(values, dict) else values
+    method = container.get("scoring")
+    if isinstance(method, str):
+        container.scoring = {"method": method}
     _reject_unknown(container, RunConfig, "")
     try:
         merged = OmegaConf.merge(OmegaConf.structured(RunConfig), container)
@@ -201,6 +245,12 @@ def _check_values(config: RunConfig) -> None:
     _check_choice("model.dtype", config.model.dtype, DTYPES)
     _check_choice("model.device", config.model.device, DEVICES)
     _check_choice("demos.policy", config.demos.policy, POLICIES)
+    _check_choice("scoring.method", config.scoring.method, METHODS)
+    _check_choice("wandb.mode", config.wandb.mode, WANDB_MODES)
+    for name in config.generation.clean:
+        _check_choice("generation.clean", name, CLEANINGS)
+    if not all(config.generation.stop):
+        raise ConfigError("generation.stop holds an empty text, which would stop before the first token")
     for key in ("templates", "k", "seeds"):
         axis: list[Any] = getattr(config.grid, key)
         if not axis:
@@ -211,12 +261,18 @@ def _check_values(config: RunConfig) -> None:
         raise ConfigError(f"model.path names a model twice: {list(config.model_paths)}")
     for k in config.grid.k:
         _check_at_least("grid.k", k, 0)
-    _check_at_least("demos.bank_size", config.demos.bank_size, 1)
-    for key, value in (("task.limit", config.task.limit), ("model.max_length", config.model.max_length)):
+    for key, value in (
+        ("demos.bank_size", config.demos.bank_size),
+        ("task.windows", config.task.windows),
+        ("task.window_chars", config.task.window_chars),
+        ("generation.max_new_tokens", config.generation.max_new_tokens),
+        ("task.limit", config.task.limit),
+        ("model.max_length", config.model.max_length),
+        ("demos.max_tokens", config.demos.max_tokens),
+        ("demos.context_chars", config.demos.context_chars),
+    ):
         if value is not None:
             _check_at_least(key, value, 1)
-    if config.demos.max_tokens is not None:
-        _check_at_least("demos.max_tokens", config.demos.max_tokens, 1)
     for key, value in (
         ("cluster.replicas", config.cluster.replicas),
         ("cluster.shard_size", config.cluster.shard_size),

@@ -89,10 +89,12 @@ def _run_locked(prepared: Prepared, store: RunStore, console: Console, stop: Sto
         backend: Backend | None = None
         if manifest is None:
             backend = stack.enter_context(open_backend(config))
-            shard_size = choose_shard_size(config, len(prepared.data.samples), backend.n_replicas)
+            shard_size = choose_shard_size(config, len(prepared.data.samples), backend.n_replicas, prepared.method)
             facts = {
                 "shard_size": shard_size,
+                "method": prepared.method,
                 "class_names": list(prepared.task.class_names),
+                "answer_metrics": list(prepared.task.answer_metrics),
                 "n_samples": len(prepared.data.samples),
                 "n_pool": {s.info.path: len(s.draw.pool.samples) for s in prepared.models},
                 "notes": list(prepared.data.notes),
@@ -160,6 +162,7 @@ def _compute(
             spec = WorkerSpec(
                 config,
                 setup.info.path,
+                prepared.method,
                 prepared.templates,
                 setup.info.context_length,
                 longest[setup.info.path],
@@ -251,7 +254,12 @@ def _log_file(store: RunStore) -> Iterator[None]:
 
 
 def _samples_table(samples: Sequence[Sample]) -> pa.Table:
-    columns: dict[str, Any] = {"sample_id": [s.id for s in samples], "gold": [s.gold for s in samples]}
+    columns: dict[str, Any] = {
+        "sample_id": [s.id for s in samples],
+        "gold": pa.array([s.gold for s in samples], pa.int32()),
+        "answers": pa.array([list(s.answers) for s in samples], pa.list_(pa.string())),
+        "cluster": [s.cluster for s in samples],
+    }
     for name in samples[0].fields:
         columns[name] = [s.fields[name] for s in samples]
     return pa.table(columns)

@@ -19,7 +19,7 @@ from harness.prompts.demonstrations import bank_set
 from harness.prompts.templates import Template
 from harness.task import Sample
 
-RECORDS_VERSION = 1
+RECORDS_VERSION = 2
 """Part of every unit's identity: raise it when records change their meaning."""
 
 
@@ -89,16 +89,16 @@ def make_cells(config: RunConfig) -> tuple[Cell, ...]:
     )
 
 
-def choose_shard_size(config: RunConfig, n_samples: int, replicas: int) -> int:
+def choose_shard_size(config: RunConfig, n_samples: int, replicas: int, method: str) -> int:
     """Samples per unit: large enough to share prefixes, small enough for every replica to work.
 
     Where a trunk is shared by all samples, each shard computes it again; where each sample has
-    its own, shards cost nothing.
+    its own, shards cost nothing. Generated answers take longer, so their shards are smaller.
     """
     if config.cluster.shard_size != "auto":
         return int(config.cluster.shard_size)
     shared = config.demos.policy in ("fixed", "bank")
-    most, least = (512, 128) if shared else (64, 16)
+    most, least = (512, 128) if shared and method == "likelihood" else (64, 16)
     groups = len(config.grid.templates) * len(config.grid.seeds)
     shards = max(1, math.ceil(3 * replicas / groups))
     return max(least, min(most, math.ceil(n_samples / shards)))
@@ -122,7 +122,7 @@ def make_plan(prepared: Prepared, shard_size: int) -> Plan:
         for start in range(0, len(ordered), shard_size):
             rows = tuple(ordered[start : start + shard_size])
             orders[seed].append(len(shards))
-            shards.append(Shard(len(shards), rows, rows_hash(_rows(rows))))
+            shards.append(Shard(len(shards), rows, rows_hash(s.row() for s in rows)))
     units: list[WorkUnit] = []
     for setup in prepared.models:
         fixed = _identity(prepared, setup)
@@ -161,19 +161,26 @@ def grid_identity(prepared: Prepared) -> dict[str, Any]:
     config = prepared.config
     return {
         "task": {**asdict(config.task), "version": prepared.task.version},
-        "samples": rows_hash(_rows(prepared.data.samples)),
-        "pool": rows_hash(_rows(prepared.data.pool)),
+        "samples": rows_hash(s.row() for s in prepared.data.samples),
+        "pool": rows_hash(s.row() for s in prepared.data.pool),
         "models": {setup.info.path: setup.info.identity for setup in prepared.models},
         "model": {key: value for key, value in asdict(config.model).items() if key in _MODEL_KEYS},
         "templates": {name: _wording(prepared.template(name)) for name in config.grid.templates},
         "grid": asdict(config.grid),
         "demos": asdict(config.demos),
+        **_scoring(prepared),
         "engine": {"share_prefixes": config.engine.share_prefixes},
         "records": RECORDS_VERSION,
     }
 
 
 _MODEL_KEYS = ("revision", "dtype", "trust_remote_code", "max_length")
+
+
+def _scoring(prepared: Prepared) -> dict[str, Any]:
+    """How answers are taken, as far as it matters to the run's method."""
+    generation = asdict(prepared.config.generation) if prepared.method == "generate" else None
+    return {"scoring": prepared.method, "generation": generation}
 
 
 def _by_set(samples: Sequence[Sample], seed: int, bank_size: int) -> list[Sample]:
@@ -189,18 +196,13 @@ def _identity(prepared: Prepared, setup: ModelSetup) -> dict[str, Any]:
         "dtype": config.model.dtype,
         "pool": setup.pool_hash,
         "demos": asdict(config.demos),
+        **_scoring(prepared),
         "sharing": config.engine.share_prefixes,
         # The lecture's draws depend on every test position before a sample's own.
-        "order": rows_hash(_rows(prepared.data.samples)) if config.demos.policy == "lecture" else None,
+        "order": rows_hash(s.row() for s in prepared.data.samples) if config.demos.policy == "lecture" else None,
     }
 
 
 def _wording(template: Template) -> dict[str, Any]:
     """What of a template reaches the model; its description does not."""
     return {key: value for key, value in asdict(template).items() if key != "description"}
-
-
-def _rows(samples: Sequence[Sample]) -> list[tuple[str, ...]]:
-    return [
-        (s.id, str(s.gold), *(cell for name in sorted(s.fields) for cell in (name, s.fields[name]))) for s in samples
-    ]

@@ -73,7 +73,7 @@ def make_report(config: RunConfig) -> PlanReport:
         UserError: everything that `run` would refuse before it loads a model.
     """
     prepared = prepare(config)
-    shard_size = choose_shard_size(config, len(prepared.data.samples), replicas=1)
+    shard_size = choose_shard_size(config, len(prepared.data.samples), replicas=1, method=prepared.method)
     budgets = measure(prepared, shard_size)
     audits = tuple(
         audit_template(prepared.renderer(setup, name, config.grid.seeds[0]), setup.info.path, prepared.data.samples)
@@ -116,7 +116,7 @@ def prompt_lines(config: RunConfig, limit: int | None) -> Iterator[str]:
                                 "k": k,
                                 "seed": seed,
                                 "sample_id": prompt.sample.id,
-                                "gold": prompt.sample.gold,
+                                "gold": list(prompt.sample.answers) or prompt.sample.gold,
                                 "text": prompt.text,
                                 "token_ids": prompt.ids,
                             }

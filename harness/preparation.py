@@ -5,12 +5,13 @@ All that the user can get wrong is found here, before a model is loaded.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 from harness.config import RunConfig
-from harness.errors import DataError
+from harness.errors import ConfigError, DataError
 from harness.hashing import rows_hash
 from harness.model_info import ModelInfo, read_model_info
 from harness.prompts.demonstrations import Draw, Pool, duplicates_in_pool, lecture_draws
@@ -33,7 +34,7 @@ class ModelSetup:
     @cached_property
     def pool_hash(self) -> str:
         """Identity of the limited pool."""
-        return rows_hash((s.id, str(s.gold), *s.fields.values()) for s in self.draw.pool.samples)
+        return rows_hash(s.row() for s in self.draw.pool.samples)
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,8 @@ class Prepared:
     data: TaskData
     templates: Mapping[str, Template]
     models: tuple[ModelSetup, ...]
+    method: str
+    """`likelihood` or `generate`."""
 
     def template(self, name: str) -> Template:
         """A template of the grid."""
@@ -78,15 +81,34 @@ def prepare(config: RunConfig) -> Prepared:
         UserError: whatever is wrong, in one line.
     """
     task = find_task(config.task.name)
+    method = _method(config, task)
     known = read_templates(task.templates, task.class_names)
     if config.task.templates_file is not None:
         known |= read_templates(config.task.templates_file, task.class_names)
-    data = task.load(config.task)
+    data = _shortened(task, task.load(config.task), config.demos.context_chars)
     if not data.samples:
         raise DataError(f"task '{config.task.name}' has no samples in '{config.task.data_dir}'")
     templates = choose_templates(config.grid.templates, known, set(data.samples[0].fields))
     models = tuple(_set_up(config, task, data, path) for path in config.model_paths)
-    return Prepared(config, task, data, {t.name: t for t in templates}, models)
+    return Prepared(config, task, data, {t.name: t for t in templates}, models, method)
+
+
+def _shortened(task: Task, data: TaskData, context_chars: int | None) -> TaskData:
+    if context_chars is None:
+        return data
+    if task.shorten is None:
+        raise ConfigError(f"demos.context_chars is {context_chars}, but task '{task.name}' has no contexts to shorten")
+    pool = [task.shorten(solved, context_chars) for solved in data.pool]
+    return dataclasses.replace(data, pool=pool, raw_pool_texts=None)
+
+
+def _method(config: RunConfig, task: Task) -> str:
+    """`likelihood` or `generate`."""
+    if config.scoring.method == "likelihood" and task.generates:
+        raise ConfigError(f"scoring.method is 'likelihood', but task '{task.name}' has no labels; use generate or auto")
+    if config.scoring.method == "auto":
+        return "generate" if task.generates else "likelihood"
+    return config.scoring.method
 
 
 def _set_up(config: RunConfig, task: Task, data: TaskData, path: str) -> ModelSetup:

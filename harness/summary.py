@@ -6,7 +6,9 @@ from typing import Any
 
 import pandas as pd
 
+from harness.analysis import answers
 from harness.analysis.cells import COLUMNS, cell_figures
+from harness.errors import RunDirError
 from harness.results import manifest as manifests
 from harness.results.records import load_records
 from harness.results.store import RunStore
@@ -16,11 +18,22 @@ from harness.task import find_task
 def summarise(run_dir: str) -> pd.DataFrame:
     """The cells of a run directory, from its parts, in grid order."""
     store = RunStore(run_dir)
-    records = load_records(run_dir, COLUMNS)
+    if not store.exists(manifests.NAME):
+        raise RunDirError(f"'{run_dir}' is not a run directory (no manifest.json); expected the folder of a run")
     manifest = store.read_json(manifests.NAME)
-    metrics = find_task(manifest["config"]["task"]["name"]).metrics
-    cells = cell_figures(records, len(manifest["class_names"]), metrics)
+    if manifest["answer_metrics"]:
+        records = load_records(run_dir, answers.COLUMNS)
+        cells = answers.answer_figures(records, manifest["answer_metrics"], sample_clusters(store))
+    else:
+        metrics = find_task(manifest["config"]["task"]["name"]).metrics
+        cells = cell_figures(load_records(run_dir, COLUMNS), len(manifest["class_names"]), metrics)
     return order_cells(cells, manifest["config"])
+
+
+def sample_clusters(store: RunStore) -> dict[str, str]:
+    """Sample id to cluster; an empty text where samples are independent."""
+    table = store.read_table("samples.parquet", ["sample_id", "cluster"])
+    return dict(zip(table["sample_id"].to_pylist(), table["cluster"].to_pylist(), strict=True))
 
 
 def order_cells(cells: pd.DataFrame, config: dict[str, Any]) -> pd.DataFrame:

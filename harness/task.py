@@ -18,6 +18,8 @@ from harness.config import TaskConfig
 from harness.errors import ConfigError, did_you_mean
 
 ENTRY_POINT_GROUP = "harness.tasks"
+NO_CLASS = -1
+"""In place of a class index: there is none, or the model's text is no label."""
 
 
 @dataclass(frozen=True)
@@ -28,8 +30,22 @@ class Sample:
     """Stable over runs: the random streams of a sample derive from it."""
     fields: Mapping[str, str]
     """The texts that templates name in braces."""
-    gold: int
-    """Index of the right class."""
+    gold: int = NO_CLASS
+    """Index of the right class; `NO_CLASS` for tasks whose answers are generated."""
+    answers: tuple[str, ...] = ()
+    """Right answers of a generation task; the first is shown in demonstrations."""
+    source: str = ""
+    """Where the sample comes from, such as an article: a sample never gets a demonstration of its
+    own source. Empty: only its own text is passed over."""
+    cluster: str = ""
+    """Samples of one cluster, such as questions on one paragraph, are not independent: intervals
+    take it into account, and `task.limit` should draw clusters whole. Empty: independent."""
+
+    def row(self) -> tuple[str, ...]:
+        """All of it as texts, for content hashes."""
+        named = (cell for name in sorted(self.fields) for cell in (name, self.fields[name]))
+        extra = ("answers", *self.answers, "source", self.source) if self.answers or self.source else ()
+        return (self.id, str(self.gold), *named, *extra)
 
 
 @dataclass(frozen=True)
@@ -60,9 +76,13 @@ class LabelScores:
     """Probability at the first label position that no label's first token holds."""
 
 
+AnswerMetric = Callable[[str, Sample], float]
+"""Judges one generated answer: a number, 0 to 1 where it is a share of right."""
+
+
 @dataclass(frozen=True)
 class Task:
-    """A classification task.
+    """A classification task (`class_names`), or one whose answers are generated (`answer_metrics`).
 
     Functions rather than methods, so that a task is one value in one file.
     """
@@ -71,16 +91,29 @@ class Task:
     version: str
     """Raise it when loading or scoring changes: stored results of another version are not reused."""
     description: str
-    class_names: tuple[str, ...]
     templates: Path
     """YAML file of the task's templates."""
     expected_files: tuple[str, ...]
     """What `task.data_dir` must hold, for `harness tasks`."""
     load: Callable[[TaskConfig], TaskData]
+    class_names: tuple[str, ...] = ()
     score: Callable[[LabelScores], int] = field(default_factory=lambda: most_likely_label)
     """Class index predicted from the label scores."""
     metrics: Mapping[str, Callable[[Sequence[int], Sequence[int]], float]] = field(default_factory=dict)
     """Further figures per cell: name to function of (gold, predicted) class indices."""
+    answer_metrics: Mapping[str, AnswerMetric] = field(default_factory=dict)
+    """Figures per generated answer; the first is the one that strategies are compared by."""
+    shorten: Callable[[Sample, int], Sample] | None = None
+    """Cuts a demonstration's context to so many characters around its answer (`demos.context_chars`)."""
+
+    def __post_init__(self) -> None:
+        if bool(self.class_names) == bool(self.answer_metrics):
+            raise ConfigError(f"task '{self.name}' needs either class_names or answer_metrics, and not both")
+
+    @property
+    def generates(self) -> bool:
+        """Whether answers are generated text rather than classes."""
+        return bool(self.answer_metrics)
 
 
 def most_likely_label(scores: LabelScores) -> int:

@@ -16,7 +16,7 @@ import numpy as np
 from harness.config import load_config
 from harness.engine.loading import ModelSpec, load_model
 from harness.engine.scorer import Scorer
-from harness.engine.tree import count_unique_tokens
+from harness.prefixes import count_unique_tokens
 from harness.preparation import prepare
 
 OVERRIDES = ["task.limit=200", "grid.templates=[lecture_1,lecture_2]", "grid.k=[0,1,2,4,8,16,32]", "grid.seeds=[1,2]"]

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from harness.budget import measure
-from harness.engine.tree import count_unique_tokens
 from harness.errors import ContextError
 from harness.grid import make_plan
 from harness.planning import make_report
+from harness.prefixes import count_unique_tokens
 from harness.preparation import prepare
 from tasks.nsmc import read_ratings
 from tests.conftest import DEMO

@@ -168,7 +168,7 @@ def test_the_lecture_stream_is_one_sequence_over_test_positions():
 def test_a_pool_that_is_too_small_names_k_and_size():
     with pytest.raises(ConfigError, match=r"grid\.k asks for 11 demonstrations, but the pool has 10"):
         pool_of(10).check_size(11, balanced=False, spare=0)
-    with pytest.raises(ConfigError, match=r"the pool has 10 \(2 may be test texts\)"):
+    with pytest.raises(ConfigError, match=r"the pool has 10 \(2 may belong to the test sample\)"):
         pool_of(10).check_size(9, balanced=False, spare=2)
     pool_of(10).check_size(10, balanced=False, spare=0)
     pool_of(0).check_size(0, balanced=True, spare=0)

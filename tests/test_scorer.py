@@ -9,7 +9,8 @@ import torch
 from harness.engine.attention import NAME
 from harness.engine.parity import sharing_error
 from harness.engine.scorer import Scorer
-from harness.engine.tree import build_tree, count_unique_tokens
+from harness.engine.tree import build_tree
+from harness.prefixes import count_unique_tokens
 from harness.preparation import prepare
 
 KINDS = ["gpt_neox", "llama", "qwen2", "qwen3", "gpt2"]

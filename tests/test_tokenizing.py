@@ -56,7 +56,7 @@ def corpus():
     """Texts to learn merges from; odd ones too, so that merges over odd boundaries are learnt."""
     reviews = read_ratings(DEMO / "ratings_train.txt")[0]["document"].tolist()
     reviews = [x for pair in zip(reviews, made_up_documents(len(reviews), seed=9), strict=True) for x in pair]
-    templates = read_templates(TASK.templates, TASK.class_names).values()
+    templates = [t for t in read_templates(TASK.templates, TASK.class_names).values() if not t.chat]
     return [t.render_demonstration({"document": d}, i % 2) for i, d in enumerate(reviews) for t in templates]
 
 
@@ -201,7 +201,7 @@ def check_every_template(tokenizer, templates):
 
 @pytest.fixture(scope="module")
 def shipped():
-    return list(read_templates(TASK.templates, TASK.class_names).values())
+    return [t for t in read_templates(TASK.templates, TASK.class_names).values() if not t.chat]
 
 
 @pytest.mark.parametrize("make", SPLITTING, ids=lambda f: f.__name__)

@@ -5,7 +5,8 @@ import random
 import pytest
 
 from harness.engine.packing import ALONE_FROM, make_packs
-from harness.engine.tree import build_tree, count_unique_tokens, shared_prefix_lengths
+from harness.engine.tree import build_tree
+from harness.prefixes import count_unique_tokens, shared_prefix_lengths
 
 
 def random_sequences(seed):

@@ -93,12 +93,19 @@ def _greedy_accuracy(scored: pd.DataFrame) -> float:
     return float(right.astype(bool).mean())
 
 
-def over_seeds(cells: pd.DataFrame) -> pd.DataFrame:
-    """Mean and spread of accuracy over the seeds of each (model, task, template, K).
+def main_figure(cells: pd.DataFrame) -> str:
+    """The column that cells are compared by: accuracy, or the first metric of generated answers."""
+    if "accuracy" in cells:
+        return "accuracy"
+    return next(str(name) for name in cells if f"{name}_low" in cells)
 
-    `spread` is the largest minus the smallest accuracy; `n_seeds` counts seeds with a figure.
+
+def over_seeds(cells: pd.DataFrame) -> pd.DataFrame:
+    """Mean and spread of the main figure over the seeds of each (model, task, template, K).
+
+    `spread` is the largest minus the smallest figure; `n_seeds` counts seeds with one.
     """
-    groups = cells.groupby(["model", "task", "template", "k"], sort=False, observed=True)["accuracy"]
+    groups = cells.groupby(["model", "task", "template", "k"], sort=False, observed=True)[main_figure(cells)]
     table = groups.agg(n_seeds="count", mean="mean", least="min", most="max").reset_index()
     table["spread"] = table["most"] - table["least"]
     return table

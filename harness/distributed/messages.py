@@ -19,9 +19,11 @@ class WorkerSpec:
 
     config: RunConfig
     model: str
+    method: str
+    """`likelihood` or `generate`."""
     templates: Mapping[str, Template]
     context_length: int | None
-    """Most tokens of a prompt with its label; None for no limit."""
+    """Most tokens of a prompt with its label or answer; None for no limit."""
     longest_prompt: int
     """Tokens of the grid's longest prompt."""
     threads: int | None

@@ -213,9 +213,15 @@ def shard_refs(shards: Sequence[Shard]) -> list[Any]:
 
 
 def table_from(samples: Sequence[Sample]) -> pa.Table:
-    """Samples as an Arrow table: `id`, `gold`, and a column per field named `field:<name>`."""
+    """Samples as an Arrow table: their attributes, and a column per field named `field:<name>`."""
     names = list(samples[0].fields) if samples else []
-    columns: dict[str, Any] = {"id": [s.id for s in samples], "gold": [s.gold for s in samples]}
+    columns: dict[str, Any] = {
+        "id": [s.id for s in samples],
+        "gold": [s.gold for s in samples],
+        "answers": pa.array([list(s.answers) for s in samples], pa.list_(pa.string())),
+        "source": [s.source for s in samples],
+        "cluster": [s.cluster for s in samples],
+    }
     columns |= {f"field:{name}": [s.fields[name] for s in samples] for name in names}
     return pa.table(columns)
 
@@ -225,8 +231,11 @@ def samples_from(table: pa.Table) -> list[Sample]:
     names = [name for name in table.column_names if name.startswith("field:")]
     fields = [table[name].to_pylist() for name in names]
     keys = [name.removeprefix("field:") for name in names]
-    rows = zip(table["id"].to_pylist(), table["gold"].to_pylist(), *fields, strict=True)
-    return [Sample(i, dict(zip(keys, texts, strict=True)), gold) for i, gold, *texts in rows]
+    attributes = [table[name].to_pylist() for name in ("id", "gold", "answers", "source", "cluster")]
+    return [
+        Sample(i, dict(zip(keys, texts, strict=True)), gold, tuple(answers), source, cluster)
+        for i, gold, answers, source, cluster, *texts in zip(*attributes, *fields, strict=True)
+    ]
 
 
 def _cause(error: Exception) -> str:

@@ -10,8 +10,10 @@ from typing import Any
 
 from transformers import AutoTokenizer
 
+from harness.answers import clean, cut_at_stop
 from harness.distributed.messages import LectureTable, UnitReport, WorkerSpec
 from harness.engine.factory import load_engine
+from harness.engine.generator import Generator
 from harness.engine.loading import ModelSpec
 from harness.errors import ContextError, ModelError
 from harness.grid import WorkUnit
@@ -20,7 +22,7 @@ from harness.prompts.rendering import Prompt, Renderer
 from harness.prompts.tokenizing import PromptTokenizer
 from harness.results.schema import Record, UnitStatistics, to_table
 from harness.results.store import RunStore
-from harness.task import LabelScores, Sample, find_task
+from harness.task import NO_CLASS, LabelScores, Sample, find_task
 
 log = logging.getLogger(__name__)
 
@@ -65,6 +67,7 @@ class Worker:
             spec.longest_prompt,
             spec.threads,
         )
+        self.generator = Generator(self.scorer)
         self._renderers: dict[str, Renderer] = {}
         self._argmax_texts: dict[int, str] = {}
 
@@ -146,8 +149,17 @@ class Worker:
         for prompt in prompts:
             self._check_length(prompt)
         started = time.monotonic()
+        work = self._generate if self.spec.method == "generate" else self._compare_labels
+        records, computed = work(unit, renderer, prompts)
+        outcome.records += records
+        outcome.n_prompts += len(prompts)
+        outcome.prompt_tokens += sum(len(p.ids) for p in prompts)
+        outcome.tokens_computed += computed
+        outcome.scoring_seconds += time.monotonic() - started
+
+    def _compare_labels(self, unit: WorkUnit, renderer: Renderer, prompts: list[Prompt]) -> tuple[list[Record], int]:
+        """Records by the labels' log-probabilities, and the tokens that were computed."""
         scores = self.scorer.score([p.ids for p in prompts], [p.label_ids for p in prompts])
-        seconds = time.monotonic() - started
         logprobs = scores.logprobs.tolist()
         argmax, off_label = scores.argmax.tolist(), scores.off_label_mass.tolist()
         records = []
@@ -162,17 +174,52 @@ class Worker:
                     _greedy(text, renderer.template.labels), off_label[i], len(prompt.ids),
                 )
             )  # fmt: skip
-        outcome.records += records
-        outcome.n_prompts += len(prompts)
-        outcome.prompt_tokens += sum(len(p.ids) for p in prompts)
-        outcome.tokens_computed += scores.tokens_computed
-        outcome.scoring_seconds += seconds
+        return records, scores.tokens_computed
+
+    def _generate(self, unit: WorkUnit, renderer: Renderer, prompts: list[Prompt]) -> tuple[list[Record], int]:
+        """Records by generated answers, and the tokens that were computed."""
+        settings, decode = self.spec.config.generation, self.tokenizer.decode
+
+        def is_complete(generated: list[int]) -> bool:
+            text = decode(generated)
+            return any(mark in text for mark in settings.stop)
+
+        found = self.generator.generate([p.ids for p in prompts], self._most_new_tokens(prompts), is_complete)
+        records = []
+        for prompt, tokens, reason in zip(prompts, found.tokens, found.reasons, strict=True):
+            raw = cut_at_stop(decode(tokens), settings.stop)
+            answer, sample = clean(raw, settings.clean), prompt.sample
+            prediction = values = None
+            if self.task.generates:
+                values = [float(metric(answer, sample)) for metric in self.task.answer_metrics.values()]
+            else:
+                prediction = self._written_label(tokens, prompt, renderer.template.labels)
+            records.append(
+                Record(
+                    unit.model, unit.task, unit.template, prompt.k, unit.seed, sample.id, sample.gold, prediction,
+                    greedy_prediction=prediction, n_prompt_tokens=len(prompt.ids), raw_answer=raw, answer=answer,
+                    n_generated_tokens=len(tokens), finish_reason=reason, answer_values=values,
+                )
+            )  # fmt: skip
+        return records, found.prompt_tokens_computed + found.tokens_decoded
+
+    def _most_new_tokens(self, prompts: list[Prompt]) -> int:
+        if self.task.generates:
+            return self.spec.config.generation.max_new_tokens
+        return max(len(ids) for prompt in prompts for ids in prompt.label_ids)
+
+    def _written_label(self, tokens: list[int], prompt: Prompt, labels: Sequence[str]) -> int:
+        """The class whose label the model wrote, as the lecture judges: text without white space around."""
+        for index, (label, ids) in enumerate(zip(labels, prompt.label_ids, strict=True)):
+            if self.tokenizer.decode(tokens[: len(ids)]).strip() == label.strip():
+                return index
+        return NO_CLASS
 
     def _check_length(self, prompt: Prompt) -> None:
         limit = self.spec.context_length
-        longest = len(prompt.ids) + max(len(ids) for ids in prompt.label_ids) - 1
+        longest = len(prompt.ids) + self._most_new_tokens([prompt]) - 1
         if limit is not None and longest > limit:
-            raise ContextError(f"prompt and label have {longest} tokens, the model's context {limit}")
+            raise ContextError(f"prompt and answer have {longest} tokens, the model's context {limit}")
 
     def _argmax_text(self, token: int) -> str:
         if token not in self._argmax_texts:

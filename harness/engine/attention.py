@@ -10,9 +10,11 @@ are scored together, and float32 partial sums would carry that into the results.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from transformers import AttentionInterface, AttentionMaskInterface
@@ -54,13 +56,40 @@ class PackState:
             for bucket in self.pack.buckets
         ]
 
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+        """See `State.attend`."""
+        return _attend(self, layer, query, key, value, scale)
 
-_state: ContextVar[PackState | None] = ContextVar("harness_pack_state", default=None)
+
+class State(Protocol):
+    """How the tokens of one forward pass attend."""
+
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+        """Attention of all tokens of the pass.
+
+        Args:
+            layer: number of the layer.
+            query: `(heads, n_tokens, head_size)`.
+            key, value: `(kv_heads, n_tokens, head_size)`.
+            scale: factor of the dot products.
+
+        Returns:
+            Output `(heads, n_tokens, head_size)` in the query's dtype.
+        """
+        ...
 
 
-def use_state(state: PackState | None) -> None:
-    """Set the layout that the next forward pass attends by."""
-    _state.set(state)
+_state: ContextVar[State | None] = ContextVar("harness_attention_state", default=None)
+
+
+@contextmanager
+def attending(state: State) -> Iterator[None]:
+    """Attend by a state in the forward passes of a block."""
+    token = _state.set(state)
+    try:
+        yield
+    finally:
+        _state.reset(token)
 
 
 def partial_attention(query: Tensor, key: Tensor, value: Tensor, scale: float, causal: bool) -> tuple[Tensor, Tensor]:
@@ -101,6 +130,18 @@ def reference_attention(query: Tensor, key: Tensor, value: Tensor, scale: float,
     return output, lse
 
 
+def merge(output: Tensor, lse: Tensor, part: Tensor, sums: Tensor) -> tuple[Tensor, Tensor]:
+    """Two partial attentions of the same queries as one.
+
+    Args:
+        output, part: `(heads, n_queries, head_size)`.
+        lse, sums: their log-sum-exps `(heads, n_queries)`, nats.
+    """
+    weight = torch.sigmoid(sums - lse).unsqueeze(-1)
+    merged = torch.lerp(output.to(lse.dtype), part.to(lse.dtype), weight)
+    return merged.to(output.dtype), torch.logaddexp(lse, sums)
+
+
 def tree_attention(
     module: torch.nn.Module,
     query: Tensor,
@@ -131,7 +172,7 @@ def tree_attention(
         raise SharingError("the model's attention layers are not numbered")
     precise = query.device.type == "cpu" and query.dtype == torch.float32
     rows, keys, values = (x[0].double() if precise else x[0] for x in (query, key, value))
-    output = _attend(state, layer, rows, keys, values, scale).to(query.dtype)
+    output = state.attend(layer, rows, keys, values, scale).to(query.dtype)
     return output.transpose(0, 1).unsqueeze(0), None
 
 
@@ -171,10 +212,7 @@ def _attend(state: PackState, layer: int, query: Tensor, key: Tensor, value: Ten
         rows = slice(edge.first, edge.last)
         keys, values = tokens_of(edge.path, edge.n_keys)
         part, sums = partial_attention(query[None, :, rows], keys[None], values[None], scale, False)
-        weight = torch.sigmoid(sums[0] - lse[:, rows]).unsqueeze(-1)
-        merged = torch.lerp(output[:, rows].to(exact), part[0].to(exact), weight)
-        output[:, rows] = merged.to(output.dtype)
-        lse[:, rows] = torch.logaddexp(lse[:, rows], sums[0])
+        output[:, rows], lse[:, rows] = merge(output[:, rows], lse[:, rows], part[0], sums[0])
     state.keep[layer] = {path: (tokens_of(path, n)[0].clone(), tokens_of(path, n)[1].clone()) for path, n in pack.keep}
     return output
 

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from harness.engine.attention import NAME, Kept, PackState, use_state
+from harness.engine.attention import NAME, Kept, PackState, attending
 from harness.engine.packing import Pack, make_packs
 from harness.engine.tree import Tree, build_tree
 
@@ -162,8 +162,8 @@ class Scorer:
         self.device: torch.device = model.get_input_embeddings().weight.device
         self.head = _Head(model.get_output_embeddings())
         attention = model.config._attn_implementation
-        self._plain_attention = "sdpa" if attention == NAME else attention
-        self._set_attention(self._plain_attention)
+        self.plain_attention = "sdpa" if attention == NAME else attention
+        self.set_attention(self.plain_attention)
         self.plain_logits = logits_are_plain(model, self.head)
 
     def score(self, contexts: Sequence[Ids], labels: Sequence[Sequence[Ids]]) -> Scores:
@@ -187,7 +187,7 @@ class Scorer:
         sequences, firsts, laters = _sequences(contexts, labels)
         tree = build_tree(sequences)
         readouts = _Readouts(tree, firsts, laters)
-        self._set_attention(NAME)
+        self.set_attention(NAME)
         kept: Kept = {}
         computed = first_path = 0
         while first_path < len(tree.paths):
@@ -198,26 +198,23 @@ class Scorer:
                     computed += len(pack.tokens)
                     first_path = pack.last_path
             except (RuntimeError, MemoryError) as error:
-                self._halve_pack(error)
+                self.halve_pack(error)
         return computed
 
     def forward_pack(self, pack: Pack, kept: Kept) -> tuple[torch.Tensor, Kept]:
         """Hidden states `(n_tokens, hidden_size)` and what later packs need of the caches."""
         state = PackState(pack, kept, self.device)
-        use_state(state)
-        try:
+        with attending(state):
             output = self.model.base_model(
                 input_ids=torch.from_numpy(pack.tokens).to(self.device)[None],
                 position_ids=torch.from_numpy(pack.positions).to(self.device)[None],
                 use_cache=False,
             )
-        finally:
-            use_state(None)
         return output.last_hidden_state[0], state.keep
 
     def _unshared(self, contexts: Sequence[Ids], labels: Sequence[Sequence[Ids]], collector: _Collector) -> int:
         sequences, firsts, laters = _sequences(contexts, labels)
-        self._set_attention(self._plain_attention)
+        self.set_attention(self.plain_attention)
         order = sorted(range(len(sequences)), key=lambda i: -len(sequences[i]))
         computed = start = 0
         while start < len(order):
@@ -229,7 +226,7 @@ class Scorer:
             try:
                 hidden = self._forward_batch([sequences[i] for i in batch])
             except (RuntimeError, MemoryError) as error:
-                self._halve_pack(error)
+                self.halve_pack(error)
                 continue
             places = [(row, *firsts[i]) for row, i in enumerate(batch) if i in firsts]
             rows, depths, prompts = (list(column) for column in zip(*places, strict=True)) if places else ([], [], [])
@@ -262,11 +259,12 @@ class Scorer:
         hidden: torch.Tensor = self.model.base_model(**inputs, use_cache=False).last_hidden_state
         return hidden
 
-    def _set_attention(self, name: str) -> None:
+    def set_attention(self, name: str) -> None:
+        """Switch the model to an attention implementation: `NAME`, or its own."""
         if self.model.config._attn_implementation != name:
             self.model.set_attn_implementation(name)
 
-    def _halve_pack(self, error: BaseException) -> None:
+    def halve_pack(self, error: BaseException) -> None:
         """Go on with half the tokens per pack after running out of memory; else raise."""
         out_of_memory = isinstance(error, (torch.OutOfMemoryError, MemoryError)) or ("allocate memory" in str(error))
         if not out_of_memory or self.tokens_per_pack < 64:

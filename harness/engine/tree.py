@@ -15,10 +15,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
+
+from harness.prefixes import shared_prefix_lengths, sort_key
 
 Ints = npt.NDArray[np.int64]
 
@@ -60,28 +61,6 @@ class Tree:
         return index, depth - self.paths[index].start
 
 
-def shared_prefix_lengths(sequences: Sequence[npt.NDArray[np.int32]]) -> list[int]:
-    """Length of the common prefix of each sequence with the one before it; 0 for the first."""
-    lengths = [0]
-    for before, here in pairwise(sequences):
-        size = min(len(before), len(here))
-        differs = before[:size] != here[:size]
-        first = int(differs.argmax()) if size else 0
-        lengths.append(first if size and differs[first] else size)
-    return lengths
-
-
-def count_unique_tokens(sequences: Sequence[Sequence[int]]) -> int:
-    """Nodes of the prefix tree: what computing every unique token once costs."""
-    ordered = sorted({_key(s): np.asarray(s, dtype=np.int32) for s in sequences}.items())
-    arrays = [array for _, array in ordered]
-    return sum(len(a) for a in arrays) - sum(shared_prefix_lengths(arrays))
-
-
-def _key(sequence: Sequence[int]) -> bytes:
-    return np.asarray(sequence, dtype=">i4").tobytes()
-
-
 @dataclass(slots=True)
 class _Node:
     depth: int
@@ -109,7 +88,7 @@ def _nodes(sequences: Sequence[Sequence[int]]) -> list[_Node]:
     """Branching nodes and ends of the tree, parents before children; node 0 is the root."""
     if not sequences:
         return [_Node(0, -1, -1, [], [])]
-    keys = [_key(s) for s in sequences]
+    keys = [sort_key(s) for s in sequences]
     order = sorted(range(len(keys)), key=keys.__getitem__)
     arrays = [np.frombuffer(keys[i], dtype=">i4") for i in order]
     shared = shared_prefix_lengths(arrays)

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -32,13 +33,17 @@ class Pool:
     n_classes: int
     length_field: str
 
+    def origin(self, sample: Sample) -> str:
+        """What a sample must not share with its demonstrations: its source, else its text."""
+        return sample.source or sample.fields[self.length_field]
+
     def check_size(self, largest_k: int, balanced: bool, spare: int) -> None:
         """Refuse a K that the pool cannot serve.
 
         Args:
             largest_k: the grid's largest K.
             balanced: whether classes alternate.
-            spare: demonstrations that a sample may have to pass over (its own text).
+            spare: demonstrations that a sample may have to pass over (those of its own origin).
 
         Raises:
             ConfigError: naming the K and the pool's size.
@@ -50,7 +55,7 @@ class Pool:
             if largest_k > usable:
                 raise ConfigError(
                     f"grid.k asks for {largest_k} demonstrations, but the pool has {len(self.samples)}"
-                    f"{f' ({spare} may be test texts)' if spare else ''}; "
+                    f"{f' ({spare} may belong to the test sample)' if spare else ''}; "
                     "lower K, raise demos.max_tokens or give more training data"
                 )
             return
@@ -87,7 +92,7 @@ class Draw:
         Args:
             key: from `stream_key`.
             count: how many; the first K of a longer ranking are the ranking of K.
-            avoid: text of the test document, which is passed over.
+            avoid: the test sample's origin, which is passed over.
         """
         rng = random.Random(key)
         classes = self._by_class if self.balanced else None
@@ -106,7 +111,7 @@ class Draw:
             if index in seen:
                 continue
             seen.add(index)
-            if avoid is not None and self.pool.samples[index].fields[self.pool.length_field] == avoid:
+            if avoid is not None and self.pool.origin(self.pool.samples[index]) == avoid:
                 continue
             if order:
                 order.pop()
@@ -139,9 +144,6 @@ def lecture_draws(pool_size: int, n_samples: int, k: int, seed: int) -> list[lis
 
 
 def duplicates_in_pool(pool: Pool, samples: Sequence[Sample]) -> int:
-    """The most pool rows that share one test document's text."""
-    counts: dict[str, int] = {}
-    for row in pool.samples:
-        text = row.fields[pool.length_field]
-        counts[text] = counts.get(text, 0) + 1
-    return max((counts.get(s.fields[pool.length_field], 0) for s in samples), default=0)
+    """The most pool rows that share one test sample's origin."""
+    counts = Counter(pool.origin(row) for row in pool.samples)
+    return max((counts[pool.origin(s)] for s in samples), default=0)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from harness.errors import TemplateError
 from harness.prompts.demonstrations import Draw
-from harness.prompts.templates import Template
+from harness.prompts.templates import Chat, Template
 from harness.prompts.tokenizing import PromptTokenizer
 from harness.task import Sample
 
@@ -26,10 +26,10 @@ class Prompt:
     sample: Sample
     k: int
     segments: tuple[str, ...]
-    """Prefix, demonstrations, query; the prompt's text is their concatenation."""
+    """Prefix, demonstrations, query; of a chat the whole. The prompt's text is their concatenation."""
     ids: list[int]
     label_ids: tuple[tuple[int, ...], ...]
-    """Token ids of each label as the prompt's continuation."""
+    """Token ids of each label as the prompt's continuation; none where answers are generated."""
 
     @property
     def text(self) -> str:
@@ -64,6 +64,11 @@ class Renderer:
         self._demonstrations: dict[int, str] = {}
         self._rankings: dict[str, list[int]] = {}
 
+    @property
+    def start(self) -> list[int]:
+        """Ids before the text's own; a chat's text brings them itself."""
+        return [] if self.template.chat else self.tokenizer.bos
+
     def demonstrations(self, sample: Sample, seed: int, k: int) -> Sequence[int]:
         """Pool indices of one prompt's demonstrations, in prompt order."""
         if k == 0:
@@ -83,8 +88,11 @@ class Renderer:
         return ranking[:k]
 
     def segments(self, sample: Sample, seed: int, k: int) -> tuple[str, ...]:
-        """The prompt's segments: prefix (when there is one), demonstrations, query."""
-        shown = [self._demonstration(index) for index in self.demonstrations(sample, seed, k)]
+        """The prompt's segments: prefix (when there is one), demonstrations, query; a chat is one."""
+        indices = self.demonstrations(sample, seed, k)
+        if self.template.chat:
+            return (chat_text(self.template, [self.draw.pool.samples[i] for i in indices], sample, self.tokenizer),)
+        shown = [self._demonstration(index) for index in indices]
         start = [self.template.prefix] if self.template.prefix else []
         return (*start, *shown, self.template.render_query(sample.fields))
 
@@ -109,9 +117,7 @@ class Renderer:
     def _demonstration(self, index: int) -> str:
         text = self._demonstrations.get(index)
         if text is None:
-            solved = self.draw.pool.samples[index]
-            text = self.template.render_demonstration(solved.fields, solved.gold)
-            self._demonstrations[index] = text
+            text = self._demonstrations[index] = self.template.render_solved(self.draw.pool.samples[index])
         return text
 
     def _ids(self, pieces: list[tuple[str, ...]]) -> list[list[int]]:
@@ -126,7 +132,7 @@ class Renderer:
         known = tokenizer.segment_ids(segment for cut in joined if cut is not None for segment in cut)
         result = []
         for cut in joined:
-            ids = list(tokenizer.bos)
+            ids = list(self.start)
             if cut is None:
                 ids += next(whole)
             else:
@@ -134,7 +140,7 @@ class Renderer:
                     ids += known[segment]
             result.append(ids)
         for i in {0, len(pieces) - 1} if pieces else ():
-            if result[i] != tokenizer.bos + tokenizer.whole("".join(pieces[i])):
+            if result[i] != self.start + tokenizer.whole("".join(pieces[i])):
                 log.warning("segments of template '%s' do not tokenise as the whole text", self.template.name)
                 tokenizer.distrust_segments()
                 return self._ids(pieces)
@@ -147,7 +153,7 @@ class Renderer:
         Tried are the segments themselves and, for tokenizers that merge a run of white space
         with what follows, the segments with their trailing white space moved to the next.
         """
-        if not self.tokenizer.splits_first:
+        if not self.tokenizer.splits_first or self.template.chat:
             return None
         if self._all_join(segments):
             return segments
@@ -168,12 +174,13 @@ class Renderer:
         by_segment = tuple(tuple(tokenizer.whole(label)) for label in labels)
         result: list[tuple[tuple[int, ...], ...]] = []
         for segments, context in zip(pieces, ids, strict=True):
-            if segments[-1] and all(by_segment) and all(tokenizer.joins(segments[-1], label) for label in labels):
+            plain = bool(segments[-1]) and not self.template.chat and all(by_segment)
+            if plain and all(tokenizer.joins(segments[-1], label) for label in labels):
                 result.append(by_segment)
                 continue
             text, found = "".join(segments), []
             for label in labels:
-                full = tokenizer.bos + tokenizer.whole(text + label)
+                full = self.start + tokenizer.whole(text + label)
                 if full[: len(context)] != context or len(full) == len(context):
                     raise TemplateError(self._merge_message(segments[-1], label, context, full))
                 found.append(tuple(full[len(context) :]))
@@ -190,6 +197,25 @@ class Renderer:
             f"{query[-12:]!r}: tokens {alone} become {together}; "
             "end the query without white space and begin the label with a space"
         )
+
+
+def chat_text(template: Template, shown: Sequence[Sample], sample: Sample, tokenizer: PromptTokenizer) -> str:
+    """A chat prompt: demonstrations as turns, or in the user's one message before the query.
+
+    The prefix opens the first message of the user: not every chat template knows a system role.
+    """
+    query = template.render_query(sample.fields)
+    if template.chat is Chat.MESSAGE:
+        before = "".join(template.render_solved(solved) for solved in shown)
+        messages = [{"role": "user", "content": before + query}]
+    else:
+        messages = []
+        for solved in shown:
+            messages.append({"role": "user", "content": template.render_query(solved.fields)})
+            messages.append({"role": "assistant", "content": template.continuation(solved)})
+        messages.append({"role": "user", "content": query})
+    messages[0]["content"] = template.prefix + messages[0]["content"]
+    return tokenizer.chat(messages)
 
 
 def chunks(samples: Sequence[Sample], size: int) -> Iterable[Sequence[Sample]]:

@@ -9,34 +9,50 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from harness.errors import ConfigError, TemplateError, did_you_mean
+from harness.task import Sample
 
 _FIELD = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
-_KEYS = ("description", "prefix", "query", "labels", "separator", "source")
+_KEYS = ("description", "prefix", "query", "labels", "answer", "separator", "render", "demonstrations", "source")
+_ANSWER = "answer"
+
+
+class Chat(StrEnum):
+    """Where a chat prompt's demonstrations stand."""
+
+    TURNS = "turns"
+    """Each one is a turn of the user and the assistant."""
+    MESSAGE = "message"
+    """All are text in the one message of the user, before the query."""
 
 
 @dataclass(frozen=True)
 class Template:
     """One wording of the prompt.
 
-    prompt = prefix + (query + label + separator) for each demonstration + query
+    prompt = prefix + (query + label or answer + separator) for each demonstration + query
     """
 
     name: str
     query: str
     """One item up to the place where the label follows; fields in braces."""
-    labels: tuple[str, ...]
-    """Label text per class, in class order."""
+    labels: tuple[str, ...] = ()
+    """Label text per class, in class order; none for tasks whose answers are generated."""
     prefix: str = ""
     """Text once at the start."""
     separators: tuple[str, ...] = ()
     """Text after a demonstration, per class of its label."""
     description: str = ""
+    answer: str = ""
+    """A demonstration's answer, with the field `answer`; for tasks whose answers are generated."""
+    chat: Chat | None = None
+    """How the prompt is put as messages of a chat; None for plain text."""
 
     def render_query(self, fields: Mapping[str, str]) -> str:
         """The query of one item."""
@@ -46,9 +62,22 @@ class Template:
         """One solved example, the separator that follows it included."""
         return self.render_query(fields) + self.labels[label] + self.separators[label]
 
+    def render_solved(self, solved: Sample) -> str:
+        """One solved example of any task, the separator that follows it included."""
+        if self.labels:
+            return self.render_demonstration(solved.fields, solved.gold)
+        return self.render_query(solved.fields) + self.continuation(solved) + self.separators[0]
+
+    def continuation(self, solved: Sample) -> str:
+        """What follows the query of a solved example."""
+        if self.labels:
+            return self.labels[solved.gold]
+        return fill(self.answer, {**solved.fields, _ANSWER: solved.answers[0]})
+
     def field_names(self) -> set[str]:
-        """The fields that the query names."""
-        return {m.group(1) for m in _FIELD.finditer(self.query) if m.group(1) is not None}
+        """The sample's fields that query and answer name."""
+        found = _FIELD.finditer(self.query + self.answer)
+        return {m.group(1) for m in found if m.group(1) is not None} - {_ANSWER}
 
 
 def fill(pattern: str, fields: Mapping[str, str]) -> str:
@@ -109,16 +138,43 @@ def _template(name: str, spec: Any, path: str | Path, class_names: Sequence[str]
     for key in spec:
         if key not in _KEYS:
             raise TemplateError(f"{where} has an unknown key '{key}'{did_you_mean(str(key), _KEYS)}")
-    query, labels = spec.get("query"), spec.get("labels")
+    query = spec.get("query")
     if not isinstance(query, str) or not query:
         raise TemplateError(f"{where} has no query; expected text with a field such as {{document}}")
-    for match in _FIELD.finditer(query):
+    _check_fields(where, query)
+    if not any(match.group(1) for match in _FIELD.finditer(query)):
+        raise TemplateError(f"{where} has a query without a field; expected one such as {{document}}")
+    answer = spec.get("answer", "")
+    if class_names:
+        labels = _labels(where, spec, class_names)
+        if answer:
+            raise TemplateError(f"{where} has an answer, but the task has classes; expected labels only")
+    else:
+        labels = []
+        if "labels" in spec or not isinstance(answer, str) or f"{{{_ANSWER}}}" not in answer:
+            raise TemplateError(f"{where}: expected `answer` with {{{_ANSWER}}} and no labels, for generated answers")
+        _check_fields(where, answer)
+    separator = spec.get("separator", "\n")
+    separators = separator if isinstance(separator, list) else [separator] * max(1, len(labels))
+    if len(separators) != max(1, len(labels)) or not all(isinstance(x, str) for x in separators):
+        raise TemplateError(f"{where}: separator must be text, or a list of {len(labels)} texts (one per class)")
+    prefix, description = spec.get("prefix", ""), spec.get("description", "")
+    if not isinstance(prefix, str) or not isinstance(description, str):
+        raise TemplateError(f"{where}: prefix and description must be text")
+    chat = _chat(where, spec)
+    return Template(name, query, tuple(labels), prefix, tuple(separators), description, answer, chat)
+
+
+def _check_fields(where: str, pattern: str) -> None:
+    for match in _FIELD.finditer(pattern):
         if match.group() in "{}" or (match.group(1) is not None and not match.group(1).isidentifier()):
             raise TemplateError(
                 f"{where}: '{match.group()}' is not a field; write {{name}}, or {{{{ and }}}} for literal braces"
             )
-    if not any(match.group(1) for match in _FIELD.finditer(query)):
-        raise TemplateError(f"{where} has a query without a field; expected one such as {{document}}")
+
+
+def _labels(where: str, spec: Mapping[str, Any], class_names: Sequence[str]) -> list[str]:
+    labels = spec.get("labels")
     if not isinstance(labels, list) or not all(isinstance(x, str) for x in labels):
         raise TemplateError(f"{where} has no list of label texts; expected one per class: {list(class_names)}")
     if len(labels) != len(class_names):
@@ -127,11 +183,15 @@ def _template(name: str, spec: Any, path: str | Path, class_names: Sequence[str]
         raise TemplateError(f"{where} has an empty label; an empty continuation has no probability")
     if len(set(labels)) != len(labels):
         raise TemplateError(f"{where} gives two classes the same label text: {labels}")
-    separator = spec.get("separator", "\n")
-    separators = separator if isinstance(separator, list) else [separator] * len(labels)
-    if len(separators) != len(labels) or not all(isinstance(x, str) for x in separators):
-        raise TemplateError(f"{where}: separator must be text, or a list of {len(labels)} texts (one per class)")
-    prefix, description = spec.get("prefix", ""), spec.get("description", "")
-    if not isinstance(prefix, str) or not isinstance(description, str):
-        raise TemplateError(f"{where}: prefix and description must be text")
-    return Template(name, query, tuple(labels), prefix, tuple(separators), description)
+    return labels
+
+
+def _chat(where: str, spec: Mapping[str, Any]) -> Chat | None:
+    render, place = spec.get("render", "plain"), spec.get("demonstrations", Chat.TURNS.value)
+    if render not in ("plain", "chat"):
+        raise TemplateError(f"{where}: render is '{render}', expected plain or chat")
+    if place not in [chat.value for chat in Chat]:
+        raise TemplateError(f"{where}: demonstrations is '{place}', expected turns or message")
+    if render == "plain" and "demonstrations" in spec:
+        raise TemplateError(f"{where}: demonstrations needs `render: chat`")
+    return Chat(place) if render == "chat" else None

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import json
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
+
+from harness.errors import TemplateError
 
 _SPLITTERS = {"ByteLevel", "Split", "Digits", "Punctuation", "Whitespace", "BertPreTokenizer"}
 _LOCAL_NORMALIZERS = {"NFC"}
@@ -122,6 +124,27 @@ class PromptTokenizer:
         if not any(start == len(left) for _, (start, _) in pieces):
             return False
         return self.whole(left + right) == self.whole(left) + self.whole(right)
+
+    def chat(self, messages: Sequence[Mapping[str, str]]) -> str:
+        """The text of a chat, up to where the assistant answers; thinking is off where it can be.
+
+        Raises:
+            TemplateError: the tokenizer has no chat template, or its template refuses the messages.
+        """
+        if not getattr(self.tokenizer, "chat_template", None):
+            raise TemplateError("the model's tokenizer has no chat template; use templates with `render: plain`")
+        try:
+            text = self.tokenizer.apply_chat_template(
+                list(messages), tokenize=False, add_generation_prompt=True, enable_thinking=False
+            )
+        except Exception as error:
+            reason = " ".join(str(error).split())
+            raise TemplateError(f"the model's chat template refuses the messages: {reason}") from None
+        return str(text)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of generated tokens, without special ones."""
+        return str(self.tokenizer.decode(list(ids), skip_special_tokens=True))
 
     def decode_token(self, token: int) -> str:
         """The text of one token."""

@@ -58,6 +58,7 @@ def write_plan(console: Console, report: PlanReport) -> None:
     console.print(table)
     for audit in report.audits:
         labels = "  ".join(" + ".join(repr(token) for token in tokens) for tokens in audit.label_tokens)
+        what = f"boundary ok: {audit.template}, labels {labels}" if labels else f"answers generated: {audit.template}"
         remarks = []
         if audit.shared_first_token:
             remarks.append("labels share their first token")
@@ -66,7 +67,7 @@ def write_plan(console: Console, report: PlanReport) -> None:
         if audit.joined_by_segment < 1:
             remarks.append(f"{1 - audit.joined_by_segment:.0%} of prompts tokenised whole")
         remark = f" ({'; '.join(remarks)})" if remarks else ""
-        out.write(f"boundary ok: {audit.template}, labels {labels}, {audit.samples_checked} prompts checked{remark}\n")
+        out.write(f"{what}, {audit.samples_checked} prompts checked{remark}\n")
     for name, text in report.examples.items():
         out.write(f"\n--- {name} ---\n{text}\n")
 
@@ -76,8 +77,12 @@ def write_tasks(console: Console, tasks: Sequence[Task]) -> None:
     for task in tasks:
         console.print(f"[bold]{escape(task.name)}[/bold]  {escape(task.description)}", highlight=False)
         console.print(f"  files in task.data_dir: {', '.join(task.expected_files)}", highlight=False)
-        console.print(f"  classes: {', '.join(f'{i} = {n}' for i, n in enumerate(task.class_names))}", highlight=False)
+        if task.generates:
+            what = f"answers are generated; metrics: {', '.join(task.answer_metrics)}"
+        else:
+            what = f"classes: {', '.join(f'{i} = {n}' for i, n in enumerate(task.class_names))}"
+        console.print(f"  {what}", highlight=False)
         for template in read_templates(task.templates, task.class_names).values():
             labels = ", ".join(repr(label) for label in template.labels)
-            line = f"  {template.name}: {template.description} Labels {labels}"
+            line = f"  {template.name}: {template.description}{f' Labels {labels}' if labels else ''}"
             console.print(escape(line), highlight=False, soft_wrap=True)

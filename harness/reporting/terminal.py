@@ -10,6 +10,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from harness.analysis.cells import main_figure
+
 FORMATS = ("table", "json", "csv", "md")
 
 
@@ -31,7 +33,7 @@ def write_cells(console: Console, cells: pd.DataFrame, seeds: pd.DataFrame, fmt:
     else:
         _table(console, cells)
         if (seeds["n_seeds"] > 1).any():
-            _seeds_table(console, seeds)
+            _seeds_table(console, seeds, main_figure(cells))
 
 
 def json_rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
@@ -53,12 +55,12 @@ def _table(console: Console, cells: pd.DataFrame) -> None:
         table.add_column(name, overflow="fold")
     table.add_column("template", no_wrap=True)
     failed = bool((cells["n_failed"] > 0).any())
-    names = ["K", "seed", "scored", *(["failed"] if failed else []), "accuracy", "95% interval", "macro F1"]
-    for name in (*names, "positive", "off-label"):
+    main = main_figure(cells)
+    names, figures = _class_figures(cells) if main == "accuracy" else _answer_figures(cells)
+    for name in ("K", "seed", "scored", *(["failed"] if failed else []), *names):
         table.add_column(name, justify="right", no_wrap=True)
-    best = cells["accuracy"].max()
-    for row in cells.to_dict("records"):
-        style = "bold" if row["accuracy"] == best else ""
+    best = cells[main].max()
+    for row, texts in zip(cells.to_dict("records"), figures, strict=True):
         table.add_row(
             *(str(row[name]) for name in several),
             str(row["template"]),
@@ -66,18 +68,50 @@ def _table(console: Console, cells: pd.DataFrame) -> None:
             str(row["seed"]),
             f"{row['n_scored']}/{row['n_attempted']}",
             *([str(row["n_failed"])] if failed else []),
-            f"{row['accuracy']:.4f}",
-            f"{row['low']:.4f}-{row['high']:.4f}",
-            f"{row['macro_f1']:.4f}",
-            f"{row['predicted_positive_share']:.3f}",
-            f"{row['off_label_mass']:.3f}",
-            style=style,
+            *texts,
+            style="bold" if row[main] == best else "",
         )
     console.print(table)
 
 
-def _seeds_table(console: Console, seeds: pd.DataFrame) -> None:
-    table = new_table(console, "Accuracy over demonstration seeds")
+def _class_figures(cells: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
+    """Column names, and each cell's texts."""
+    names = ["accuracy", "95% interval", "macro F1"]
+    shares = [("positive", "predicted_positive_share"), ("off-label", "off_label_mass")]
+    shares = [(title, column) for title, column in shares if cells[column].notna().any()]
+    rows = [
+        [
+            f"{row['accuracy']:.4f}",
+            f"{row['low']:.4f}-{row['high']:.4f}",
+            f"{row['macro_f1']:.4f}",
+            *(f"{row[column]:.3f}" for _, column in shares),
+        ]
+        for row in cells.to_dict("records")
+    ]
+    return [*names, *(title for title, _ in shares)], rows
+
+
+def _answer_figures(cells: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
+    """The first two metrics with their intervals, then the rest."""
+    metrics = [str(name) for name in cells if f"{name}_low" in cells]
+    names: list[str] = []
+    for place, name in enumerate(metrics):
+        names += [name.replace("_", " "), *(["95% interval"] if place < 2 else [])]
+    names += ["chars", "empty", "truncated"]
+    rows = []
+    for row in cells.to_dict("records"):
+        texts: list[str] = []
+        for place, name in enumerate(metrics):
+            texts.append(f"{row[name]:.4f}" if place < 2 else f"{row[name]:.3f}")
+            if place < 2:
+                texts.append(f"{row[f'{name}_low']:.4f}-{row[f'{name}_high']:.4f}")
+        texts += [f"{row['answer_length']:.1f}", f"{row['empty_share']:.3f}", f"{row['truncated_share']:.3f}"]
+        rows.append(texts)
+    return names, rows
+
+
+def _seeds_table(console: Console, seeds: pd.DataFrame, figure: str) -> None:
+    table = new_table(console, f"{figure.replace('_', ' ').capitalize()} over demonstration seeds")
     several = seeds["model"].nunique() > 1
     for name in (["model"] if several else []) + ["template"]:
         table.add_column(name, no_wrap=not several)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Sequence
 
+import numpy as np
 import pandas as pd
 
 from harness.errors import RunDirError
@@ -12,7 +14,7 @@ from harness.results.store import RunStore
 
 log = logging.getLogger(__name__)
 ORDER = ["model", "task", "template", "k", "seed", "sample_id"]
-NULLABLE = ("prediction", "greedy_prediction", "argmax_token", "n_prompt_tokens")
+NULLABLE = ("prediction", "greedy_prediction", "argmax_token", "n_prompt_tokens", "n_generated_tokens")
 
 
 def load_records(run_dir: str, columns: Sequence[str] | None = None) -> pd.DataFrame:
@@ -25,7 +27,8 @@ def load_records(run_dir: str, columns: Sequence[str] | None = None) -> pd.DataF
     Returns:
         Rows sorted by model, task, template, K, seed and sample id (as far as those columns are
         read). `label_logprobs` are nats, in label order; `prediction` is null and `error` is
-        text where a sample failed.
+        text where a sample failed. Generated answers have a column per metric, NaN where they
+        failed.
 
     Raises:
         RunDirError: not a run directory.
@@ -44,5 +47,12 @@ def load_records(run_dir: str, columns: Sequence[str] | None = None) -> pd.DataF
     for name in NULLABLE:
         if name in frame:
             frame[name] = frame[name].astype("Int32")
+    metrics = store.read_json("manifest.json").get("answer_metrics", [])
+    if metrics and "answer_values" in frame:
+        failed = [math.nan] * len(metrics)
+        rows = [failed if row is None else row for row in frame["answer_values"]]
+        values = np.asarray(rows, dtype=float).reshape(len(frame), len(metrics))
+        for place, name in enumerate(metrics):
+            frame[name] = values[:, place]
     keys = [key for key in ORDER if key in frame]
     return frame.sort_values(keys, kind="stable", ignore_index=True) if keys else frame

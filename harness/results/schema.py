@@ -15,8 +15,8 @@ SCHEMA = pa.schema(
         ("k", pa.int32()),
         ("seed", pa.int64()),
         ("sample_id", pa.string()),
-        ("gold", pa.int32()),
-        ("prediction", pa.int32()),  # null when scoring failed
+        ("gold", pa.int32()),  # -1 for tasks whose answers are generated
+        ("prediction", pa.int32()),  # null when scoring failed; -1 when generated text is no label
         ("label_logprobs", pa.list_(pa.float64())),  # nats, label order
         ("label_token_counts", pa.list_(pa.int32())),
         ("argmax_token", pa.int32()),  # most likely token at the first label position
@@ -24,6 +24,11 @@ SCHEMA = pa.schema(
         ("greedy_prediction", pa.int32()),  # class whose label text is argmax_text, else null
         ("off_label_mass", pa.float64()),
         ("n_prompt_tokens", pa.int32()),
+        ("raw_answer", pa.string()),  # generated text before the stop string
+        ("answer", pa.string()),  # the same, stripped and cleaned as configured
+        ("n_generated_tokens", pa.int32()),
+        ("finish_reason", pa.string()),  # stop, end or length
+        ("answer_values", pa.list_(pa.float64())),  # the task's answer metrics, in the manifest's order
         ("error_type", pa.string()),
         ("error", pa.string()),  # null when scored
     ]
@@ -49,6 +54,11 @@ class Record:
     greedy_prediction: int | None = None
     off_label_mass: float | None = None
     n_prompt_tokens: int | None = None
+    raw_answer: str | None = None
+    answer: str | None = None
+    n_generated_tokens: int | None = None
+    finish_reason: str | None = None
+    answer_values: list[float] | None = None
     error_type: str | None = None
     error: str | None = None
 

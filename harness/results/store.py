@@ -112,6 +112,19 @@ class RunStore:
         pq.write_table(table, sink, compression="zstd", write_page_checksum=True)
         self.write_bytes(name, sink.getvalue().to_pybytes())
 
+    def read_table(self, name: str, columns: list[str] | None = None) -> pa.Table:
+        """A parquet file of the run directory.
+
+        Raises:
+            RunDirError: not there, damaged, or without these columns.
+        """
+        try:
+            with self.fs.open_input_file(self.path(name)) as source:
+                return pq.read_table(source, columns=columns)
+        except (pa.ArrowException, OSError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise RunDirError(f"'{self.run_dir}/{name}' cannot be read: {reason}; start anew with --fresh") from None
+
     def write_part(self, unit_id: str, table: pa.Table, statistics: dict[str, Any]) -> None:
         """Commit a unit's records; afterwards the unit is done.
 

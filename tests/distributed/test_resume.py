@@ -67,9 +67,9 @@ def test_killed_replica_loses_and_doubles_nothing(shared_ray, small_grid):
     assert_equal_records(quiet.run_dir, hit.run_dir)
 
 
-def driver(config_overrides: list[str]) -> subprocess.Popen:
+def driver(config_overrides: list[str], config: str = "configs/demo.yaml") -> subprocess.Popen:
     return subprocess.Popen(
-        [sys.executable, "-m", "harness", "run", "configs/demo.yaml", *config_overrides],
+        [sys.executable, "-m", "harness", "run", config, *config_overrides],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -1,0 +1,54 @@
+"""One row of figures per cell of generated answers.
+
+Estimands: each metric is the mean of its values over the answered samples of a cell; its
+interval takes samples of one cluster (a paragraph, a document) as dependent. Failed samples
+count as attempted and are never taken as wrong or right.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from harness.analysis.cells import KEYS
+from harness.analysis.intervals import mean_interval
+from harness.analysis.table import cluster_codes
+
+COLUMNS = [*KEYS, "sample_id", "answer", "finish_reason", "answer_values"]
+"""What `answer_figures` needs of the records."""
+
+
+def answer_figures(records: pd.DataFrame, metrics: Sequence[str], clusters: Mapping[str, str]) -> pd.DataFrame:
+    """Figures per cell, in the order in which cells first occur.
+
+    Args:
+        records: columns `COLUMNS`; null `answer_values` mark a failed sample.
+        metrics: names of the answer values, in order.
+        clusters: sample id to cluster; an empty text stands for none.
+
+    Returns:
+        Per cell its counts, each metric with `_low` and `_high` (95%, cluster-robust), mean
+        answer length in characters, the shares of empty answers and of answers that hit the
+        token limit.
+    """
+    rows: list[dict[str, Any]] = []
+    for key, cell in records.groupby(KEYS, sort=False, observed=True):
+        scored = cell[cell["answer_values"].notna()]
+        n = len(scored)
+        codes = cluster_codes(scored["sample_id"].tolist(), clusters)
+        row: dict[str, Any] = dict(zip(KEYS, key, strict=True))
+        row |= {"n_attempted": len(cell), "n_scored": n, "n_failed": len(cell) - n}
+        row["n_clusters"] = n if codes is None else len(np.unique(codes))
+        values = np.asarray(scored["answer_values"].tolist(), dtype=float).reshape(n, len(metrics))
+        for place, name in enumerate(metrics):
+            found = mean_interval(values[:, place], codes)
+            row |= {name: found.value, f"{name}_low": found.low, f"{name}_high": found.high}
+        lengths = scored["answer"].str.len()
+        row["answer_length"] = float(lengths.mean()) if n else float("nan")
+        row["empty_share"] = float((lengths == 0).mean()) if n else float("nan")
+        row["truncated_share"] = float((scored["finish_reason"] == "length").mean()) if n else float("nan")
+        rows.append(row)
+    return pd.DataFrame(rows)

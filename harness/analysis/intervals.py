@@ -1,0 +1,275 @@
+"""How sure a mean or a difference is: one variance model for samples, clusters and seeds.
+
+Every interval of the room comes from here. Values are (samples,) or (seeds, samples); clusters are
+codes of dependent samples. Refuses to know what the values mean.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from scipy import optimize, stats
+
+from harness.analysis.cells import wilson_interval
+from harness.analysis.table import FloatArray, IntArray, is_binary
+
+LEVEL = 0.95
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A figure with its interval."""
+
+    value: float
+    low: float
+    high: float
+    method: str
+    n: int
+    """Samples that the figure rests on."""
+    n_units: int
+    """Independent units among them: clusters, or the samples themselves."""
+
+
+@dataclass(frozen=True, slots=True)
+class MeanError:
+    """Sampling variance of a mean over samples and, where they are drawn, seeds."""
+
+    value: float
+    sample_variance: float
+    """Of the mean, from samples (or clusters), the seeds being given."""
+    df: float
+    """Degrees of freedom of `sample_variance`."""
+    seed_variance: float = 0.0
+    """Variance of the seeds' means over their number; holds seed effect and noise."""
+    noise_variance: float = 0.0
+    """The part of `seed_variance` that sample x seed noise alone would give."""
+    n_seeds: int = 1
+    n: int = 0
+    n_units: int = 0
+
+    @property
+    def total(self) -> float:
+        """Variance of the mean over samples and seeds (method of moments, never below the part
+        that samples alone explain)."""
+        return self.sample_variance + max(self.seed_variance - self.noise_variance, 0.0)
+
+
+def mean_error(values: FloatArray, clusters: IntArray | None = None) -> MeanError:
+    """The mean and what its variance is made of.
+
+    Samples: V1 = sum_g (sum_{i in g} (x_i - m))^2 / (1 - n_g/n) / n^2, the cluster-robust variance
+    (Miller 2024, arXiv 2411.00640) with the correction CR2 of Bell and McCaffrey 2002, which is
+    G/(G-1) for clusters of one size and s^2/n without clusters. Degrees of freedom after the
+    latter; G-1 for clusters of one size.
+    Seeds: V2 = s^2(seed means)/S and V3, the noise in V2, from the sample x seed residuals in the
+    same way as V1. V1 + V2 - V3 is the ANOVA estimate for a crossed random design.
+
+    Args:
+        values: (samples,) or (seeds, samples), without NaN.
+        clusters: (samples,) non-negative codes, need not be consecutive.
+    """
+    table = np.atleast_2d(values)
+    n_seeds, n = table.shape
+    if n == 0:
+        return MeanError(math.nan, math.nan, math.nan, n_seeds=n_seeds)
+    per_sample = table.mean(axis=0)
+    mean = float(per_sample.mean())
+    if clusters is None:
+        codes, sizes = None, np.ones(n)
+    else:
+        codes, sizes = clusters, np.bincount(clusters).astype(float)
+        sizes = sizes[sizes > 0]
+    share = sizes / n
+    units = len(sizes)
+    if units < 2:
+        return MeanError(mean, math.nan, math.nan, n_seeds=n_seeds, n=n, n_units=units)
+    weight = 1 / ((1 - share) * n**2)
+    v1 = float((_unit_sums(per_sample - mean, codes) ** 2 * weight).sum())
+    lever = share**2 / (1 - share)
+    df = 1 / float((share**2).sum() + lever.sum() ** 2 - (lever**2).sum())
+    v2 = v3 = 0.0
+    if n_seeds > 1:
+        seed_means = table.mean(axis=1)
+        v2 = float(seed_means.var(ddof=1)) / n_seeds
+        residual = table - per_sample - (seed_means - mean)[:, None]
+        squares = sum(float((_unit_sums(row, codes) ** 2 * weight).sum()) for row in residual)
+        v3 = squares / (n_seeds * (n_seeds - 1))
+    return MeanError(mean, v1, df, v2, v3, n_seeds, n, units)
+
+
+def _unit_sums(values: FloatArray, codes: IntArray | None) -> FloatArray:
+    if codes is None:
+        return values
+    return np.asarray(np.bincount(codes, values)[np.bincount(codes) > 0], dtype=np.float64)
+
+
+def tail_probability(error: MeanError, distance: float) -> float:
+    """Two-sided p-value of a mean this far from the supposed one.
+
+    Without seeds Student's t. With seeds the generalised p-value of a crossed random design
+    (Tsui and Weerahandi 1989; Hannig 2009): the seed part of the variance has only S-1 degrees of
+    freedom, so its uncertainty is integrated over, 2 P(T > distance / sqrt(V1 + max(V2/c - V3, 0)))
+    with c distributed as chi-square(S-1)/(S-1). It protects with two or three seeds, where
+    Satterthwaite's approximation covers 88 % instead of 95 %.
+    """
+    if not math.isfinite(error.sample_variance):
+        return math.nan
+    if error.n_seeds == 1 or error.seed_variance == 0:
+        if error.sample_variance == 0:
+            return 1.0 if distance == 0 else 0.0
+        return float(2 * stats.t.sf(abs(distance) / math.sqrt(error.sample_variance), error.df))
+    points, weights = _seed_grid(error.n_seeds)
+    variances = error.sample_variance + np.maximum(error.seed_variance / points - error.noise_variance, 0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        tails = np.where(variances > 0, 2 * stats.t.sf(abs(distance) / np.sqrt(variances), error.df), distance == 0)
+    return float((tails * weights).sum())
+
+
+@lru_cache(maxsize=64)
+def _seed_grid(n_seeds: int) -> tuple[FloatArray, FloatArray]:
+    """Quadrature over chi-square(S-1)/(S-1), fine in the lower tail, which decides small p-values."""
+    edges = 1 / (1 + np.exp(-np.linspace(-30, 30, 601)))
+    edges[0], edges[-1] = 0.0, 1.0
+    middles = (edges[1:] + edges[:-1]) / 2
+    return stats.chi2.ppf(middles, n_seeds - 1) / (n_seeds - 1), np.diff(edges)
+
+
+def half_width(error: MeanError, level: float = LEVEL) -> float:
+    """Half the length of the interval that belongs to `tail_probability`."""
+    alpha = 1 - level
+    if not math.isfinite(error.sample_variance):
+        return math.nan
+    if error.n_seeds == 1 or error.seed_variance == 0:
+        return float(stats.t.ppf(1 - alpha / 2, error.df)) * math.sqrt(error.sample_variance)
+    least = max(math.sqrt(error.total), 1e-12)
+    high = least
+    while tail_probability(error, high) > alpha:
+        high *= 2
+    return float(optimize.brentq(lambda x: tail_probability(error, x) - alpha, 0.0, high, xtol=least * 1e-6))
+
+
+def method_of(error: MeanError, clustered: bool) -> str:
+    """How an interval from `half_width` came about, for the record."""
+    parts = ["cluster-robust t" if clustered else "t"]
+    if error.n_seeds > 1:
+        parts.append(f"{error.n_seeds} seeds as drawn at random")
+    return ", ".join(parts)
+
+
+def mean_interval(values: FloatArray, clusters: IntArray | None = None, level: float = LEVEL) -> Estimate:
+    """The mean of values in 0..1 over samples (and seeds) that stand for more of their kind.
+
+    Wilson's interval for independent 0/1 values of one cell. Else `half_width` h in the form of
+    Wilson's: with r = h^2 / (m (1-m)) the interval is (m + r/2 +- sqrt(h^2 + r^2/4)) / (1 + r), which is
+    Wilson's with an effective number of samples (Dean and Pagano 2015, Journal of Survey
+    Statistics and Methodology 3(4)) and covers better than m +- h near 0 and 1 and for clusters of
+    unequal size. When all values are equal, no variance can be estimated, and Wilson's interval is
+    taken with the number of independent units. Values outside 0..1 have m +- h.
+
+    Args:
+        values: (samples,) or (seeds, samples); samples with a NaN are left out.
+        clusters: (samples,) codes.
+    """
+    table, codes = complete(np.atleast_2d(values), clusters)
+    table = _one_row_if_equal(table)
+    error = mean_error(table, codes)
+    if codes is None and len(table) == 1 and is_binary(table):
+        low, high = wilson_interval(int(table.sum()), error.n, level)
+        return Estimate(error.value, low, high, "Wilson", error.n, error.n_units)
+    is_share = bool(table.size and table.min() >= 0 and table.max() <= 1)
+    if is_share and error.total == 0:
+        low, high = _wilson_of_share(error.value, error.n_units, level)
+        return Estimate(error.value, low, high, "Wilson over units", error.n, error.n_units)
+    half = half_width(error, level)
+    low, high, method = error.value - half, error.value + half, method_of(error, codes is not None)
+    if is_share and math.isfinite(half):
+        low, high = wilson_form(error.value, half)
+        method += ", Wilson form"
+    return Estimate(error.value, low, high, method, error.n, error.n_units)
+
+
+def _wilson_of_share(share: float, n: int, level: float) -> tuple[float, float]:
+    if share in (0.0, 1.0):
+        return wilson_interval(round(share * n), n, level)
+    return wilson_form(share, float(stats.norm.ppf((1 + level) / 2)) * math.sqrt(share * (1 - share) / n))
+
+
+def wilson_form(mean: float, half: float) -> tuple[float, float]:
+    """The interval mean +- half of a mean strictly within 0..1, bent to stay there."""
+    ratio = half**2 / (mean * (1 - mean))
+    centre, bent = (mean + ratio / 2) / (1 + ratio), math.sqrt(half**2 + ratio**2 / 4) / (1 + ratio)
+    return centre - bent, centre + bent
+
+
+def paired_interval(differences: FloatArray, clusters: IntArray | None = None, level: float = LEVEL) -> Estimate:
+    """The mean of paired differences of values in 0..1.
+
+    Independent differences of 0/1 values: Bonett and Price 2012 (one more pair of each discordant
+    kind), which keeps its level where few pairs differ. Else `half_width`. When all differences
+    are equal, Bonett and Price's width with the number of independent units.
+
+    Args:
+        differences: (samples,) or (seeds, samples), without NaN.
+        clusters: (samples,) codes.
+    """
+    table = _one_row_if_equal(np.atleast_2d(differences))
+    error = mean_error(table, clusters)
+    if clusters is None and len(table) == 1 and np.isin(table, (-1.0, 0.0, 1.0)).all():
+        low, high = bonett_price(int((table == 1).sum()), int((table == -1).sum()), error.n, level)
+        return Estimate(error.value, low, high, "Bonett-Price", error.n, error.n_units)
+    if error.total == 0:
+        half = float(stats.norm.ppf((1 + level) / 2)) * math.sqrt(2) / (error.n_units + 2)
+        low, high = error.value - half, error.value + half
+        return Estimate(error.value, low, high, "Bonett-Price over units", error.n, error.n_units)
+    half = half_width(error, level)
+    method = method_of(error, clusters is not None)
+    return Estimate(error.value, error.value - half, error.value + half, method, error.n, error.n_units)
+
+
+def bonett_price(more: int, fewer: int, n: int, level: float = LEVEL) -> tuple[float, float]:
+    """Interval of a difference of paired proportions; (nan, nan) without pairs.
+
+    Source: Bonett and Price 2012, Journal of Educational and Behavioral Statistics 37(4).
+
+    Args:
+        more: pairs in which only the first is right.
+        fewer: pairs in which only the second is right.
+        n: all pairs.
+    """
+    if n == 0:
+        return math.nan, math.nan
+    up, down = (more + 1) / (n + 2), (fewer + 1) / (n + 2)
+    half = float(stats.norm.ppf((1 + level) / 2)) * math.sqrt((up + down - (up - down) ** 2) / (n + 2))
+    return max(up - down - half, -1.0), min(up - down + half, 1.0)
+
+
+def seeds_interval(seed_means: FloatArray, level: float = LEVEL) -> Estimate:
+    """The mean over demonstration seeds on these very samples: Student's t with S-1 degrees of
+    freedom; (nan, nan) with one seed.
+
+    Args:
+        seed_means: (seeds,) a figure per seed, each over the same samples.
+    """
+    known = seed_means[np.isfinite(seed_means)]
+    n = len(known)
+    mean = float(known.mean()) if n else math.nan
+    if n < 2:
+        return Estimate(mean, math.nan, math.nan, "t over seeds", n, n)
+    half = float(stats.t.ppf((1 + level) / 2, n - 1)) * float(known.std(ddof=1)) / math.sqrt(n)
+    return Estimate(mean, mean - half, mean + half, "t over seeds", n, n)
+
+
+def _one_row_if_equal(table: FloatArray) -> FloatArray:
+    """Seeds that make no difference at all (K = 0) are one observation."""
+    return table[:1] if bool((table == table[:1]).all()) else table
+
+
+def complete(table: FloatArray, clusters: IntArray | None) -> tuple[FloatArray, IntArray | None]:
+    """The samples without a NaN in any row, and their clusters."""
+    kept = np.isfinite(table).all(axis=0)
+    if kept.all():
+        return table, clusters
+    return table[:, kept], None if clusters is None else clusters[kept]

@@ -1,0 +1,150 @@
+"""Records as one matrix: a value per cell and sample, with what is missing left visible.
+
+Knows records; refuses to know runs and files. K = 0 has no demonstrations, so its copies under
+several seeds are one cell here, whose seed is null.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from harness.errors import ConfigError, DataError, did_you_mean
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+BoolArray = NDArray[np.bool_]
+
+AXES = ("run", "model", "template", "k", "seed")
+"""What tells the cells of one task apart; `run` only where several runs are read together."""
+ACCURACY = "accuracy"
+"""The value 1 for a right and 0 for a wrong prediction."""
+
+
+@dataclass(frozen=True)
+class ValueTable:
+    """One value per cell and sample."""
+
+    name: str
+    """What the values are: `accuracy` (0 or 1) or a metric of the task."""
+    cells: pd.DataFrame
+    """One row per cell, columns `AXES`; `seed` is null for K = 0."""
+    sample_ids: NDArray[np.object_]
+    """(samples,)"""
+    clusters: IntArray | None
+    """(samples,) codes 0..G-1 of the paragraph or document that a sample belongs to; None when
+    the samples are independent."""
+    values: FloatArray
+    """(cells, samples); NaN where the sample failed or was not attempted."""
+    attempted: BoolArray
+    """(cells, samples): there is a record."""
+
+    @property
+    def n_scored(self) -> IntArray:
+        """(cells,) samples with a value."""
+        counts: IntArray = np.isfinite(self.values).sum(axis=1)
+        return counts
+
+    @property
+    def n_attempted(self) -> IntArray:
+        """(cells,) samples with a record."""
+        counts: IntArray = self.attempted.sum(axis=1)
+        return counts
+
+
+def value_table(records: pd.DataFrame, value: str = ACCURACY, clusters: Mapping[str, str] | None = None) -> ValueTable:
+    """The table of one value.
+
+    Args:
+        records: rows per (cell, sample) with `model`, `task`, `template`, `k`, `seed`,
+            `sample_id`, optionally `run`; for `accuracy` also `gold` and `prediction`, else a
+            column of the value's name.
+        value: `accuracy` or the name of a float column; NaN marks failed samples.
+        clusters: sample id to cluster; a missing or empty cluster is the sample itself.
+
+    Raises:
+        DataError: no records, several tasks, a sample twice in a cell or with two gold labels.
+        ConfigError: no such value.
+    """
+    if records.empty:
+        raise DataError("no records to compare; run or resume the grid with `harness run`")
+    tasks = sorted(records["task"].unique())
+    if len(tasks) > 1:
+        raise DataError(f"records of {len(tasks)} tasks ({', '.join(tasks)}); compare runs of one task")
+    frame = records.assign(
+        run=records.get("run", ""),
+        value=_values(records, value),
+        seed=records["seed"].astype("Int64"),
+    )
+    frame = _one_row_per_k0_sample(frame)
+    cell_codes = frame.groupby(list(AXES), sort=False, observed=True, dropna=False).ngroup().to_numpy()
+    sample_codes, sample_ids = pd.factorize(frame["sample_id"])
+    firsts = np.unique(cell_codes, return_index=True)[1]
+    shape = (len(firsts), len(sample_ids))
+    attempted = np.zeros(shape, dtype=bool)
+    attempted[cell_codes, sample_codes] = True
+    if int(attempted.sum()) != len(frame):
+        raise DataError("a sample has several records in one cell; give each run directory once")
+    values = np.full(shape, np.nan)
+    values[cell_codes, sample_codes] = frame["value"].to_numpy(dtype=float)
+    ids = np.asarray(sample_ids, dtype=object)
+    return ValueTable(
+        name=value,
+        cells=frame.iloc[firsts][list(AXES)].reset_index(drop=True),
+        sample_ids=ids,
+        clusters=cluster_codes(ids.tolist(), clusters),
+        values=values,
+        attempted=attempted,
+    )
+
+
+def cluster_codes(sample_ids: Sequence[str], clusters: Mapping[str, str] | None) -> IntArray | None:
+    """Codes 0..G-1 of the samples' clusters; None when every sample is by itself."""
+    if clusters is None:
+        return None
+    # A tuple cannot collide with the text of a real cluster.
+    names = [clusters.get(i) or ("", i) for i in sample_ids]
+    codes: dict[object, int] = {}
+    found = np.array([codes.setdefault(name, len(codes)) for name in names], dtype=np.int64)
+    return None if len(codes) == len(sample_ids) else found
+
+
+def is_binary(values: FloatArray) -> bool:
+    """Whether all values that are there are 0 or 1."""
+    known = values[np.isfinite(values)]
+    return bool(((known == 0) | (known == 1)).all())
+
+
+def _values(records: pd.DataFrame, value: str) -> FloatArray:
+    if value == ACCURACY:
+        if {"gold", "prediction"} - set(records) or not _has_gold(records):
+            raise ConfigError("these records have no gold labels, so no accuracy; choose a metric of the task")
+        gold = records["gold"].astype("Int64")
+        golds = pd.DataFrame({"sample_id": records["sample_id"], "gold": gold}).drop_duplicates()
+        twice = golds.loc[golds["sample_id"].duplicated(), "sample_id"]
+        if len(twice):
+            raise DataError(f"sample '{twice.iloc[0]}' has two gold labels; compare runs over the same samples")
+        right = (records["prediction"].astype("Int64") == gold).astype("Float64")
+        return np.asarray(right.to_numpy(dtype=float, na_value=np.nan), dtype=np.float64)
+    floats = [str(c) for c in records.columns if pd.api.types.is_float_dtype(records[c].dtype)]
+    if value not in floats:
+        raise ConfigError(f"no metric '{value}' in the records{did_you_mean(value, [ACCURACY, *floats])}")
+    return np.asarray(records[value].to_numpy(dtype=float), dtype=np.float64)
+
+
+def _has_gold(records: pd.DataFrame) -> bool:
+    return bool((records["gold"].fillna(-1) >= 0).all())
+
+
+def _one_row_per_k0_sample(frame: pd.DataFrame) -> pd.DataFrame:
+    zero = frame["k"] == 0
+    if not zero.any():
+        return frame
+    keys = ["run", "model", "template", "sample_id"]
+    kept = frame[zero].sort_values("seed", kind="stable").drop_duplicates(keys)
+    kept["seed"] = pd.Series(pd.NA, index=kept.index, dtype="Int64")
+    return pd.concat([frame[~zero], kept]).sort_index()
