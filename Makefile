@@ -33,6 +33,7 @@ test-gpu: $(VENV)/.installed
 
 bench: $(VENV)/.installed
 	$(BIN)/python tests/bench_sharing.py
+	$(BIN)/python tests/bench_generation.py
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .

@@ -199,6 +199,11 @@ def config_from(values: Any) -> RunConfig:
     if isinstance(method, str):
         container.scoring = {"method": method}
     _reject_unknown(container, RunConfig, "")
+    if "${oc." in OmegaConf.to_yaml(container):
+        raise ConfigError(
+            "the configuration uses a resolver such as ${oc.env:NAME}; its value would be written to the manifest. "
+            "Write the value itself; secrets belong to the environment alone"
+        )
     try:
         merged = OmegaConf.merge(OmegaConf.structured(RunConfig), container)
         plain = OmegaConf.to_container(merged, resolve=True)

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from harness import cli
+from harness.reporting.console import printable
 
 CONFIG = "configs/demo.yaml"
 MODEL = Path("data_in/models/ko-tiny")
@@ -183,3 +184,7 @@ def test_a_cluster_that_is_not_there_is_refused(harness, tmp_path, monkeypatch):
     monkeypatch.setattr(ray, "is_initialized", lambda: False)  # other tests share one Ray
     result = harness("run", CONFIG, f"out={tmp_path}", "cluster.address=nowhere")
     assert_refused(result, "cluster.address='nowhere'")
+
+
+def test_control_characters_of_data_do_not_steer_the_terminal():
+    assert printable("가\x1b[31m나\r\u009b\u00a0다\n\t") == "가?[31m나??\u00a0다\n\t"

@@ -207,3 +207,33 @@ def test_an_override_into_a_list_ends_in_one_line(load, override):
 def test_the_run_directory_joins_folder_and_name(load):
     assert load("out: runs/\nname: a").run_dir == "runs/a"
     assert load("out: s3://bucket/runs\nname: a").run_dir == "s3://bucket/runs/a"
+
+
+def test_values_from_the_environment_are_refused_for_the_manifest_would_show_them(monkeypatch):
+    monkeypatch.setenv("SECRET", "do-not-store")
+    with pytest.raises(ConfigError, match="would be written to the manifest") as caught:
+        config_from({"name": "${oc.env:SECRET}"})
+    assert "do-not-store" not in str(caught.value)
+    assert config_from({"name": "${out}", "out": "there"}).name == "there"
+
+
+def test_the_short_form_of_scoring_is_its_method():
+    assert config_from({"scoring": "generate"}).scoring.method == "generate"
+    with pytest.raises(ConfigError, match=r"scoring\.method is 'genrate'; did you mean 'generate'"):
+        config_from({"scoring": "genrate"})
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"generation": {"max_new_tokens": 0}}, r"generation\.max_new_tokens is 0"),
+        ({"generation": {"stop": [""]}}, r"generation\.stop holds an empty text"),
+        ({"generation": {"clean": ["quote"]}}, r"generation\.clean is 'quote'; did you mean 'quotes'"),
+        ({"demos": {"context_chars": 0}}, r"demos\.context_chars is 0"),
+        ({"task": {"windows": 0}}, r"task\.windows is 0"),
+        ({"wandb": {"mode": "on"}}, r"wandb\.mode is 'on'; did you mean 'online'"),
+    ],
+)
+def test_wrong_settings_of_answers_and_tracking_are_named(values, message):
+    with pytest.raises(ConfigError, match=message):
+        config_from(values)

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -46,6 +48,7 @@ def ray_session(address: str) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
+    on_sigterm = signal.getsignal(signal.SIGTERM)
     try:
         if address == "local":
             ray.init(
@@ -63,6 +66,9 @@ def ray_session(address: str) -> Iterator[None]:
             f"no Ray cluster at cluster.address='{address}': {reason}; "
             "start one with `ray start --head`, or use cluster.address=local"
         ) from None
+    # `ray.init` puts its own SIGTERM handler, which exits at once, in the place of the run's.
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, on_sigterm)
     try:
         yield
     finally:

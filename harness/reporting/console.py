@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import unicodedata
 
 from rich.console import Console
 
@@ -22,3 +23,8 @@ class _OutputConsole(Console):
 def output_console() -> Console:
     """Standard output: as wide as the terminal, or wide and plain in a pipe."""
     return _OutputConsole(width=None if sys.stdout.isatty() else PLAIN_WIDTH, soft_wrap=False)
+
+
+def printable(text: str) -> str:
+    """Text from data without what would steer a terminal: control characters become `?`."""
+    return "".join("?" if unicodedata.category(c) == "Cc" and c not in "\n\t" else c for c in text)

@@ -9,6 +9,7 @@ from rich.markup import escape
 
 from harness.planning import PlanReport
 from harness.prompts.templates import read_templates
+from harness.reporting.console import printable
 from harness.reporting.terminal import new_table
 from harness.task import Task
 
@@ -69,7 +70,7 @@ def write_plan(console: Console, report: PlanReport) -> None:
         remark = f" ({'; '.join(remarks)})" if remarks else ""
         out.write(f"{what}, {audit.samples_checked} prompts checked{remark}\n")
     for name, text in report.examples.items():
-        out.write(f"\n--- {name} ---\n{text}\n")
+        out.write(f"\n--- {name} ---\n{printable(text)}\n")
 
 
 def write_tasks(console: Console, tasks: Sequence[Task]) -> None:

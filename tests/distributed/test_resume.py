@@ -133,9 +133,11 @@ def test_killed_driver_resumes_where_it_was(small_grid, address):
     assert_equal_records(quiet.run_dir, resumed.run_dir)
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_signals_stop_the_run_keep_parts_and_print_how_to_go_on(small_grid, number, status):
-    address = "inline" if number == signal.SIGTERM else "local"
+@pytest.mark.parametrize(
+    ("number", "status", "address"),
+    [(signal.SIGINT, 130, "local"), (signal.SIGTERM, 143, "local"), (signal.SIGTERM, 143, "inline")],
+)
+def test_signals_stop_the_run_keep_parts_and_print_how_to_go_on(small_grid, number, status, address):
     config = small_grid("name=hit", "task.limit=200", f"cluster.address={address}", "cluster.shard_size=3")
     process = driver(overrides_of(config))
     wait_for_parts(config.run_dir, 3, process)
