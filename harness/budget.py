@@ -66,7 +66,7 @@ class _Lengths:
         tokenizer, samples = setup.tokenizer, prepared.data.samples
         self.setup, self.template = setup, template
         labels = [len(tokenizer.whole(label)) for label in template.labels]
-        self.longest_end = max(labels) if prepared.method == "likelihood" else prepared.config.generation.max_new_tokens
+        self.longest_end = max(labels) if labels else prepared.config.generation.max_new_tokens
         """Tokens of the longest label, or of the longest answer."""
         self.label_tails = sum(n - 1 for n in labels) if prepared.method == "likelihood" else 0
         self._demonstrations: dict[str, dict[int, int]] = {}

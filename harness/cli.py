@@ -57,6 +57,13 @@ def run_command(
         leave(128 + int(stop.args[0]))
     write_cells(output_console(), result.cells, over_seeds(result.cells), "table")
     sys.stdout.write(f"records: {result.run_dir}/parts   figures: harness show {result.run_dir}\n")
+    limit = loaded.run.max_failed_share
+    if result.failed_share > limit:
+        sys.stderr.write(
+            f"error: {result.failed_share:.1%} of the records failed, more than run.max_failed_share={limit:g}; "
+            f"their errors are in the records and in {result.run_dir}/run.log\n"
+        )
+        sys.exit(3)
 
 
 @app.command("plan", epilog="Example: harness plan configs/nsmc_grid.yaml model.path=data_in/models/ko-tiny")
@@ -86,15 +93,50 @@ def show_command(run_dir: RunDir, fmt: Format = "table") -> None:
     """The cells of a run: accuracy with its interval, F1, failures; also while it goes on."""
     from harness.analysis.cells import over_seeds
     from harness.errors import RunDirError
-    from harness.reporting.terminal import FORMATS, write_cells
+    from harness.reporting.terminal import write_cells
     from harness.summary import summarise
 
-    if fmt not in FORMATS:
-        raise ConfigError(f"no format '{fmt}'{did_you_mean(fmt, FORMATS)}")
+    _check_format(fmt)
     cells = summarise(run_dir)
     if cells.empty:
         raise RunDirError(f"'{run_dir}' has no records yet; run or resume it with `harness run`")
     write_cells(output_console(), cells, over_seeds(cells), fmt)
+
+
+@app.command("compare", epilog="Example: harness compare data_out/demo --by template --baseline english")
+def compare_command(
+    run_dirs: Annotated[list[str], typer.Argument(metavar="RUN_DIR...", help="Run directories of one task.")],
+    by: Annotated[
+        str,
+        typer.Option("--by", metavar="AXES", help="template, k, seed, model, run, with commas; cells by default."),
+    ] = "",
+    baseline: Annotated[
+        str | None,
+        typer.Option("--baseline", metavar="STRATEGY", help="A label, or axis=value,...; all pairs by default."),
+    ] = None,
+    metric: Annotated[str | None, typer.Option("--metric", help="accuracy, or a metric of generated answers.")] = None,
+    fixed_seeds: Annotated[
+        bool, typer.Option("--fixed-seeds", help="Conclude about these seeds only, not about seeds at large.")
+    ] = False,
+    fmt: Format = "table",
+) -> None:
+    """Differences between strategies on the same samples: intervals, tests, what is still open."""
+    from harness.comparing import compare
+    from harness.reporting.comparison import write_comparison
+
+    _check_format(fmt)
+    axes = [axis.strip() for axis in by.split(",") if axis.strip()]
+    write_comparison(output_console(), compare(run_dirs, axes, baseline, metric, fixed_seeds=fixed_seeds), fmt)
+
+
+@app.command("calibrate", epilog="Example: harness calibrate data_out/demo")
+def calibrate_command(run_dir: RunDir, fmt: Format = "table") -> None:
+    """Accuracy before and after calibration and template ensembling, from stored label scores."""
+    from harness.calibrating import calibrate
+    from harness.reporting.comparison import write_calibration
+
+    _check_format(fmt)
+    write_calibration(output_console(), calibrate(run_dir), fmt)
 
 
 @app.command("export", epilog="Example: harness export data_out/korquad_demo --format korquad")
@@ -134,6 +176,13 @@ def data_get_command(
     if name not in DATASETS:
         raise ConfigError(f"no data set '{name}'{did_you_mean(name, DATASETS)}")
     fetch(DATASETS[name], to or Path("data_in") / name, Console(stderr=True))
+
+
+def _check_format(fmt: str) -> None:
+    from harness.reporting.terminal import FORMATS
+
+    if fmt not in FORMATS:
+        raise ConfigError(f"no format '{fmt}'{did_you_mean(fmt, FORMATS)}")
 
 
 def _quoted(override: str) -> str:

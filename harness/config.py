@@ -113,6 +113,16 @@ class ClusterConfig:
     address: str = "local"
     replicas: Any = "auto"
     shard_size: Any = "auto"
+    accelerator_type: str | None = None
+    """Place replicas on GPUs of this type only, by Ray's name for it, such as `A100`."""
+
+
+@dataclass(frozen=True)
+class LimitsConfig:
+    """What a run may put up with."""
+
+    max_failed_share: float = 0.05
+    """Share of failed records above which a finished run ends with exit status 3."""
 
 
 @dataclass(frozen=True)
@@ -140,6 +150,7 @@ class RunConfig:
     generation: GenerationConfig = field(default_factory=GenerationConfig)
     engine: EngineConfig = field(default_factory=EngineConfig)
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
+    run: LimitsConfig = field(default_factory=LimitsConfig)
     wandb: WandbConfig = field(default_factory=WandbConfig)
 
     @property
@@ -287,6 +298,8 @@ def _check_values(config: RunConfig) -> None:
             raise ConfigError(f"{key} is {value!r}, expected 'auto' or a whole number of at least 1")
     if not 0 < config.model.gpus_per_replica < math.inf:
         raise ConfigError(f"model.gpus_per_replica is {config.model.gpus_per_replica}, expected more than 0")
+    if not 0 <= config.run.max_failed_share <= 1:
+        raise ConfigError(f"run.max_failed_share is {config.run.max_failed_share}, expected a share from 0 to 1")
     if config.name in ("", ".", "..") or "/" in config.name:
         raise ConfigError(f"name is {config.name!r}, expected a folder name without '/'")
     if not config.out:

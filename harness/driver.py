@@ -11,7 +11,7 @@ import json
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +23,10 @@ from harness.budget import measure
 from harness.config import RunConfig
 from harness.distributed.backend import Backend, open_backend
 from harness.distributed.dispatch import dispatch
-from harness.distributed.messages import LectureTable, UnitReport, WorkerSpec
+from harness.distributed.messages import LectureTable, UnitReport, WorkerSpec, note_name
 from harness.engine.facts import EngineFacts
 from harness.errors import RunDirError, UserError
-from harness.grid import Plan, WorkUnit, choose_shard_size, grid_identity, make_plan
+from harness.grid import Cell, Plan, WorkUnit, choose_shard_size, grid_identity, make_plan
 from harness.preparation import Prepared, prepare
 from harness.reporting.progress import RunProgress
 from harness.results import manifest as manifests
@@ -35,8 +35,13 @@ from harness.results.store import RunStore
 from harness.stopping import Interrupted, StopFlag, stoppable
 from harness.summary import summarise
 from harness.task import Sample
+from harness.telling import open_run_tracker, tell_cells, tell_results
+from harness.tracking import Tracker
 
 log = logging.getLogger(__name__)
+unit_log = logging.getLogger("harness.units")
+"""One JSON line per finished unit, for `run.log` alone."""
+unit_log.propagate = False
 
 
 @dataclass(frozen=True)
@@ -46,6 +51,8 @@ class RunResult:
     run_dir: str
     cells: pd.DataFrame
     """One row per cell, as `harness show` prints."""
+    failed_share: float
+    """Records that failed, as a share of all."""
 
 
 def run(config: RunConfig, fresh: bool = False, console: Console | None = None) -> RunResult:
@@ -102,6 +109,7 @@ def _run_locked(prepared: Prepared, store: RunStore, console: Console, stop: Sto
             }
             manifest = manifests.new_manifest(config.as_dict(), identity, facts)
         plan = make_plan(prepared, int(manifest["shard_size"]))
+        manifest |= {"n_units": len(plan.units), "n_records": plan.n_records}
         session = manifests.new_session()
         manifest["sessions"].append(session)
         manifest["status"] = "running"
@@ -113,11 +121,12 @@ def _run_locked(prepared: Prepared, store: RunStore, console: Console, stop: Sto
             "%s: %d cells, %d samples, %d units, %d committed before",
             store.run_dir, len(plan.cells), len(prepared.data.samples), len(plan.units), len(done),
         )  # fmt: skip
+        tracker = stack.enter_context(open_run_tracker(config, manifest, store, plan, done))
         try:
             if waiting:
                 backend = backend or stack.enter_context(open_backend(config))
                 longest = {b.model: max(x.longest_prompt for x in budgets if x.model == b.model) for b in budgets}
-                _compute(prepared, plan, waiting, backend, manifest, longest, console, stop)
+                _compute(prepared, plan, waiting, backend, manifest, longest, console, stop, tracker)
                 _check_complete(store, plan)
             cells = summarise(store.run_dir)
             store.write_table("cells.parquet", pa.Table.from_pandas(cells, preserve_index=False))
@@ -131,7 +140,8 @@ def _run_locked(prepared: Prepared, store: RunStore, console: Console, stop: Sto
         finally:
             session["ended"] = manifests.now()
             store.write_json(manifests.NAME, manifest)
-    return RunResult(store.run_dir, cells)
+        tell_results(tracker, store, cells)
+    return RunResult(store.run_dir, cells, float(cells["n_failed"].sum() / cells["n_attempted"].sum()))
 
 
 def _compute(
@@ -143,17 +153,30 @@ def _compute(
     longest: dict[str, int],
     console: Console,
     stop: StopFlag,
+    tracker: Tracker,
 ) -> None:
     """Dispatch the waiting units, model by model."""
     config = prepared.config
     n_records = sum(unit.n_records(len(plan.shards[unit.shard].samples)) for unit in waiting)
+    left: dict[tuple[Cell, ...], set[str]] = {}
+    for unit in waiting:
+        left.setdefault(unit.cells(), set()).add(unit.id)
     with RunProgress(console, len(plan.units), len(plan.units) - len(waiting), n_records) as progress:
+        store = RunStore(config.run_dir)
+
+        def suspect_of(unit: WorkUnit) -> str | None:
+            name = note_name(unit.id)
+            return str(store.read_json(name)["sample"]) if store.exists(name) else None
 
         def on_done(unit: WorkUnit, report: UnitReport) -> None:
-            log.debug("unit %s: %s", unit.id, report.statistics)
+            unit_log.info(json.dumps({"unit": unit.id, **_place(unit), **asdict(report.statistics)}))
             for error in report.errors:
                 log.warning("failed: %s", error)
             progress.unit_done(report.statistics)
+            tracker.progress(progress.done, progress.n_units, *progress.speed())
+            left[unit.cells()].discard(unit.id)
+            if not left[unit.cells()]:
+                tell_cells(tracker, store, plan, unit.cells())
 
         for setup in prepared.models:
             units = [unit for unit in waiting if unit.model == setup.info.path]
@@ -179,7 +202,11 @@ def _compute(
                 if facts.sharing_notice:
                     log.warning("%s is scored without shared prefixes: %s", setup.info.path, facts.sharing_notice)
                 with progress.working():
-                    dispatch(units, pool, on_done, stop.is_set)
+                    dispatch(units, pool, on_done, stop.is_set, suspect_of)
+
+
+def _place(unit: WorkUnit) -> dict[str, Any]:
+    return {"model": unit.model, "template": unit.template, "seed": unit.seed, "shard": unit.shard}
 
 
 def _check_dtype(run_dir: str, before: dict[str, Any] | None, facts: EngineFacts) -> None:
@@ -238,6 +265,7 @@ def _log_file(store: RunStore) -> Iterator[None]:
         handler = logging.StreamHandler(buffer)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     logger.addHandler(handler)
+    unit_log.addHandler(handler)
     try:
         yield
     except (UserError, Interrupted):
@@ -248,6 +276,7 @@ def _log_file(store: RunStore) -> Iterator[None]:
         raise
     finally:
         logger.removeHandler(handler)
+        unit_log.removeHandler(handler)
         handler.close()
         if not store.is_local:
             store.write_bytes("run.log", buffer.getvalue().encode())

@@ -58,6 +58,11 @@ class WorkUnit:
     """Seeds under which the K=0 records are written; empty when this unit has no K=0."""
     shard: int
 
+    def cells(self) -> tuple[Cell, ...]:
+        """Cells that the unit has records of."""
+        seeds = {k: self.zero_shot_seeds if k == 0 else (self.seed,) for k in self.ks}
+        return tuple(Cell(self.model, self.task, self.template, k, seed) for k in self.ks for seed in seeds[k])
+
     def n_records(self, n_samples: int) -> int:
         """Rows that the unit commits."""
         return n_samples * (len(self.ks) - (0 in self.ks) + len(self.zero_shot_seeds))

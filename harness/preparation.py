@@ -82,6 +82,8 @@ def prepare(config: RunConfig) -> Prepared:
     """
     task = find_task(config.task.name)
     method = _method(config, task)
+    if config.demos.balanced and not task.class_names:
+        raise ConfigError(f"demos.balanced needs classes, but the answers of task '{task.name}' are generated; drop it")
     known = read_templates(task.templates, task.class_names)
     if config.task.templates_file is not None:
         known |= read_templates(config.task.templates_file, task.class_names)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import pandas as pd
@@ -15,18 +16,18 @@ from harness.results.store import RunStore
 from harness.task import find_task
 
 
-def summarise(run_dir: str) -> pd.DataFrame:
-    """The cells of a run directory, from its parts, in grid order."""
+def summarise(run_dir: str, unit_ids: Collection[str] | None = None) -> pd.DataFrame:
+    """The cells of a run directory, or of some of its units, from its parts, in grid order."""
     store = RunStore(run_dir)
     if not store.exists(manifests.NAME):
         raise RunDirError(f"'{run_dir}' is not a run directory (no manifest.json); expected the folder of a run")
     manifest = store.read_json(manifests.NAME)
-    if manifest["answer_metrics"]:
-        records = load_records(run_dir, answers.COLUMNS)
+    if manifest.get("answer_metrics"):
+        records = load_records(run_dir, answers.COLUMNS, unit_ids)
         cells = answers.answer_figures(records, manifest["answer_metrics"], sample_clusters(store))
     else:
         metrics = find_task(manifest["config"]["task"]["name"]).metrics
-        cells = cell_figures(load_records(run_dir, COLUMNS), len(manifest["class_names"]), metrics)
+        cells = cell_figures(load_records(run_dir, COLUMNS, unit_ids), len(manifest["class_names"]), metrics)
     return order_cells(cells, manifest["config"])
 
 

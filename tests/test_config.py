@@ -1,5 +1,7 @@
 """Configuration: what is accepted, and how every mistake is named."""
 
+from pathlib import Path
+
 import pytest
 
 from harness.config import RunConfig, config_from, load_config
@@ -22,7 +24,7 @@ def test_an_empty_file_is_the_default_configuration(load):
     assert RunConfig().run_dir == "data_out/run"
 
 
-@pytest.mark.parametrize("name", ["demo", "lecture", "nsmc_grid"])
+@pytest.mark.parametrize("name", ["demo", "lecture", "nsmc_grid", "korquad1", "korquad2", "korquad_demo"])
 def test_shipped_configurations_load(name):
     config = load_config(f"configs/{name}.yaml")
     assert config.name == name
@@ -215,6 +217,13 @@ def test_values_from_the_environment_are_refused_for_the_manifest_would_show_the
         config_from({"name": "${oc.env:SECRET}"})
     assert "do-not-store" not in str(caught.value)
     assert config_from({"name": "${out}", "out": "there"}).name == "there"
+
+
+def test_every_key_is_documented():
+    text = Path("configs/README.md").read_text(encoding="utf-8")
+    for section, values in RunConfig().as_dict().items():
+        for name in values if isinstance(values, dict) else [None]:
+            assert f"| `{section}.{name}` |" in text if name else f"| `{section}` |" in text, (section, name)
 
 
 def test_the_short_form_of_scoring_is_its_method():

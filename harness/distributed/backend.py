@@ -68,9 +68,14 @@ class RayBackend:
     def __init__(self, config: RunConfig) -> None:
         import ray
 
-        from harness.distributed.session import choose_shape
+        from harness.distributed.session import ReplicaShape, choose_shape
 
-        self._shape = choose_shape(config, ray.cluster_resources())
+        def shape_now() -> ReplicaShape:
+            return choose_shape(config, ray.cluster_resources())
+
+        self._shape = shape_now()
+        on_gpus = config.cluster.replicas == "auto" and self._shape.gpus > 0
+        self._grown_shape = shape_now if on_gpus else None
         self.n_replicas = self._shape.count
         self.threads = self._shape.threads
 
@@ -87,7 +92,7 @@ class RayBackend:
         from harness.distributed.replicas import RayPool
 
         stop.polled = True
-        pool = RayPool(spec, draw, shards, lecture, self._shape, stop.is_set)
+        pool = RayPool(spec, draw, shards, lecture, self._shape, self._grown_shape, stop.is_set)
         try:
             pool.wait_for_first()
             assert pool.facts is not None

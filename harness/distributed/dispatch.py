@@ -7,13 +7,14 @@ it, so every path through the loop is tested without a cluster.
 from __future__ import annotations
 
 import logging
-from collections import deque
+import time
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from harness.distributed.messages import UnitReport
-from harness.distributed.policy import Decision, after_replica_death, after_unit_error
+from harness.distributed.messages import Care, UnitReport
+from harness.distributed.policy import Decision, after_replica_death, after_unit_error, is_straggler
 from harness.errors import ReplicaError, UserError
 from harness.grid import WorkUnit
 from harness.stopping import Interrupted
@@ -32,7 +33,7 @@ class Replica(Protocol):
 
     name: str
 
-    def submit(self, unit: WorkUnit) -> Any:
+    def submit(self, unit: WorkUnit, care: Care | None) -> Any:
         """Start a unit; returns a handle that `Pool.wait` accepts."""
         ...
 
@@ -40,8 +41,12 @@ class Replica(Protocol):
 class Pool(Protocol):
     """The replicas of one model."""
 
-    def replicas(self) -> Sequence[Replica]:
-        """Replicas that can take units now."""
+    def replicas(self, useful: int) -> Sequence[Replica]:
+        """Replicas that can take units now.
+
+        Args:
+            useful: how many replicas would find work; a pool that can grow may start more.
+        """
         ...
 
     def wait(self, handles: Sequence[Any], timeout_s: float) -> Sequence[Any]:
@@ -61,11 +66,19 @@ class Pool(Protocol):
         """Bring a dead replica back, or a new one in its place."""
         ...
 
+    def release(self, replica: Replica) -> None:
+        """Give back the resources of a replica that finds no more work."""
+        ...
+
 
 @dataclass
 class _Flight:
     unit: WorkUnit
     replica: Replica
+    number: int
+    """Flights of one replica run in the order of their numbers."""
+    began: float
+    """When it was sent, or when the unit before it on the same replica ended."""
 
 
 def dispatch(
@@ -73,71 +86,169 @@ def dispatch(
     pool: Pool,
     on_done: Callable[[WorkUnit, UnitReport], None],
     should_stop: Callable[[], bool],
+    suspect_of: Callable[[WorkUnit], str | None] = lambda unit: None,
+    clock: Callable[[], float] = time.monotonic,
 ) -> None:
     """Run all units on the pool's replicas.
 
     Units go out in their order; a replica with a free slot takes the next one, so that fast
-    replicas do more.
+    replicas do more. Towards the end a unit that drags on is given to an idle replica as well;
+    the first to commit wins. A unit whose replicas keep dying is taken sample by sample, and the
+    sample that kills them is quarantined.
 
     Args:
         units: what is not committed yet.
         pool: the replicas.
         on_done: called once per finished unit, after its part is committed.
         should_stop: asked twice a second and after every unit.
+        suspect_of: the sample that a unit taken with care was trying last; None when unknown.
+        clock: seconds, for telling stragglers.
 
     Raises:
         Interrupted: `should_stop` said so.
         ReplicaError: a unit or the replicas failed more often than the policy allows.
     """
-    waiting = deque(units)
-    flights: dict[Any, _Flight] = {}
-    attempts: dict[str, int] = {}
-    deaths = 0
-    while waiting or flights:
-        if should_stop():
-            raise Interrupted
-        for slot in range(UNITS_IN_FLIGHT):
-            for replica in pool.replicas():
-                busy = sum(flight.replica is replica for flight in flights.values())
-                if waiting and busy <= slot:
-                    unit = waiting.popleft()
-                    flights[replica.submit(unit)] = _Flight(unit, replica)
-        for handle in pool.wait(list(flights), timeout_s=0.5):
-            if handle not in flights:
-                continue
-            flight = flights.pop(handle)
-            unit = flight.unit
-            try:
-                report = pool.result(handle)
-            except ReplicaDiedError as death:
-                deaths += 1
-                lost = [flight, *(f for f in flights.values() if f.replica is flight.replica)]
-                for other in [h for h, f in flights.items() if f.replica is flight.replica]:
-                    del flights[other]
-                # Only the unit that was running can have caused it; the one behind it waits again.
-                attempts[unit.id] = attempts.get(unit.id, 0) + 1
-                log.warning("%s died with %d units in flight: %s", flight.replica.name, len(lost), death)
-                if after_replica_death(attempts[unit.id], deaths) is Decision.STOP:
-                    raise ReplicaError(
-                        f"replicas died {deaths} times without progress, or {attempts[unit.id]} times in unit "
-                        f"{unit.id} ({unit.template}, seed {unit.seed}); last cause: {death}"
-                    ) from death
-                waiting.extendleft(f.unit for f in reversed(lost))
-                pool.replace(flight.replica)
-                continue
-            except UserError:
-                raise
-            except Exception as error:
-                attempts[unit.id] = attempts.get(unit.id, 0) + 1
-                log.warning("unit %s failed (attempt %d): %s", unit.id, attempts[unit.id], error)
-                if after_unit_error(attempts[unit.id]) is Decision.STOP:
-                    raise ReplicaError(
-                        f"unit {unit.id} ({unit.template}, seed {unit.seed}) failed "
-                        f"{attempts[unit.id]} times; last cause: {type(error).__name__}: {error}"
-                    ) from error
-                waiting.append(unit)
-                continue
-            deaths = 0
-            on_done(unit, report)
-            if should_stop():
+    _Dispatcher(units, pool, on_done, should_stop, suspect_of, clock).run()
+
+
+class _Dispatcher:
+    def __init__(
+        self,
+        units: Sequence[WorkUnit],
+        pool: Pool,
+        on_done: Callable[[WorkUnit, UnitReport], None],
+        should_stop: Callable[[], bool],
+        suspect_of: Callable[[WorkUnit], str | None],
+        clock: Callable[[], float],
+    ) -> None:
+        self.pool, self.on_done, self.should_stop = pool, on_done, should_stop
+        self.suspect_of, self.clock = suspect_of, clock
+        self.waiting = deque(units)
+        self.open = {unit.id for unit in units}
+        self.flights: dict[Any, _Flight] = {}
+        self.finished_s: list[float] = []
+        self.errors: Counter[str] = Counter()
+        self.unit_deaths: Counter[str] = Counter()
+        self.suspects: Counter[tuple[str, str]] = Counter()
+        self.care: dict[str, Care] = {}
+        self.idle_deaths = 0
+        self.sent = 0
+
+    def run(self) -> None:
+        while self.open:
+            if self.should_stop():
                 raise Interrupted
+            replicas = self.pool.replicas(len(self.open))
+            self._feed(replicas)
+            if not self.waiting:
+                self._end_game(replicas)
+            for handle in self.pool.wait(list(self.flights), timeout_s=0.5):
+                if handle in self.flights and self._take(handle) and self.should_stop():
+                    raise Interrupted
+
+    def _feed(self, replicas: Sequence[Replica]) -> None:
+        for slot in range(UNITS_IN_FLIGHT):
+            for replica in replicas:
+                if self.waiting and len(self._of(replica)) <= slot:
+                    self._send(self.waiting.popleft(), replica)
+
+    def _of(self, replica: Replica) -> list[_Flight]:
+        return [flight for flight in self.flights.values() if flight.replica is replica]
+
+    def _send(self, unit: WorkUnit, replica: Replica) -> None:
+        self.flights[replica.submit(unit, self.care.get(unit.id))] = _Flight(unit, replica, self.sent, self.clock())
+        self.sent += 1
+
+    def _end_game(self, replicas: Sequence[Replica]) -> None:
+        """Nothing waits: idle replicas back up stragglers, and those that cannot help are released."""
+        idle = [replica for replica in replicas if not self._of(replica)]
+        copies = Counter(flight.unit.id for flight in self.flights.values())
+        for flight in [f for f in self.flights.values() if f.unit.id in self.open]:
+            behind = self._of(flight.replica).index(flight) > 0
+            slow = behind or is_straggler(self.clock() - flight.began, self.finished_s)
+            # A unit that has killed a replica may kill the next one too: it is never copied.
+            if not idle or not slow or copies[flight.unit.id] > 1 or self.unit_deaths[flight.unit.id]:
+                continue
+            if not behind:
+                log.warning("unit %s drags on at %s: another takes it too", flight.unit.id, flight.replica.name)
+            self._send(flight.unit, idle.pop())
+        for replica in idle[len(self.open) :]:
+            self.pool.release(replica)
+
+    def _take(self, handle: Any) -> bool:
+        """Take a handle that is done; whether its unit is."""
+        flight = self.flights.pop(handle)
+        for behind in self._of(flight.replica):
+            behind.began = self.clock()
+        unit = flight.unit
+        try:
+            report = self.pool.result(handle)
+        except ReplicaDiedError as death:
+            self._bury(flight, death)
+            return False
+        except UserError:
+            raise
+        except Exception as error:
+            self._fail(unit, error)
+            return False
+        self.idle_deaths = 0
+        if unit.id not in self.open:
+            return False
+        self.open.discard(unit.id)
+        self.finished_s.append(report.statistics.seconds)
+        self.on_done(unit, report)
+        return True
+
+    def _again(self, units: Sequence[WorkUnit], first: bool) -> None:
+        """Let units wait again that are open and under way nowhere else."""
+        flying = {flight.unit.id for flight in self.flights.values()}
+        lost = [unit for unit in units if unit.id in self.open and unit.id not in flying]
+        if first:
+            self.waiting.extendleft(reversed(lost))
+        else:
+            self.waiting.extend(lost)
+
+    def _bury(self, flight: _Flight, death: ReplicaDiedError) -> None:
+        self.idle_deaths += 1
+        lost = sorted([flight, *self._of(flight.replica)], key=lambda f: f.number)
+        self.flights = {h: f for h, f in self.flights.items() if f.replica is not flight.replica}
+        # Only the unit that was running can have caused it, whichever of them is reported first.
+        unit = lost[0].unit
+        self.unit_deaths[unit.id] += 1
+        suspect = self.suspect_of(unit) if unit.id in self.care else None
+        log.warning(
+            "%s died with %d units in flight, in unit %s%s: %s",
+            flight.replica.name, len(lost), unit.id, f" at sample {suspect}" if suspect else "", death,
+        )  # fmt: skip
+        if suspect is not None:
+            self.suspects[unit.id, suspect] += 1
+        care = self.care.get(unit.id, Care())
+        decision = after_replica_death(
+            self.unit_deaths[unit.id],
+            self.suspects[unit.id, suspect] if suspect is not None else 0,
+            len(care.quarantined),
+            self.idle_deaths,
+        )
+        if decision is Decision.STOP:
+            raise ReplicaError(
+                f"replicas died {self.idle_deaths} times without progress, {self.unit_deaths[unit.id]} times in unit "
+                f"{unit.id} ({unit.template}, seed {unit.seed}); last cause: {death}"
+            ) from death
+        if decision is Decision.QUARANTINE and suspect is not None:
+            log.warning("sample %s kills its replica: it is recorded as failed", suspect)
+            self.idle_deaths = 0
+            care = Care((*care.quarantined, suspect))
+        if decision is not Decision.RETRY:
+            self.care[unit.id] = care
+        self._again([f.unit for f in lost], first=True)
+        self.pool.replace(flight.replica)
+
+    def _fail(self, unit: WorkUnit, error: Exception) -> None:
+        self.errors[unit.id] += 1
+        log.warning("unit %s failed (attempt %d): %s", unit.id, self.errors[unit.id], error)
+        if after_unit_error(self.errors[unit.id]) is Decision.STOP:
+            raise ReplicaError(
+                f"unit {unit.id} ({unit.template}, seed {unit.seed}) failed {self.errors[unit.id]} times; "
+                f"last cause: {type(error).__name__}: {error}"
+            ) from error
+        self._again([unit], first=False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from harness.distributed.dispatch import Replica
-from harness.distributed.messages import LectureTable, UnitReport
+from harness.distributed.messages import Care, LectureTable, UnitReport
 from harness.distributed.worker import Worker
 from harness.grid import Shard, WorkUnit
 
@@ -21,12 +21,12 @@ class InlinePool:
         self._lecture = lecture
         self._units: dict[str, WorkUnit] = {}
 
-    def submit(self, unit: WorkUnit) -> str:
+    def submit(self, unit: WorkUnit, care: Care | None) -> str:
         """Remember the unit."""
         self._units[unit.id] = unit
         return unit.id
 
-    def replicas(self) -> Sequence[Replica]:
+    def replicas(self, useful: int) -> Sequence[Replica]:
         """This process."""
         return [self]
 
@@ -41,3 +41,6 @@ class InlinePool:
 
     def replace(self, replica: Replica) -> None:
         """Nothing can die here but the driver itself."""
+
+    def release(self, replica: Replica) -> None:
+        """This process is needed to the end."""

@@ -31,6 +31,19 @@ class WorkerSpec:
 
 
 @dataclass(frozen=True)
+class Care:
+    """How to take a unit whose replicas died: sample by sample, each noted before it is tried."""
+
+    quarantined: tuple[str, ...] = ()
+    """Ids of samples that are recorded as failed instead."""
+
+
+def note_name(unit_id: str) -> str:
+    """The file of the run directory in which a unit taken with care notes the sample it tries."""
+    return f"trying-{unit_id}.json"
+
+
+@dataclass(frozen=True)
 class UnitReport:
     """What a worker says of a finished unit; the records themselves are in its part."""
 

@@ -1,34 +1,66 @@
-"""What to do when something fails: pure decisions, carried out by the dispatch loop."""
+"""What to do when something fails or drags on: pure decisions, carried out by the dispatch loop."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import Enum, auto
+from statistics import median
 
 MOST_ATTEMPTS = 4
-"""Times one unit may be tried before the run stops with its cause."""
+"""Times one unit may raise before the run stops with its cause."""
 MOST_IDLE_DEATHS = 5
-"""Deaths of replicas in a row, with no unit finished between them, before the run stops."""
+"""Deaths of replicas in a row, with nothing finished or learnt between them, before the run stops."""
+DEATHS_BEFORE_CARE = 2
+"""Deaths in one unit after which its samples are taken one by one."""
+DEATHS_OF_SUSPECT = 2
+"""Deaths on one sample, taken by itself, after which it is quarantined."""
+MOST_QUARANTINED = 8
+"""Samples of one unit that may be quarantined before the run stops."""
+STRAGGLER_FACTOR = 3.0
+STRAGGLER_LEAST_S = 20.0
+"""A unit that runs for longer than both this and the factor times the median is given to another too."""
 
 
 class Decision(Enum):
     """What the dispatch loop does with a unit that did not finish."""
 
     RETRY = auto()
+    """As it was."""
+    CAREFUL = auto()
+    """Sample by sample, noting each before it is tried."""
+    QUARANTINE = auto()
+    """The sample that was noted last is recorded as failed and never tried again."""
     STOP = auto()
 
 
-def after_replica_death(attempts: int, deaths_without_progress: int) -> Decision:
+def after_replica_death(
+    unit_deaths: int, suspect_deaths: int, quarantined: int, deaths_without_progress: int
+) -> Decision:
     """A replica died while it held a unit.
 
     Args:
-        attempts: times the unit has been running when something failed, this time included.
-        deaths_without_progress: deaths since a unit last finished.
+        unit_deaths: deaths in this unit, this one included.
+        suspect_deaths: of them, those on the sample that was being tried by itself; 0 when none was.
+        quarantined: samples of the unit that are quarantined already.
+        deaths_without_progress: deaths since a unit finished or a sample was quarantined.
     """
-    if attempts >= MOST_ATTEMPTS or deaths_without_progress >= MOST_IDLE_DEATHS:
+    if suspect_deaths >= DEATHS_OF_SUSPECT:
+        return Decision.QUARANTINE if quarantined < MOST_QUARANTINED else Decision.STOP
+    if deaths_without_progress >= MOST_IDLE_DEATHS:
         return Decision.STOP
-    return Decision.RETRY
+    return Decision.CAREFUL if unit_deaths >= DEATHS_BEFORE_CARE else Decision.RETRY
 
 
 def after_unit_error(attempts: int) -> Decision:
     """A unit raised outside of scoring, where samples are isolated: storage, a bug."""
     return Decision.RETRY if attempts < MOST_ATTEMPTS else Decision.STOP
+
+
+def is_straggler(age_s: float, finished_s: Sequence[float]) -> bool:
+    """Whether a running unit takes suspiciously long.
+
+    Args:
+        age_s: how long it has been running.
+        finished_s: how long finished units took.
+    """
+    return bool(finished_s) and age_s > max(STRAGGLER_LEAST_S, STRAGGLER_FACTOR * median(finished_s))

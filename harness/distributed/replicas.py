@@ -8,8 +8,11 @@ constructor raised.
 from __future__ import annotations
 
 import logging
+import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
+from itertools import count
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -18,7 +21,8 @@ import ray.data
 from ray.exceptions import ActorUnavailableError, RayError, RayTaskError
 
 from harness.distributed.dispatch import Replica, ReplicaDiedError
-from harness.distributed.messages import LectureTable, UnitReport, WorkerSpec
+from harness.distributed.messages import Care, LectureTable, UnitReport, WorkerSpec
+from harness.distributed.metrics import ReplicaMetrics
 from harness.distributed.session import ReplicaShape
 from harness.engine.facts import EngineFacts
 from harness.errors import ReplicaError, UserError
@@ -33,6 +37,11 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 MOST_FAILED_LOADS = 5
 """Deaths in a row while loading before the run stops with the cause."""
+REST_S = 1.0
+"""How long an actor that Ray restarts is left alone before it is asked to load again."""
+LOOK_EVERY_S = 5.0
+"""How often the pool looks whether nodes have joined."""
+NODE_LABEL = "ray.io/node-id"
 START_TIMEOUT_S = 120.0
 """How long a new replica may wait for its resources before the run says so."""
 
@@ -46,6 +55,7 @@ class ReplicaActor:
 
     def __init__(self) -> None:
         self._worker: Worker | None = None
+        self._metrics: ReplicaMetrics | None = None
 
     def load(self, spec: WorkerSpec, draw: Draw) -> EngineFacts:
         """Load the model; says what it runs on."""
@@ -54,11 +64,20 @@ class ReplicaActor:
         self._worker = Worker(spec, draw)
         return self._worker.facts
 
-    def run_unit(self, unit: WorkUnit, shard: pa.Table, lecture: LectureTable | None) -> UnitReport:
+    def node(self) -> tuple[str, str]:
+        """Id and host name of the node that this actor is on."""
+        return ray.get_runtime_context().get_node_id(), platform.node()
+
+    def run_unit(
+        self, unit: WorkUnit, shard: pa.Table, lecture: LectureTable | None, care: Care | None, name: str
+    ) -> UnitReport:
         """Do one unit; `shard` is a block of the Ray Dataset."""
         if self._worker is None:
             raise NotLoadedError("the replica was restarted")
-        return self._worker.run_unit(unit, samples_from(shard), lecture)
+        report = self._worker.run_unit(unit, samples_from(shard), lecture, care)
+        self._metrics = self._metrics or ReplicaMetrics(unit.model, name)
+        self._metrics.count(report.statistics)
+        return report
 
 
 class RayReplica:
@@ -71,9 +90,10 @@ class RayReplica:
         self._shards = shards
         self._lecture = lecture
 
-    def submit(self, unit: WorkUnit) -> Any:
+    def submit(self, unit: WorkUnit, care: Care | None) -> Any:
         """Send a unit with references to its shard and draws."""
-        return self.actor.run_unit.remote(unit, self._shards[unit.shard], self._lecture.get(unit.seed))
+        shard, lecture = self._shards[unit.shard], self._lecture.get(unit.seed)
+        return self.actor.run_unit.remote(unit, shard, lecture, care, self.name)
 
 
 class RayPool:
@@ -85,6 +105,7 @@ class RayPool:
         shards: samples; they become blocks of a Ray Dataset.
         lecture: draws per seed for the lecture policy.
         shape: how many replicas, and what each takes.
+        grown_shape: the shape for the cluster as it is now; None when the number is fixed.
         should_stop: asked while replicas load.
     """
 
@@ -95,26 +116,36 @@ class RayPool:
         shards: Sequence[Shard],
         lecture: Mapping[int, LectureTable],
         shape: ReplicaShape,
+        grown_shape: Callable[[], ReplicaShape] | None,
         should_stop: Callable[[], bool],
     ) -> None:
         self._spec, self._shape, self._should_stop = spec, shape, should_stop
+        self._grown_shape = grown_shape
+        self._looked = time.monotonic()
+        self._avoided: dict[str, str] = {}
+        self._names = count()
         self._draw = ray.put(draw)
         self._shards = shard_refs(shards)
         self._lecture = {seed: ray.put(dict(table)) for seed, table in lecture.items()}
         self._failed_loads = 0
         self._loading: dict[Any, RayReplica] = {}
-        self._replicas = [self._start(i) for i in range(shape.count)]
+        self._resting: dict[RayReplica, float] = {}
+        self._replicas = [self._start() for _ in range(shape.count)]
         self._started = time.monotonic()
         self.facts: EngineFacts | None = None
 
-    def replicas(self) -> Sequence[Replica]:
-        """Replicas whose model is loaded."""
+    def replicas(self, useful: int) -> Sequence[Replica]:
+        """Replicas whose model is loaded; starts more when nodes have joined."""
         self._collect_loaded(0)
+        self._grow(useful)
         return [replica for replica in self._replicas if replica.ready]
 
     def wait(self, handles: Sequence[Any], timeout_s: float) -> Sequence[Any]:
         """Finished units among the handles; wakes up for replicas that finished loading too."""
         watched = [*handles, *self._loading]
+        if not watched:
+            time.sleep(timeout_s)
+            return []
         done, _ = ray.wait(watched, num_returns=1, timeout=timeout_s)
         own = set(handles)
         return [handle for handle in done if handle in own]
@@ -137,21 +168,44 @@ class RayPool:
         replica.ready = False
         self._load(replica)
 
+    def release(self, replica: Replica) -> None:
+        """End a replica that finds no more work, so that its node can go."""
+        assert isinstance(replica, RayReplica)
+        self._replicas.remove(replica)
+        self._grown_shape = None
+        ray.kill(replica.actor, no_restart=True)
+
+    def _grow(self, useful: int) -> None:
+        if self._grown_shape is None or time.monotonic() - self._looked < LOOK_EVERY_S:
+            return
+        self._looked = time.monotonic()
+        wanted = min(useful, self._grown_shape().count)
+        if wanted > len(self._replicas):
+            log.info("the cluster has grown: %d replicas instead of %d", wanted, len(self._replicas))
+            self._replicas += [self._start() for _ in range(wanted - len(self._replicas))]
+
     def close(self) -> None:
         """End all replicas at once."""
         for replica in self._replicas:
             ray.kill(replica.actor, no_restart=True)
 
-    def _start(self, index: int) -> RayReplica:
+    def _start(self) -> RayReplica:
         actor_class = ray.remote(ReplicaActor)
+        number = next(self._names)
+        options: dict[str, Any] = {"scheduling_strategy": "SPREAD"}
+        if self._avoided:
+            options = {"label_selector": {NODE_LABEL: f"!in({','.join(self._avoided)})"}}
+        if self._spec.config.cluster.accelerator_type is not None:
+            options["accelerator_type"] = self._spec.config.cluster.accelerator_type
         actor: Any = actor_class.options(
+            name=f"{PurePosixPath(self._spec.model).name}-replica-{number}",
             num_gpus=self._shape.gpus,
             num_cpus=self._shape.cpus,
             max_restarts=-1,
             max_task_retries=0,
-            scheduling_strategy="SPREAD",
+            **options,
         ).remote()
-        replica = RayReplica(f"replica {index} of {self._spec.model}", actor, self._shards, self._lecture)
+        replica = RayReplica(f"replica {number} of {self._spec.model}", actor, self._shards, self._lecture)
         self._load(replica)
         return replica
 
@@ -172,6 +226,9 @@ class RayPool:
                 )
 
     def _collect_loaded(self, timeout_s: float) -> None:
+        for replica in [r for r, due in self._resting.items() if due <= time.monotonic()]:
+            del self._resting[replica]
+            self._load(replica)
         if not self._loading:
             return
         done, _ = ray.wait(list(self._loading), num_returns=1, timeout=timeout_s)
@@ -180,7 +237,8 @@ class RayPool:
             try:
                 facts: EngineFacts = ray.get(handle)
             except RayTaskError as error:
-                raise _original(error) from None
+                self._avoid(replica, _original(error))
+                continue
             except RayError as error:
                 self._revive(replica, error)
                 continue
@@ -188,7 +246,29 @@ class RayPool:
             self._failed_loads = 0
             self.facts = self.facts or facts
 
+    def _avoid(self, replica: RayReplica, error: Exception) -> None:
+        """Go on without a node where the model does not load, as long as there are others."""
+        try:
+            node, host = ray.get(replica.actor.node.remote(), timeout=10)
+        except RayError:
+            raise error from None
+        self._avoided[node] = host
+        others = {n["NodeID"] for n in ray.nodes() if n["Alive"] and self._fits(n["Resources"])} - set(self._avoided)
+        if not others:
+            raise error
+        log.warning("%s does not load on node %s, which is avoided from now on: %s", self._spec.model, host, error)
+        ray.kill(replica.actor, no_restart=True)
+        self._replicas[self._replicas.index(replica)] = self._start()
+
+    def _fits(self, resources: Mapping[str, float]) -> bool:
+        """Whether a node could hold a replica."""
+        return resources.get("GPU", 0) >= self._shape.gpus and resources.get("CPU", 0) >= self._shape.cpus
+
     def _revive(self, replica: RayReplica, error: Exception) -> None:
+        if isinstance(error, ActorUnavailableError):
+            # Ray is restarting the actor's process: ask again when that has had time.
+            self._resting[replica] = time.monotonic() + REST_S
+            return
         self._failed_loads += 1
         if self._failed_loads > MOST_FAILED_LOADS:
             raise ReplicaError(
@@ -196,11 +276,8 @@ class RayPool:
                 f"last cause: {_cause(error)}"
             )
         log.warning("%s died while loading: %s", replica.name, _cause(error))
-        if isinstance(error, ActorUnavailableError):
-            self._load(replica)
-            return
         position = self._replicas.index(replica)
-        self._replicas[position] = self._start(position)
+        self._replicas[position] = self._start()
 
 
 def shard_refs(shards: Sequence[Shard]) -> list[Any]:

@@ -11,7 +11,7 @@ from typing import Any
 from transformers import AutoTokenizer
 
 from harness.answers import clean, cut_at_stop
-from harness.distributed.messages import LectureTable, UnitReport, WorkerSpec
+from harness.distributed.messages import Care, LectureTable, UnitReport, WorkerSpec, note_name
 from harness.engine.factory import load_engine
 from harness.engine.generator import Generator
 from harness.engine.loading import ModelSpec
@@ -71,12 +71,19 @@ class Worker:
         self._renderers: dict[str, Renderer] = {}
         self._argmax_texts: dict[int, str] = {}
 
-    def run_unit(self, unit: WorkUnit, samples: Sequence[Sample], lecture: LectureTable | None) -> UnitReport:
-        """Score a unit's prompts and commit its records."""
+    def run_unit(
+        self, unit: WorkUnit, samples: Sequence[Sample], lecture: LectureTable | None, care: Care | None = None
+    ) -> UnitReport:
+        """Score a unit's prompts and commit its records; a unit that is committed is left as it is."""
+        if self.store.exists("parts", f"{unit.id}.parquet"):
+            return UnitReport(unit.id, UnitStatistics(**self.store.read_statistics(unit.id)))
         started = time.monotonic()
         renderer = self._renderer(unit.template, lecture)
         outcome = _Outcome()
-        self._score(unit, renderer, samples, unit.ks, outcome)
+        if care is None:
+            self._score(unit, renderer, samples, unit.ks, outcome)
+        else:
+            self._score_with_care(unit, renderer, samples, care, outcome)
         records = _zero_shot_copies(unit, outcome.records)
         failures = [r for r in records if r.error is not None]
         statistics = UnitStatistics(
@@ -106,6 +113,21 @@ class Worker:
         largest = max(self.spec.config.grid.k)
         return Renderer(self.spec.templates[template], self.draw, largest, self.tokenizer, lecture)
 
+    def _score_with_care(
+        self, unit: WorkUnit, renderer: Renderer, samples: Sequence[Sample], care: Care, outcome: _Outcome
+    ) -> None:
+        """Sample by sample, each noted before it is tried: the note survives this process."""
+        for sample in samples:
+            if sample.id in care.quarantined:
+                for k in unit.ks:
+                    _add_failure(
+                        outcome, unit, sample, k, "ReplicaDied", "this sample kills the process of its replica"
+                    )
+                continue
+            self.store.write_json(note_name(unit.id), {"sample": sample.id})
+            self._score(unit, renderer, [sample], unit.ks, outcome)
+        self.store.fs.delete_file(self.store.path(note_name(unit.id)))
+
     def _score(
         self,
         unit: WorkUnit,
@@ -129,13 +151,7 @@ class Worker:
             else:
                 kind, text = type(error).__name__, " ".join(str(error).split())[:500]
                 log.warning("sample %s of %s K=%d failed: %s: %s", samples[0].id, unit.template, ks[0], kind, text)
-                outcome.n_prompts += 1
-                outcome.records.append(
-                    Record(
-                        unit.model, unit.task, unit.template, ks[0], unit.seed, samples[0].id,
-                        samples[0].gold, error_type=kind, error=text,
-                    )
-                )  # fmt: skip
+                _add_failure(outcome, unit, samples[0], ks[0], kind, text)
 
     def _score_together(
         self,
@@ -225,6 +241,15 @@ class Worker:
         if token not in self._argmax_texts:
             self._argmax_texts[token] = self.tokenizer.decode_token(token)
         return self._argmax_texts[token]
+
+
+def _add_failure(outcome: _Outcome, unit: WorkUnit, sample: Sample, k: int, kind: str, text: str) -> None:
+    outcome.n_prompts += 1
+    outcome.records.append(
+        Record(
+            unit.model, unit.task, unit.template, k, unit.seed, sample.id, sample.gold, error_type=kind, error=text
+        )
+    )  # fmt: skip
 
 
 def _load_tokenizer(spec: WorkerSpec) -> Any:

@@ -81,9 +81,9 @@ class Renderer:
             if self.draw.policy == "per_sample":
                 self._rankings.clear()
             ranking = self._rankings[key] = self.draw.ranking(key, self.largest_k)
-        own = sample.fields[self.draw.pool.length_field]
-        pool = self.draw.pool.samples
-        if any(pool[index].fields[self.draw.pool.length_field] == own for index in ranking[:k]):
+        pool = self.draw.pool
+        own = pool.origin(sample)
+        if any(pool.origin(pool.samples[index]) == own for index in ranking[:k]):
             return self.draw.ranking(key, k, avoid=own)
         return ranking[:k]
 

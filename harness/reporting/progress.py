@@ -81,6 +81,12 @@ class RunProgress:
             self._logged = now
             log.info("%d/%d units, %s", self.done, self.n_units, self.rates())
 
+    def speed(self) -> tuple[float, float]:
+        """Prompts and unique tokens per second of work."""
+        current = time.monotonic() - self._since if self._since is not None else 0.0
+        seconds = max(1e-9, self._worked_s + current)
+        return self.prompts / seconds, self.tokens / seconds
+
     def rates(self) -> str:
         """Speed of the work so far and the time left at that speed."""
         current = time.monotonic() - self._since if self._since is not None else 0.0

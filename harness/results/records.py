@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 import pandas as pd
@@ -17,11 +17,14 @@ ORDER = ["model", "task", "template", "k", "seed", "sample_id"]
 NULLABLE = ("prediction", "greedy_prediction", "argmax_token", "n_prompt_tokens", "n_generated_tokens")
 
 
-def load_records(run_dir: str, columns: Sequence[str] | None = None) -> pd.DataFrame:
+def load_records(
+    run_dir: str, columns: Sequence[str] | None = None, unit_ids: Collection[str] | None = None
+) -> pd.DataFrame:
     """All committed records of a run, one row per (cell, sample).
 
     Args:
         run_dir: a run directory, local or a storage URI; the run may still be going on.
+        unit_ids: the units to read; None reads all that are committed.
         columns: the columns to read; None reads all of `harness.results.schema.SCHEMA`.
 
     Returns:
@@ -37,7 +40,7 @@ def load_records(run_dir: str, columns: Sequence[str] | None = None) -> pd.DataF
     if not store.exists("manifest.json"):
         raise RunDirError(f"'{run_dir}' is not a run directory (no manifest.json); expected the folder of a run")
     good = []
-    for unit_id in sorted(store.part_ids()):
+    for unit_id in sorted(store.part_ids() if unit_ids is None else unit_ids):
         try:
             good.append(store.read_part(unit_id, list(columns) if columns is not None else None))
         except ValueError as error:

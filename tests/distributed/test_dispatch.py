@@ -5,8 +5,16 @@ from __future__ import annotations
 import pytest
 
 from harness.distributed.dispatch import ReplicaDiedError, dispatch
-from harness.distributed.messages import UnitReport
-from harness.distributed.policy import MOST_ATTEMPTS, Decision, after_replica_death, after_unit_error
+from harness.distributed.messages import Care, UnitReport
+from harness.distributed.policy import (
+    MOST_ATTEMPTS,
+    MOST_IDLE_DEATHS,
+    MOST_QUARANTINED,
+    Decision,
+    after_replica_death,
+    after_unit_error,
+    is_straggler,
+)
 from harness.errors import ModelError, ReplicaError
 from harness.grid import WorkUnit
 from harness.results.schema import UnitStatistics
@@ -23,10 +31,11 @@ class FakeReplica:
     def __init__(self, name: str, pool: FakePool) -> None:
         self.name, self.pool, self.alive = name, pool, True
 
-    def submit(self, unit: WorkUnit) -> tuple[str, int]:
+    def submit(self, unit: WorkUnit, care: Care | None) -> tuple[str, int]:
         handle = (unit.id, self.pool.submitted)
         self.pool.submitted += 1
         self.pool.queue.append((handle, unit, self))
+        self.pool.cares.append((unit.id, care))
         return handle
 
 
@@ -40,8 +49,10 @@ class FakePool:
         self.submitted = 0
         self.most_in_flight = 0
         self.replaced: list[str] = []
+        self.released: list[str] = []
+        self.cares: list[tuple[str, Care | None]] = []
 
-    def replicas(self):
+    def replicas(self, useful):
         return [replica for replica in self.members if replica.alive]
 
     def wait(self, handles, timeout_s):
@@ -62,6 +73,10 @@ class FakePool:
 
     def replace(self, replica):
         self.replaced.append(replica.name)
+
+    def release(self, replica):
+        self.released.append(replica.name)
+        self.members.remove(replica)
 
 
 def run(pool: FakePool, count: int, should_stop=lambda: False) -> list[str]:
@@ -109,9 +124,84 @@ def test_a_stop_between_units_keeps_what_is_done():
     assert done == ["u0", "u1", "u2"]
 
 
+def test_a_sample_that_kills_its_replica_is_found_quarantined_and_the_rest_is_done():
+    deaths = {"u1": [ReplicaDiedError("segfault")] * 4}
+    pool = FakePool(["a"], deaths)
+    done: list[str] = []
+    dispatch(units(4), pool, lambda unit, report: done.append(unit.id), lambda: False, lambda unit: "bad sample")
+    assert sorted(done) == ["u0", "u1", "u2", "u3"]
+    cares = [care for unit, care in pool.cares if unit == "u1"]
+    assert cares == [None, None, Care(), Care(), Care(("bad sample",))]
+    assert all(care is None for unit, care in pool.cares if unit != "u1")
+
+
+def test_the_unit_that_was_running_is_blamed_whichever_is_reported_first():
+    class Backwards(FakePool):
+        """One process: units run in turn; when it dies, the last of its units is reported first."""
+
+        def wait(self, handles, timeout_s):
+            dies = self.queue[0][1].id == "u1" and self.deaths > 0
+            return [self.queue[-1 if dies else 0][0]]
+
+        def result(self, handle):
+            if self.queue[0][1].id == "u1" and self.deaths > 0:
+                self.deaths -= 1
+                self.queue.clear()
+                raise ReplicaDiedError("segfault")
+            return super().result(handle)
+
+    pool = Backwards(["a"])
+    pool.deaths = 4
+    dispatch(units(4), pool, lambda unit, report: None, lambda: False, lambda unit: "bad sample")
+    assert {unit for unit, care in pool.cares if care is not None} == {"u1"}
+
+
+def test_a_unit_full_of_killers_stops_the_run_in_the_end():
+    culprits = (f"s{i}" for i in range(1000) for _ in range(2))
+    pool = FakePool(["a"], {"u1": [ReplicaDiedError("segfault")] * 1000})
+    with pytest.raises(ReplicaError, match="segfault"):
+        dispatch(units(3), pool, lambda unit, report: None, lambda: False, lambda unit: next(culprits))
+    assert max(len(care.quarantined) for _, care in pool.cares if care) == MOST_QUARANTINED
+
+
+class SlowPool(FakePool):
+    """The replica `a` never finishes what it began with; time goes by a second per look."""
+
+    def __init__(self, names: list[str]) -> None:
+        super().__init__(names)
+        self.now = 0.0
+
+    def wait(self, handles, timeout_s):
+        self.now += 1
+        able = [entry[0] for entry in self.queue if entry[2].name != "a" and entry[0] in handles]
+        return able[:1]
+
+
+def test_a_unit_that_drags_on_is_given_to_another_and_counted_once():
+    pool = SlowPool(["a", "b"])
+    done: list[str] = []
+    dispatch(units(8), pool, lambda unit, report: done.append(unit.id), lambda: False, clock=lambda: pool.now)
+    assert sorted(done) == sorted(f"u{i}" for i in range(8))
+    assert pool.submitted == 8 + 2, "the two units of the stuck replica, once more each"
+
+
+def test_replicas_that_can_help_no_more_are_released():
+    pool = SlowPool(["a", "b", "c", "d"])
+    dispatch(units(9), pool, lambda unit, report: None, lambda: False, clock=lambda: pool.now)
+    assert pool.released
+    assert "a" not in pool.released
+
+
 def test_policy_retries_within_its_bounds_only():
-    assert after_replica_death(1, 1) is Decision.RETRY
-    assert after_replica_death(MOST_ATTEMPTS, 1) is Decision.STOP
-    assert after_replica_death(1, 5) is Decision.STOP
+    assert after_replica_death(1, 0, 0, 1) is Decision.RETRY
+    assert after_replica_death(2, 0, 0, 2) is Decision.CAREFUL
+    assert after_replica_death(3, 1, 0, 3) is Decision.CAREFUL
+    assert after_replica_death(4, 2, 0, 4) is Decision.QUARANTINE
+    assert after_replica_death(9, 2, MOST_QUARANTINED, 2) is Decision.STOP
+    assert after_replica_death(1, 0, 0, MOST_IDLE_DEATHS) is Decision.STOP
     assert after_unit_error(MOST_ATTEMPTS - 1) is Decision.RETRY
     assert after_unit_error(MOST_ATTEMPTS) is Decision.STOP
+    assert is_straggler(61, [20, 20, 20])
+    assert not is_straggler(59, [20, 20, 20])
+    assert not is_straggler(15, [1, 1])
+    assert not is_straggler(1000, [])

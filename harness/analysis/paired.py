@@ -1,0 +1,264 @@
+"""Two strategies on the same samples: differences, tests, and what is left open.
+
+All pairs, or all against a baseline. A pair uses the samples that both strategies have scored.
+Refuses to know where the values come from.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike
+from scipy import special
+
+from harness.analysis.intervals import LEVEL, MeanError, complete, mean_error, paired_interval, tail_probability
+from harness.analysis.resampling import bootstrap_weights, sign_flip_probability, unit_sums
+from harness.analysis.strategies import Strategies
+from harness.analysis.table import FloatArray, IntArray
+
+FEW_UNITS = 30
+"""Below so many samples or clusters signs are flipped instead of trusting the t distribution."""
+SIGN_FLIPS = 99_999
+TIE = 1e-12
+"""Means that differ by less are equal but for rounding."""
+POWER = 0.8
+Pair = tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class PairTest:
+    """The null that two strategies are equally good on samples of this kind."""
+
+    p: float
+    """Two-sided; NaN with fewer than two independent units."""
+    test: str
+    more: int | None
+    """Samples on which only the first is right; None where values are not 0 and 1."""
+    fewer: int | None
+    """Samples on which only the second is right."""
+
+
+def pair_test(differences: FloatArray, clusters: IntArray | None, seed: int = 0) -> PairTest:
+    """A p-value by the test that suits the differences.
+
+    | differences | test |
+    |---|---|
+    | over several seeds | t, seeds as drawn at random (`intervals.tail_probability`) |
+    | independent, of 0/1 values | McNemar's exact test |
+    | fewer than `FEW_UNITS` units | sign flips of samples or whole clusters |
+    | else | t, cluster-robust with clusters |
+
+    Args:
+        differences: (seeds, samples) first minus second, without NaN.
+        clusters: (samples,) codes.
+        seed: of the sign flips.
+    """
+    if (differences == differences[:1]).all():
+        differences = differences[:1]
+    error = mean_error(differences, clusters)
+    more = fewer = None
+    if len(differences) == 1 and np.isin(differences, (-1.0, 0.0, 1.0)).all():
+        more, fewer = int((differences == 1).sum()), int((differences == -1).sum())
+    if error.n_units < 2:
+        return PairTest(math.nan, "none", more, fewer)
+    if len(differences) > 1:
+        return PairTest(tail_probability(error, error.value), "t, random seeds", more, fewer)
+    if clusters is None and more is not None and fewer is not None:
+        p = 2 * float(special.bdtr(min(more, fewer), more + fewer, 0.5)) if more + fewer else 1.0
+        return PairTest(min(p, 1.0), "McNemar exact", more, fewer)
+    if error.n_units < FEW_UNITS:
+        sums = unit_sums(differences[0], clusters)
+        return PairTest(sign_flip_probability(sums[sums != 0], SIGN_FLIPS, seed), "sign flips", more, fewer)
+    name = "paired t" if clusters is None else "cluster-robust t"
+    return PairTest(tail_probability(error, error.value), name, more, fewer)
+
+
+def holm(p_values: ArrayLike) -> FloatArray:
+    """Adjusted p-values that keep the family-wise error rate whatever the tests' dependence.
+
+    Source: Holm 1979, Scandinavian Journal of Statistics 6(2). Those that are NaN stay NaN and do
+    not count.
+    """
+    p = np.asarray(p_values, dtype=float)
+    adjusted = np.full(len(p), np.nan)
+    order = np.argsort(p)[: np.isfinite(p).sum()]
+    left = np.arange(len(order), 0, -1)
+    adjusted[order] = np.minimum(np.maximum.accumulate(left * p[order]), 1)
+    return adjusted
+
+
+def compare_pairs(
+    strategies: Strategies, pairs: Sequence[Pair] | None = None, level: float = LEVEL, seed: int = 0
+) -> pd.DataFrame:
+    """One row per pair of strategies.
+
+    Args:
+        strategies: what is compared.
+        pairs: (first, second) rows of the strategies; None: all.
+        level: of the intervals; 1 - level is the family-wise error of the verdicts.
+        seed: of sign flips.
+
+    Returns:
+        `first`, `second` (rows of the strategies), `n`, `n_units`, `difference` (first minus
+        second), `low`, `high`, `method`, `more`, `fewer`, `p`, `test`, `p_holm` (over these
+        pairs), `differs` (p_holm at most 1 - level), `more_samples` (see `samples_to_settle`;
+        null where the pair is settled or no number suffices).
+    """
+    chosen = list(itertools.combinations(range(len(strategies.labels)), 2)) if pairs is None else list(pairs)
+    rows = [_pair_row(strategies, pair, level, seed, len(chosen)) for pair in chosen]
+    frame = pd.DataFrame(rows)
+    if frame.empty:
+        return frame
+    frame["p_holm"] = holm(frame["p"].to_numpy())
+    frame["differs"] = frame["p_holm"] <= 1 - level + 1e-12
+    frame["more_samples"] = frame["more_samples"].astype("Int64").mask(frame["differs"])
+    for name in ("more", "fewer"):
+        frame[name] = frame[name].astype("Int64")
+    return frame
+
+
+def _pair_row(strategies: Strategies, pair: Pair, level: float, seed: int, family: int) -> dict[str, object]:
+    first, second = pair
+    differences, clusters = complete(strategies.values[first] - strategies.values[second], strategies.clusters)
+    estimate = paired_interval(differences, clusters, level)
+    tested = pair_test(differences, clusters, seed)
+    error = mean_error(differences, clusters)
+    discordance = None
+    if tested.test == "McNemar exact" and tested.more is not None and tested.fewer is not None:
+        discordance = (tested.more + tested.fewer) / error.n
+    return {
+        "first": first,
+        "second": second,
+        "n": estimate.n,
+        "n_units": estimate.n_units,
+        "difference": estimate.value,
+        "low": estimate.low,
+        "high": estimate.high,
+        "method": estimate.method,
+        "more": tested.more,
+        "fewer": tested.fewer,
+        "p": tested.p,
+        "test": tested.test,
+        "more_samples": samples_to_settle(error, (1 - level) / family, discordance),
+    }
+
+
+def samples_to_settle(error: MeanError, alpha: float, discordance: float | None = None) -> int | None:
+    """How many more samples would show the observed difference with 80 % power.
+
+    Discordance psi known (0/1 values): Connor 1987, Biometrics 43(1), n = (z_a sqrt(psi) +
+    z_b sqrt(psi - delta^2))^2 / delta^2. Else n = V1 n (z_a + z_b)^2 / delta^2, with the seeds'
+    part of the variance, which more samples do not shrink, taken off first. With clusters the new
+    samples are taken to come in clusters like the present ones.
+
+    Args:
+        error: of the difference.
+        alpha: two-sided level of the test; the family's level over the number of its pairs.
+        discordance: share of samples on which exactly one of the two is right.
+
+    Returns:
+        Samples beyond those there are; 0: enough already (the pair was unlucky). None: no number
+        does, because the difference is nil or the seeds alone vary too much.
+    """
+    delta, n = abs(error.value), error.n
+    if not math.isfinite(error.sample_variance) or delta == 0:
+        return None
+    z_alpha, z_beta = float(-special.ndtri(alpha / 2)), float(special.ndtri(POWER))
+    if discordance is not None:
+        root = z_alpha * math.sqrt(discordance) + z_beta * math.sqrt(max(discordance - delta**2, 0))
+        return max(0, math.ceil(root**2 / delta**2) - n)
+    allowed = (delta / (z_alpha + z_beta)) ** 2 - (error.total - error.sample_variance)
+    if allowed <= 0:
+        return None
+    return max(0, math.ceil(error.sample_variance * n / allowed) - n)
+
+
+def best_group(means: FloatArray, all_pairs: pd.DataFrame) -> tuple[int, list[int]]:
+    """The best strategy and all that are not shown to differ from it.
+
+    Holm over all pairs allows for the best being chosen by looking.
+
+    Args:
+        means: (strategies,) NaN where nothing was scored.
+        all_pairs: from `compare_pairs` over all pairs.
+
+    Returns:
+        Row of the highest mean (the first of equals) and the rows of the group, it included.
+    """
+    best = int(np.flatnonzero(means >= np.nanmax(means) - TIE)[0])
+    touching = all_pairs[(all_pairs["first"] == best) | (all_pairs["second"] == best)]
+    open_pairs = touching[~touching["differs"]]
+    group = {best, *open_pairs["first"].tolist(), *open_pairs["second"].tolist()}
+    return best, sorted(row for row in group if np.isfinite(means[row]))
+
+
+@dataclass(frozen=True)
+class PairedBootstrap:
+    """Percentile intervals over resamples of the samples or clusters, seeds being given."""
+
+    low: FloatArray
+    """(pairs,)"""
+    high: FloatArray
+    """(pairs,)"""
+    share_best: FloatArray
+    """(strategies,) share of resamples in which it has the highest mean; ties are split."""
+    replicates: int
+    seed: int
+
+
+def paired_bootstrap(
+    values: FloatArray,
+    clusters: IntArray | None,
+    pairs: Sequence[Pair],
+    replicates: int = 2000,
+    seed: int = 0,
+    level: float = LEVEL,
+) -> PairedBootstrap:
+    """Resample samples (whole clusters) for all strategies together.
+
+    A pair's difference is over the samples that both have scored, as in `compare_pairs`.
+
+    Args:
+        values: (strategies, samples) means over seeds; NaN is missing.
+        clusters: (samples,) codes.
+        pairs: (first, second) rows.
+        replicates: resamples.
+        seed: of the stream.
+        level: of the percentile intervals (Efron and Tibshirani 1993).
+    """
+    known = np.isfinite(values)
+    filled = np.where(known, values, 0.0)
+    sums, counts = unit_sums(filled, clusters), unit_sums(known.astype(float), clusters)
+    firsts, seconds = (np.array([pair[i] for pair in pairs], dtype=int) for i in (0, 1))
+    if known.all():
+        pair_sums, pair_counts = None, counts[:1]
+    else:
+        both = known[firsts] & known[seconds]
+        pair_counts = unit_sums(both.astype(float), clusters)
+        pair_sums = unit_sums(np.where(both, filled[firsts] - filled[seconds], 0.0), clusters)
+    found, wins = [], np.zeros(len(values))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        for weights in bootstrap_weights(sums.shape[-1], replicates, seed):
+            totals = weights @ sums.T
+            # A strategy that a resample leaves without samples cannot be its best.
+            means = np.nan_to_num(totals / (weights @ counts.T), nan=-np.inf)
+            top = means >= means.max(axis=1, keepdims=True) - TIE
+            wins += (top / top.sum(axis=1, keepdims=True)).sum(axis=0)
+            above = totals[:, firsts] - totals[:, seconds] if pair_sums is None else weights @ pair_sums.T
+            found.append(above / (weights @ pair_counts.T))
+    low, high = _percentiles(np.concatenate(found), level)
+    return PairedBootstrap(low, high, wins / replicates, replicates, seed)
+
+
+def _percentiles(found: FloatArray, level: float) -> tuple[FloatArray, FloatArray]:
+    """Per column; NaN for a pair without common samples."""
+    bounds = np.full((2, found.shape[1]), np.nan)
+    some = np.isfinite(found).any(axis=0)
+    if some.any():
+        bounds[:, some] = np.nanpercentile(found[:, some], [50 * (1 - level), 50 * (1 + level)], axis=0)
+    return bounds[0], bounds[1]

@@ -1,0 +1,172 @@
+"""What is compared: cells, or the levels of some axes with the others averaged out.
+
+Averaging is balanced. Every strategy is averaged over the same combinations of the other axes, each
+with the same weight, per sample; combinations that some strategy lacks are left out and named. A
+sample that failed in one of the averaged cells has no value. Seeds that are averaged over stay
+apart as an axis of the values, since their variance belongs into the intervals.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from harness.analysis.table import AXES, FloatArray, IntArray, ValueTable
+from harness.errors import ConfigError, did_you_mean
+
+Levels = tuple[Any, ...]
+
+
+@dataclass(frozen=True)
+class Strategies:
+    """Values of the strategies that are compared, over the same samples."""
+
+    levels: pd.DataFrame
+    """One row per strategy, the axes that define it; `seed` null: K = 0, seeds do not matter."""
+    labels: tuple[str, ...]
+    """The axes that differ, as people read them."""
+    values: FloatArray
+    """(strategies, seeds, samples); one seed where seeds are not averaged over."""
+    n_attempted: IntArray
+    """(strategies,) samples with a record in all cells that are averaged."""
+    clusters: IntArray | None
+    seeds: tuple[int, ...] = ()
+    """Seeds that are averaged over."""
+    averaged: tuple[str, ...] = ()
+    """Other axes that are averaged over, with fixed weights."""
+    notes: tuple[str, ...] = ()
+    """What was left out to keep the comparison balanced."""
+
+    @property
+    def per_sample(self) -> FloatArray:
+        """(strategies, samples) means over seeds; NaN where any is missing."""
+        means: FloatArray = self.values.mean(axis=1)
+        return means
+
+    def with_fixed_seeds(self) -> Strategies:
+        """The same strategies, conclusions limited to these very seeds."""
+        return replace(self, values=self.per_sample[:, None, :])
+
+
+def every_cell(table: ValueTable) -> Strategies:
+    """Each cell (model, template, K, seed) as a strategy of its own."""
+    return Strategies(
+        levels=table.cells,
+        labels=labels_of(table.cells),
+        values=table.values[:, None, :],
+        n_attempted=table.n_attempted,
+        clusters=table.clusters,
+    )
+
+
+def by_axes(table: ValueTable, axes: Sequence[str]) -> Strategies:
+    """The combined levels of some axes as strategies, the other axes averaged out.
+
+    K = 0 counts once under every seed when seeds are averaged. When seeds are compared and K is
+    not, K = 0 is left out: seeds cannot differ there.
+
+    Args:
+        table: of cells.
+        axes: names among `AXES`.
+
+    Raises:
+        ConfigError: an unknown axis, fewer than two strategies, or no common cells.
+    """
+    known = [axis for axis in AXES if axis != "run" or table.cells["run"].nunique() > 1]
+    for axis in axes:
+        if axis not in known:
+            raise ConfigError(f"no axis '{axis}' to compare by{did_you_mean(axis, known)}")
+    chosen = [axis for axis in AXES if axis in axes]
+    others = [axis for axis in AXES if axis not in axes and axis != "seed"]
+    notes: list[str] = []
+    cells = table.cells
+    if "seed" in chosen and "k" not in chosen and cells["seed"].isna().any():
+        cells = cells[cells["seed"].notna()]
+        notes.append("K=0 is left out: it has no demonstrations for seeds to draw")
+    rows = _index(cells, chosen, others, "seed" in chosen)
+    levels = list(dict.fromkeys(level for level, _, _ in rows))
+    if len(levels) < 2:
+        raise ConfigError(f"{len(levels)} level of {', '.join(chosen)} in these records; comparing needs two")
+    rest, seeds = _common(rows, levels)
+    if not rest or not seeds:
+        names = ", ".join(o for o in known if o not in chosen)
+        raise ConfigError(f"no combination of {names} that every {', '.join(chosen)} has; compare by more axes")
+    used = {rows[key] for key in itertools.product(levels, rest, seeds)}
+    if len(used) < len(cells):
+        notes.append(f"{len(cells) - len(used)} of {len(cells)} cells are left out: not every strategy has their like")
+    index = np.array([[[rows[level, other, seed] for other in rest] for seed in seeds] for level in levels])
+    values = np.empty((*index.shape[:2], table.values.shape[1]))
+    for place in np.ndindex(*index.shape[:2]):
+        values[place] = table.values[index[place]].mean(axis=0)
+    frame = pd.DataFrame(levels, columns=chosen)
+    if "seed" in chosen:
+        frame["seed"] = frame["seed"].astype("Int64")
+    varied = [name for place, name in enumerate(others) if len({other[place] for other in rest}) > 1]
+    return Strategies(
+        levels=frame,
+        labels=labels_of(frame),
+        values=values,
+        n_attempted=np.array([table.attempted[np.unique(i)].all(axis=0).sum() for i in index]),
+        clusters=table.clusters,
+        seeds=tuple(seed for seed in seeds if seed is not None),
+        averaged=tuple(varied),
+        notes=tuple(notes),
+    )
+
+
+def _index(
+    cells: pd.DataFrame, chosen: Sequence[str], others: Sequence[str], seeds_compared: bool
+) -> dict[tuple[Levels, Levels, int | None], int]:
+    """(level, other axes, seed) to the row of the table; K = 0 under every seed."""
+    drawn = [] if seeds_compared else sorted(int(s) for s in cells["seed"].dropna().unique())
+    all_seeds: Sequence[int | None] = drawn or [None]
+    found: dict[tuple[Levels, Levels, int | None], int] = {}
+    for row, cell in zip(cells.index, cells.to_dict("records"), strict=True):
+        level = tuple(None if pd.isna(cell[a]) else cell[a] for a in chosen)
+        other = tuple(cell[a] for a in others)
+        seeds: Sequence[int | None] = all_seeds if seeds_compared or pd.isna(cell["seed"]) else [int(cell["seed"])]
+        found |= {(level, other, seed): row for seed in seeds}
+    return found
+
+
+def _common(
+    rows: dict[tuple[Levels, Levels, int | None], int], levels: Sequence[Levels]
+) -> tuple[list[Levels], list[int | None]]:
+    """The other axes' combinations that all strategies have, then the seeds that all of those have."""
+    pairs = {(level, other) for level, other, _ in rows}
+    rest = [o for o in dict.fromkeys(other for _, other, _ in rows) if all((level, o) in pairs for level in levels)]
+    seeds = list(dict.fromkeys(seed for _, _, seed in rows))
+    wanted = list(itertools.product(levels, rest))
+    return rest, [seed for seed in seeds if all((level, other, seed) in rows for level, other in wanted)]
+
+
+def labels_of(levels: pd.DataFrame) -> tuple[str, ...]:
+    """One short text per row, naming the axes that differ."""
+    names = [n for n in levels.columns if len(levels) == 1 or levels[n].nunique(dropna=False) > 1]
+    order = [n for n in ("run", "model", "template", "k", "seed") if n in names]
+    cells = levels.to_dict("records")
+    short = tuple(" ".join(_words(cell, order, short=True)) for cell in cells)
+    if len(set(short)) == len(short):
+        return short
+    return tuple(" ".join(_words(cell, order, short=False)) for cell in cells)
+
+
+def _words(cell: dict[Any, Any], names: Sequence[str], short: bool) -> list[str]:
+    """Texts of the axes; `short` gives models and runs by the last part of their paths."""
+    words = []
+    for name in names:
+        if name == "seed":
+            if not pd.isna(cell[name]):
+                words.append(f"seed={cell[name]}")
+        elif name == "k":
+            words.append(f"K={cell[name]}")
+        elif name in ("model", "run") and short:
+            words.append(str(cell[name]).rstrip("/").rsplit("/", 1)[-1])
+        else:
+            words.append(str(cell[name]))
+    return words

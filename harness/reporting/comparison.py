@@ -1,0 +1,228 @@
+"""Printing of comparisons and calibrations. Rounds only where people read."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+from rich.console import Console
+
+from harness.calibrating import Calibration
+from harness.comparing import Comparison, selection_facts
+from harness.reporting.terminal import json_rows, new_table
+
+PAIRS_SHOWN = 20
+"""Pairs in the table; with more, those of the best strategy."""
+
+
+def write_comparison(console: Console, comparison: Comparison, fmt: str) -> None:
+    """Print a comparison in one of `harness.reporting.terminal.FORMATS`.
+
+    json has everything, md strategies and pairs, csv the pairs; all in full precision.
+
+    Args:
+        console: standard output.
+        comparison: from `harness.comparing.compare`.
+        fmt: the format.
+    """
+    if fmt == "json":
+        _write_json(console, _comparison_facts(comparison))
+    elif fmt == "csv":
+        console.file.write(comparison.pairs.to_csv(index=False))
+    elif fmt == "md":
+        console.file.write(_markdown(comparison.strategies) + "\n" + _markdown(comparison.pairs))
+    elif fmt == "table":
+        _strategies_table(console, comparison)
+        _pairs_table(console, comparison)
+        _selection_line(console, comparison)
+        _sensitivity_table(console, comparison)
+        _variance_table(console, comparison)
+        _write_notes(console, comparison.notes)
+    else:
+        raise ValueError(f"no format {fmt!r}")
+
+
+def write_calibration(console: Console, calibration: Calibration, fmt: str) -> None:
+    """Print accuracies before and after calibration; formats as in `write_comparison`.
+
+    Args:
+        console: standard output.
+        calibration: from `harness.comparing.calibrate`.
+        fmt: the format; csv has the cells, md both tables.
+    """
+    if fmt == "json":
+        facts = {"cells": json_rows(calibration.cells), "overall": json_rows(calibration.overall)}
+        _write_json(console, facts | {"notes": list(calibration.notes)})
+    elif fmt == "csv":
+        console.file.write(calibration.cells.to_csv(index=False))
+    elif fmt == "md":
+        console.file.write(_markdown(calibration.overall) + "\n" + _markdown(calibration.cells))
+    elif fmt == "table":
+        several = calibration.cells["model"].nunique() > 1
+        keys = [*(["model"] if several else []), "template", "k", "seed", "method"]
+        _calibration_table(console, calibration.cells, keys, None)
+        _calibration_table(console, calibration.overall, ["method", "n_cells"], "Averaged over cells")
+        _write_notes(console, calibration.notes)
+    else:
+        raise ValueError(f"no format {fmt!r}")
+
+
+def _strategies_table(console: Console, comparison: Comparison) -> None:
+    table = new_table(console, f"{comparison.settings['metric']} (* best, = not shown to differ from the best)")
+    table.add_column("", no_wrap=True)
+    table.add_column("strategy", overflow="fold")
+    for name in ("mean", _interval_title(comparison), "scored", "best in resamples"):
+        table.add_column(name, justify="right")
+    for row in comparison.strategies.to_dict("records"):
+        table.add_row(
+            "*" if row["is_best"] else "=" if row["like_best"] else "",
+            str(row["label"]),
+            f"{row['mean']:.4f}",
+            f"{row['low']:.4f}-{row['high']:.4f}",
+            f"{row['n_scored']}/{row['n_attempted']}",
+            f"{row['share_best']:.3f}",
+            style="bold" if row["like_best"] else "",
+        )
+    console.print(table)
+
+
+def _pairs_table(console: Console, comparison: Comparison) -> None:
+    pairs = comparison.pairs
+    family = len(pairs)
+    title = f"Pairs (p adjusted by Holm over {family})"
+    if family > PAIRS_SHOWN and comparison.settings["baseline"] is None:
+        pairs = pairs[(pairs["first"] == comparison.best) | (pairs["second"] == comparison.best)]
+        title = f"Pairs with the best (p adjusted by Holm over all {family}; --format json, csv or md has them)"
+    table = new_table(console, title)
+    table.add_column("first", overflow="fold")
+    table.add_column("second", overflow="fold")
+    for name in ("difference", _interval_title(comparison), "p", "p Holm", "n"):
+        table.add_column(name, justify="right")
+    table.add_column("verdict")
+    for row in pairs.to_dict("records"):
+        table.add_row(
+            str(row["first"]),
+            str(row["second"]),
+            f"{row['difference']:+.4f}",
+            f"{row['low']:+.4f} {row['high']:+.4f}",
+            f"{row['p']:.4f}",
+            f"{row['p_holm']:.4f}",
+            str(row["n"]),
+            _verdict(row),
+        )
+    console.print(table)
+
+
+def _verdict(row: dict[Any, Any]) -> str:
+    if row["differs"]:
+        return "first better" if row["difference"] > 0 else "second better"
+    if pd.isna(row["more_samples"]):
+        return "open"
+    return f"open; {row['more_samples']:,} more samples?"
+
+
+def _interval_title(comparison: Comparison) -> str:
+    return f"{100 * comparison.settings['level']:g}% interval"
+
+
+def _selection_line(console: Console, comparison: Comparison) -> None:
+    found = comparison.selection
+    console.print(
+        f"Best as seen: {comparison.best} {found.as_seen:.4f}. Expected of a strategy chosen like this on new samples: "
+        f"{found.expected.value:.4f} ({found.expected.low:.4f}-{found.expected.high:.4f}, {found.expected.method}, "
+        f"n={found.expected.n}); by the bootstrap {found.bootstrap_expected:.4f}.",
+        highlight=False,
+        markup=False,
+    )
+
+
+def _sensitivity_table(console: Console, comparison: Comparison) -> None:
+    frame = comparison.sensitivity
+    if frame.empty:
+        return
+    table = new_table(console, "Over templates (spread by chance: if all were equally good)")
+    keys = [name for name in ("run", "model") if frame[name].nunique() > 1] + ["k"]
+    for name in (*keys, "templates", "best", "worst", "mean", _interval_title(comparison), "spread", "by chance"):
+        table.add_column(name, justify="right")
+    for name in ("saturation", "combined", "n"):
+        table.add_column(name, justify="right")
+    for row in frame.to_dict("records"):
+        table.add_row(
+            *(str(row[name]) for name in keys),
+            str(row["n_templates"]),
+            *(f"{row[name]:.4f}" for name in ("best", "worst", "mean")),
+            f"{row['mean_low']:.4f}-{row['mean_high']:.4f}",
+            *(f"{row[name]:.4f}" for name in ("spread", "spread_by_chance", "saturation", "combined")),
+            str(row["n"]),
+        )
+    console.print(table)
+
+
+def _variance_table(console: Console, comparison: Comparison) -> None:
+    frame = comparison.variance
+    if frame.empty:
+        return
+    table = new_table(console, "Where the variance of single results comes from")
+    keys = [name for name in ("run", "model") if frame[name].nunique() > 1]
+    for name in (*keys, "effect"):
+        table.add_column(name, overflow="fold")
+    for name in ("component", "s.e.", "share", "s.e.", "n"):
+        table.add_column(name, justify="right")
+    for row in frame.to_dict("records"):
+        table.add_row(
+            *(str(row[name]) for name in keys),
+            str(row["effect"]),
+            *(f"{row[name]:.5f}" for name in ("component", "component_se")),
+            *(f"{row[name]:.3f}" for name in ("share", "share_se")),
+            str(row["n_samples"]),
+        )
+    console.print(table)
+    _write_notes(console, [str(note) for note in frame["note"].unique() if note])
+
+
+def _calibration_table(console: Console, frame: pd.DataFrame, keys: Sequence[str], title: str | None) -> None:
+    table = new_table(console, title)
+    for name in keys:
+        table.add_column(name, overflow="fold")
+    for name in ("before", "after", "difference", "95% interval", "n"):
+        table.add_column(name, justify="right")
+    for row in frame.to_dict("records"):
+        table.add_row(
+            *(str(row[name]) for name in keys),
+            f"{row['before']:.4f}",
+            f"{row['after']:.4f}",
+            f"{row['difference']:+.4f}",
+            f"{row['low']:+.4f} {row['high']:+.4f}",
+            f"{row['n']}/{row['n_attempted']}",
+        )
+    console.print(table)
+
+
+def _write_notes(console: Console, notes: Sequence[str]) -> None:
+    for note in notes:
+        console.print(f"- {note}", highlight=False, markup=False)
+
+
+def _comparison_facts(comparison: Comparison) -> dict[str, Any]:
+    frames = ("strategies", "pairs", "sensitivity", "variance")
+    return {
+        "settings": comparison.settings,
+        **{name: json_rows(getattr(comparison, name)) for name in frames},
+        "best": comparison.best,
+        "selection": selection_facts(comparison.selection),
+        "notes": list(comparison.notes),
+    }
+
+
+def _write_json(console: Console, facts: dict[str, Any]) -> None:
+    console.file.write(json.dumps(facts, ensure_ascii=False, indent=2) + "\n")
+
+
+def _markdown(frame: pd.DataFrame) -> str:
+    lines = ["| " + " | ".join(str(name) for name in frame.columns) + " |", "|" + "---|" * len(frame.columns)]
+    for row in frame.itertuples(index=False):
+        texts = [repr(cell) if isinstance(cell, float) else str(cell).replace("|", "\\|") for cell in row]
+        lines.append("| " + " | ".join(texts) + " |")
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,274 @@
+"""From run directories to printed comparisons, without a model."""
+
+import io
+import json
+import math
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+from rich.console import Console
+
+from harness.analysis.intervals import mean_interval, paired_interval
+from harness.calibrating import calibrate
+from harness.comparing import compare
+from harness.errors import ConfigError, DataError, RunDirError
+from harness.reporting.comparison import write_calibration, write_comparison
+from harness.results.schema import Record, to_table
+from harness.results.store import RunStore
+
+N = 60
+GOLD = [i % 2 for i in range(N)]
+SHARES = {"good": 0.9, "fair": 0.75, "poor": 0.55}
+
+
+def classified(rng, template, k, seed, flips=0.0):
+    """Records of one cell: right with the template's share; log-probabilities agree with the prediction."""
+    found = []
+    for i in range(N):
+        right = rng.random() < SHARES[template] - flips
+        prediction = GOLD[i] if right else 1 - GOLD[i]
+        logprobs = [-2.0, -2.0]
+        logprobs[prediction] = -0.5 - 0.1 * rng.random()
+        found.append(Record("models/m", "t", template, k, seed, f"s{i}", GOLD[i], prediction, logprobs, [1, 1]))
+    return found
+
+
+def write_run(folder, records, clusters=None, metrics=()):
+    store = RunStore(str(folder))
+    store.create()
+    store.write_json("manifest.json", {"answer_metrics": list(metrics), "class_names": ["no", "yes"]})
+    ids = sorted({record.sample_id for record in records})
+    store.write_table(
+        "samples.parquet", pa.table({"sample_id": ids, "cluster": [(clusters or {}).get(i, "") for i in ids]})
+    )
+    store.write_part("u1", to_table(records), {})
+    return str(folder)
+
+
+@pytest.fixture
+def records():
+    rng = np.random.default_rng(0)
+    cells = []
+    for template in SHARES:
+        zero = classified(rng, template, 0, 1)
+        cells += zero + [Record(**{f: getattr(r, f) for f in Record.__slots__} | {"seed": 2}) for r in zero]
+        cells += classified(rng, template, 4, 1) + classified(rng, template, 4, 2)
+    return cells
+
+
+@pytest.fixture
+def run_dir(records, tmp_path):
+    return write_run(tmp_path / "demo", records)
+
+
+def values_of(records, template, k, seed):
+    return np.array(
+        [float(r.prediction == r.gold) for r in records if (r.template, r.k, r.seed) == (template, k, seed)]
+    )
+
+
+def test_cells_are_compared_as_they_are_and_k0_once(run_dir, records):
+    found = compare([run_dir], replicates=100)
+    assert sorted(found.strategies["label"]) == sorted(
+        [f"{t} K=0" for t in SHARES] + [f"{t} K=4 seed={s}" for t in SHARES for s in (1, 2)]
+    )
+    assert len(found.pairs) == 36
+    row = found.strategies.set_index("label").loc["fair K=4 seed=2"]
+    alone = mean_interval(values_of(records, "fair", 4, 2))
+    assert (row["mean"], row["low"], row["high"], row["n_scored"]) == (alone.value, alone.low, alone.high, N)
+    pair = found.pairs.set_index(["first", "second"]).loc[("fair K=0", "poor K=0")]
+    expected = paired_interval(values_of(records, "fair", 0, 1) - values_of(records, "poor", 0, 1))
+    assert (pair["difference"], pair["low"]) == (expected.value, expected.low)
+
+
+def test_the_best_comes_first_and_those_like_it_are_marked(run_dir):
+    found = compare([run_dir], ["template"], fixed_seeds=True, replicates=500)
+    assert found.strategies["label"].tolist() == ["good", "fair", "poor"]
+    assert found.strategies["is_best"].tolist() == [True, False, False]
+    assert not found.strategies["like_best"].tolist()[2]
+    assert found.best == "good"
+    assert found.settings["averaged"] == ["k", "seed"]
+    assert found.strategies["share_best"].sum() == pytest.approx(1)
+
+
+def test_seeds_at_large_widen_what_these_seeds_show(run_dir):
+    widths = [
+        np.mean(pairs["high"] - pairs["low"])
+        for pairs in (
+            compare([run_dir], ["template"], fixed_seeds=fixed, replicates=50).pairs for fixed in (True, False)
+        )
+    ]
+    assert widths[1] > widths[0]
+
+
+@pytest.mark.parametrize("text", ["poor K=0", "template=poor,k=0", "K=0, template=poor"])
+def test_a_baseline_meets_all_others_and_no_one_else(run_dir, text):
+    found = compare([run_dir], baseline=text, replicates=50)
+    assert len(found.pairs) == 8
+    assert set(found.pairs["second"]) == {"poor K=0"}
+
+
+def test_the_group_of_the_best_does_not_depend_on_the_baseline(run_dir):
+    groups = [
+        compare([run_dir], baseline=b, replicates=50).strategies["like_best"].tolist() for b in (None, "poor K=0")
+    ]
+    assert groups[0] == groups[1]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"baseline": "pour K=0"}, "no strategy is 'pour K=0'.*did you mean 'poor K=0'"),
+        ({"baseline": "template=poor"}, "3 strategies are 'template=poor'.*name more axes"),
+        ({"baseline": "colour=red"}, "no strategy is"),
+        ({"by": ["templates"]}, "did you mean 'template'"),
+        ({"metric": "f1"}, "no metric 'f1'"),
+        ({"by": ["model"]}, "1 level of model"),
+    ],
+)
+def test_what_cannot_be_compared_is_said_in_one_line(run_dir, options, message):
+    with pytest.raises(ConfigError, match=message) as caught:
+        compare([run_dir], **options)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_folder_that_is_no_run_is_refused(tmp_path):
+    with pytest.raises(RunDirError, match=r"no manifest\.json"):
+        compare([str(tmp_path)])
+    with pytest.raises(RunDirError, match=r"no manifest\.json"):
+        calibrate(str(tmp_path))
+
+
+def test_a_run_without_records_is_refused(tmp_path):
+    run_dir = write_run(tmp_path / "empty", [])
+    for verb in (lambda: compare([run_dir]), lambda: calibrate(run_dir)):
+        with pytest.raises(RunDirError, match="no records yet"):
+            verb()
+
+
+def test_two_runs_are_an_axis(records, run_dir, tmp_path):
+    other = write_run(tmp_path / "other", [r for r in records if r.k == 4])
+    found = compare([run_dir, other], ["run"], replicates=50)
+    assert set(found.strategies["label"]) == {"demo", "other"}
+    assert found.pairs["difference"].tolist() == [0.0]
+    assert any("3 of 15 cells are left out" in note for note in found.notes)
+
+
+def test_runs_of_different_gold_labels_are_refused(records, run_dir, tmp_path):
+    flipped = [Record(**{f: getattr(r, f) for f in Record.__slots__} | {"gold": 1 - r.gold}) for r in records]
+    with pytest.raises(DataError, match="two gold labels"):
+        compare([run_dir, write_run(tmp_path / "flipped", flipped)])
+
+
+def test_clusters_reach_the_intervals(records, tmp_path):
+    run_dir = write_run(tmp_path / "c", records, {f"s{i}": f"p{i % 15}" for i in range(N)})
+    found = compare([run_dir], replicates=50)
+    assert set(found.strategies["n_units"]) == {15}
+    assert set(found.pairs["test"]) == {"sign flips"}
+    assert any("60 samples in 15 clusters" in note for note in found.notes)
+
+
+def test_failed_samples_are_counted_and_left_out_by_pair(records, tmp_path):
+    broken = [
+        Record(r.model, r.task, r.template, r.k, r.seed, r.sample_id, r.gold, error_type="X", error="x")
+        if (r.template, r.k) == ("good", 0) and r.sample_id in ("s1", "s2")
+        else r
+        for r in records
+    ]
+    found = compare([write_run(tmp_path / "b", broken)], replicates=50)
+    row = found.strategies.set_index("label").loc["good K=0"]
+    assert (row["n_scored"], row["n_attempted"]) == (N - 2, N)
+    involved = (found.pairs["first"] == "good K=0") | (found.pairs["second"] == "good K=0")
+    assert set(found.pairs.loc[involved, "n"]) == {N - 2}
+    assert set(found.pairs.loc[~involved, "n"]) == {N}
+
+
+def answered(template, values):
+    return [
+        Record("m", "qa", template, 0, 1, f"s{i}", -1, answer="x", finish_reason="stop", answer_values=list(pair))
+        for i, pair in enumerate(values)
+    ]
+
+
+def test_generated_answers_are_compared_by_their_metrics(tmp_path):
+    rng = np.random.default_rng(1)
+    one, other = rng.random((40, 2)), rng.random((40, 2))
+    run_dir = write_run(tmp_path / "qa", answered("a", one) + answered("b", other), metrics=["exact_match", "f1"])
+    first = compare([run_dir], replicates=50)
+    assert first.settings["metric"] == "exact_match"
+    second = compare([run_dir], metric="f1", replicates=50)
+    assert second.pairs.loc[0, "difference"] == pytest.approx((one - other)[:, 1].mean())
+    with pytest.raises(ConfigError, match="no metric 'accuracy'"):
+        compare([run_dir], metric="accuracy")
+    with pytest.raises(ConfigError, match="generated answers"):
+        calibrate(run_dir)
+
+
+def printed(write, figures, fmt, terminal=False):
+    out = io.StringIO()
+    write(Console(file=out, width=200, force_terminal=terminal), figures, fmt)
+    return out.getvalue()
+
+
+def test_json_holds_everything_in_full_precision(run_dir):
+    found = compare([run_dir], ["template"], replicates=50)
+    facts = json.loads(printed(write_comparison, found, "json"))
+    assert facts["settings"]["by"] == ["template"]
+    assert [row["mean"] for row in facts["strategies"]] == pytest.approx(found.strategies["mean"].tolist(), abs=1e-15)
+    assert [row["p"] for row in facts["pairs"]] == pytest.approx(found.pairs["p"].tolist(), abs=1e-15)
+    assert facts["selection"]["expected"]["n"] == N
+    assert len(facts["variance"]) > 3
+    assert len(facts["sensitivity"]) == 2
+
+
+def test_csv_holds_the_pairs(run_dir):
+    found = compare([run_dir], ["template"], replicates=50)
+    frame = pd.read_csv(io.StringIO(printed(write_comparison, found, "csv")))
+    assert frame["p_holm"].tolist() == pytest.approx(found.pairs["p_holm"].tolist())
+
+
+def test_the_table_marks_the_best_and_is_plain_in_a_pipe(run_dir):
+    text = printed(write_comparison, compare([run_dir], replicates=50), "table")
+    assert text.isascii()
+    assert text.count("|* |") == 1
+    assert "Pairs with the best" in text
+    assert "Expected of a strategy chosen like this" in text
+
+
+def test_markdown_has_both_tables(run_dir):
+    text = printed(write_comparison, compare([run_dir], ["k"], replicates=50), "md")
+    assert text.count("|---|") == 2 or text.count("\n|---") == 2
+    assert "| K=4 |" in text
+
+
+@pytest.mark.parametrize("fmt", ["table", "json", "csv", "md"])
+def test_a_calibration_prints_in_every_format(run_dir, fmt):
+    assert "ensemble" in printed(write_calibration, calibrate(run_dir), fmt)
+
+
+def test_calibration_counts_k0_once_and_compares_pairs(run_dir, records):
+    found = calibrate(run_dir)
+    batch = found.cells[found.cells["method"] == "batch"]
+    assert len(batch) == 9
+    assert set(batch["n"]) == {N}
+    row = batch[(batch["template"] == "fair") & (batch["k"] == 0)].iloc[0]
+    assert row["before"] == pytest.approx(values_of(records, "fair", 0, 1).mean())
+    assert row["difference"] == pytest.approx(row["after"] - row["before"])
+    ensemble = found.cells[found.cells["method"] == "ensemble"]
+    assert ensemble["template"].tolist() == ["mean of 3"] * 3
+    zero = ensemble[ensemble["k"] == 0].iloc[0]
+    assert zero["before"] == pytest.approx(np.mean([values_of(records, t, 0, 1).mean() for t in SHARES]))
+    assert found.overall["n_cells"].tolist() == [9, 3]
+    assert found.overall.loc[0, "before"] == pytest.approx(batch["before"].mean())
+
+
+def test_content_free_and_domain_scores_add_their_methods(run_dir):
+    key = ("models/m", "good", 4, 1)
+    found = calibrate(run_dir, {key: np.log([[0.9, 0.1], [0.8, 0.2]])}, {key: np.log([0.5, 0.5])})
+    methods = found.cells[(found.cells["template"] == "good") & (found.cells["seed"] == 1) & (found.cells["k"] == 4)]
+    assert methods["method"].tolist() == ["batch", "contextual", "PMI_DC"]
+    pmi = methods[methods["method"] == "PMI_DC"].iloc[0]
+    assert pmi["difference"] == 0.0
+    assert not math.isnan(pmi["low"])

@@ -1,0 +1,178 @@
+"""Variances and intervals against closed forms, statsmodels and brute force."""
+
+import math
+
+import numpy as np
+import pytest
+import statsmodels.api as sm
+from scipy import stats
+
+from harness.analysis.cells import wilson_interval
+from harness.analysis.intervals import (
+    bonett_price,
+    half_width,
+    mean_error,
+    mean_interval,
+    paired_interval,
+    seeds_interval,
+    tail_probability,
+    wilson_form,
+)
+from tests.analysis.grids import crossed
+
+RNG = np.random.default_rng(5)
+VALUES = RNG.random(60)
+EVEN = np.repeat(np.arange(12), 5)
+UNEVEN = np.repeat(np.arange(8), [1, 2, 3, 4, 8, 10, 12, 20])
+
+
+def test_independent_samples_are_students_t():
+    found = mean_error(VALUES)
+    assert found.sample_variance == pytest.approx(VALUES.var(ddof=1) / 60)
+    assert found.df == pytest.approx(59)
+    expected = stats.t.interval(0.95, 59, VALUES.mean(), stats.sem(VALUES))
+    assert half_width(found) == pytest.approx((expected[1] - expected[0]) / 2)
+
+
+def test_clusters_of_one_size_are_statsmodels_cluster_robust_error():
+    found = mean_error(VALUES, EVEN)
+    fit = sm.OLS(VALUES, np.ones(60)).fit(cov_type="cluster", cov_kwds={"groups": EVEN}, use_t=True)
+    assert found.sample_variance == pytest.approx(float(fit.bse[0]) ** 2)
+    assert found.df == pytest.approx(11)
+    low, high = fit.conf_int()[0]
+    assert half_width(found) == pytest.approx((high - low) / 2)
+
+
+def test_clusters_are_millers_sum_over_pairs_of_one_cluster():
+    """SE^2 = sum over i, j of one cluster of (x_i - m)(x_j - m) / n^2, times G / (G - 1)."""
+    rest = VALUES - VALUES.mean()
+    total = sum(rest[i] * rest[j] for i in range(60) for j in range(60) if EVEN[i] == EVEN[j])
+    assert mean_error(VALUES, EVEN).sample_variance == pytest.approx(total / 60**2 * 12 / 11)
+
+
+def test_clusters_of_any_size_are_the_matrix_form_of_bell_and_mccaffrey():
+    hat = np.full((60, 60), 1 / 60)
+    middle, terms = np.eye(60) - hat, []
+    for g in range(8):
+        rows = np.flatnonzero(g == UNEVEN)
+        block = np.eye(len(rows)) - hat[np.ix_(rows, rows)]
+        roots, vectors = np.linalg.eigh(block)
+        root = vectors @ np.diag(roots**-0.5) @ vectors.T
+        terms.append((np.full(len(rows), 1 / 60) @ root) @ middle[rows])
+    terms = np.array(terms)
+    found = mean_error(VALUES, UNEVEN)
+    assert found.sample_variance == pytest.approx(float(((terms @ VALUES) ** 2).sum()))
+    spread = terms @ terms.T
+    assert found.df == pytest.approx(np.trace(spread) ** 2 / (spread**2).sum())
+
+
+def test_cluster_codes_need_not_be_consecutive():
+    assert mean_error(VALUES, EVEN * 7 + 3) == mean_error(VALUES, EVEN)
+
+
+def test_seeds_give_the_mean_squares_of_the_crossed_analysis_of_variance():
+    table = crossed(RNG, 4, 30, seed=0.3)
+    grand, by_sample, by_seed = table.mean(), table.mean(axis=0), table.mean(axis=1)
+    ms_sample = 4 * ((by_sample - grand) ** 2).sum() / 29
+    ms_seed = 30 * ((by_seed - grand) ** 2).sum() / 3
+    ms_rest = ((table - by_sample - by_seed[:, None] + grand) ** 2).sum() / (29 * 3)
+    found = mean_error(table)
+    assert found.sample_variance == pytest.approx(ms_sample / 120)
+    assert found.seed_variance == pytest.approx(ms_seed / 120)
+    assert found.noise_variance == pytest.approx(ms_rest / 120)
+    assert found.total == pytest.approx(ms_sample / 120 + max(ms_seed - ms_rest, 0) / 120)
+
+
+def test_the_generalised_p_value_is_its_monte_carlo():
+    found = mean_error(crossed(np.random.default_rng(0), 3, 200, sample=0.5, seed=0.2))
+    draws = np.random.default_rng(1).chisquare(2, 400_000) / 2
+    spread = np.sqrt(found.sample_variance + np.maximum(found.seed_variance / draws - found.noise_variance, 0))
+    for distance in (0.05, 0.2, 0.8):
+        expected = (2 * stats.t.sf(distance / spread, found.df)).mean()
+        assert tail_probability(found, distance) == pytest.approx(expected, rel=0.01)
+
+
+def test_interval_and_p_value_belong_together():
+    found = mean_error(crossed(np.random.default_rng(2), 3, 100, seed=0.3), np.repeat(np.arange(25), 4))
+    assert tail_probability(found, half_width(found)) == pytest.approx(0.05, abs=1e-6)
+    assert tail_probability(found, half_width(found, 0.8)) == pytest.approx(0.2, abs=1e-6)
+
+
+def test_seeds_without_samples_to_speak_of_are_t_over_seeds():
+    """When seeds are all that varies, the interval is Student's with S - 1 degrees of freedom."""
+    means = np.array([0.1, 0.4, 0.2, 0.5])
+    found = mean_error(np.repeat(means[:, None], 5000, axis=1) + 1e-9 * RNG.normal(size=(4, 5000)))
+    assert half_width(found) == pytest.approx(stats.t.ppf(0.975, 3) * stats.sem(means), rel=0.001)
+    alone = seeds_interval(means)
+    assert (alone.low, alone.high) == pytest.approx(stats.t.interval(0.95, 3, means.mean(), stats.sem(means)))
+
+
+def test_one_seed_has_no_interval_over_seeds():
+    alone = seeds_interval(np.array([0.5, np.nan]))
+    assert alone.value == 0.5
+    assert math.isnan(alone.low)
+
+
+def test_wilsons_form_is_wilson_for_its_own_width():
+    half = 1.959963984540054 * math.sqrt(0.3 * 0.7 / 50)
+    assert wilson_form(0.3, half) == pytest.approx(wilson_interval(15, 50))
+
+
+def test_independent_shares_have_wilsons_interval():
+    found = mean_interval(np.repeat([1.0, 0.0, np.nan], [7, 3, 2]))
+    assert (found.low, found.high) == pytest.approx(wilson_interval(7, 10))
+    assert (found.n, found.n_units, found.method) == (10, 10, "Wilson")
+
+
+def test_seeds_that_make_no_difference_are_one_observation():
+    row = np.repeat([1.0, 0.0], [7, 3])
+    assert mean_interval(np.stack([row] * 5)) == mean_interval(row)
+    assert paired_interval(np.stack([row] * 5)) == paired_interval(row)
+
+
+def test_equal_values_in_clusters_still_have_an_interval():
+    found = mean_interval(np.ones(60), EVEN)
+    assert (found.low, found.high) == pytest.approx(wilson_interval(12, 12))
+    between = mean_interval(np.full(60, 0.5), EVEN)
+    assert (between.low, between.high) == pytest.approx(wilson_interval(6, 12))
+
+
+def test_values_outside_of_shares_have_a_plain_interval():
+    values = VALUES * 30 - 3
+    found = mean_interval(values)
+    assert (found.low, found.high) == pytest.approx(stats.t.interval(0.95, 59, values.mean(), stats.sem(values)))
+
+
+def test_bonett_price_by_hand():
+    """12 against 4 of 98: (13 - 5)/100 = 0.08, variance (0.18 - 0.0064)/100."""
+    half = 1.959963984540054 * math.sqrt(0.1736 / 100)
+    assert bonett_price(12, 4, 98) == pytest.approx((0.08 - half, 0.08 + half))
+
+
+def test_strategies_that_agree_everywhere_are_not_known_to_be_equal():
+    found = paired_interval(np.zeros(98))
+    assert found.high == -found.low == pytest.approx(1.959963984540054 * math.sqrt(0.02 / 100))
+    clustered = paired_interval(np.zeros(60), EVEN)
+    assert clustered.high == pytest.approx(1.959963984540054 * math.sqrt(2) / 14)
+
+
+def test_differences_that_are_no_shares_have_students_t():
+    differences = RNG.normal(size=40)
+    found = paired_interval(differences)
+    expected = stats.t.interval(0.95, 39, differences.mean(), stats.sem(differences))
+    assert (found.low, found.high) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("values", [np.array([]), np.array([np.nan])])
+def test_nothing_scored_has_no_figure(values):
+    found = mean_interval(values)
+    assert found.n == 0
+    assert math.isnan(found.value)
+    assert math.isnan(found.low)
+
+
+def test_one_cluster_has_no_interval():
+    found = mean_interval(VALUES, np.zeros(60, dtype=int))
+    assert found.value == pytest.approx(VALUES.mean())
+    assert math.isnan(found.low)
+    assert math.isnan(tail_probability(mean_error(VALUES, np.zeros(60, dtype=int)), 1.0))
