@@ -20,6 +20,7 @@ from harness.errors import ConfigError, RunDirError
 from harness.results.records import load_records
 from harness.results.store import RunStore
 from harness.summary import sample_clusters
+from harness.task import CONTENT_FREE
 
 CellKey = tuple[str, str, int, int]
 """(model, template, K, seed)"""
@@ -37,19 +38,37 @@ class Calibration:
     notes: tuple[str, ...]
 
 
-def calibrate(
-    run_dir: str,
-    content_free: Mapping[CellKey, FloatArray] | None = None,
-    domain: Mapping[CellKey, FloatArray] | None = None,
-    level: float = LEVEL,
-) -> Calibration:
+def stored_content_free(run_dir: str) -> tuple[dict[CellKey, FloatArray], dict[CellKey, FloatArray]]:
+    """What the run scored for its calibration arms (`scoring.calibration`).
+
+    Returns:
+        Per cell the label log-probabilities after all content-free inputs, (inputs, labels), where
+        there are several; and those after the empty input, (labels,).
+    """
+    store = RunStore(run_dir)
+    units = set(read_manifest(run_dir).get("calibration_units", ())) & store.part_ids()
+    if not units:
+        return {}, {}
+    records = load_records(run_dir, [*KEYS, "label_logprobs"], units).dropna(subset="label_logprobs")
+    several: dict[CellKey, FloatArray] = {}
+    empty: dict[CellKey, FloatArray] = {}
+    for _, cell in records.groupby(["model", "template", "k", "seed"], sort=False):
+        first = cell.iloc[0]
+        key = (str(first["model"]), str(first["template"]), int(first["k"]), int(first["seed"]))
+        if len(cell) > 1:
+            several[key] = np.stack(cell["label_logprobs"].tolist())
+        for scores in cell.loc[cell["sample_id"] == CONTENT_FREE, "label_logprobs"]:
+            empty[key] = np.asarray(scores, dtype=float)
+    return several, empty
+
+
+def calibrate(run_dir: str, level: float = LEVEL) -> Calibration:
     """What calibration would have made of a run, from its stored label log-probabilities.
+
+    Contextual calibration and PMI_DC need what the run has scored after content-free inputs.
 
     Args:
         run_dir: a run directory of a classification task.
-        content_free: per cell the label log-probabilities after content-free inputs,
-            (inputs, labels); adds contextual calibration.
-        domain: per cell those after the domain alone, (labels,); adds PMI_DC.
         level: of the intervals.
 
     Raises:
@@ -71,12 +90,13 @@ def calibrate(
     golds = records.drop_duplicates("sample_id").set_index("sample_id")["gold"].loc[ids].to_numpy(dtype=np.int64)
     codes = cluster_codes(ids, sample_clusters(RunStore(run_dir)))
     logprobs, before = _cell_arrays(records, ids)
+    content_free, domain = stored_content_free(run_dir)
     found: list[tuple[dict[str, Any], FloatArray, FloatArray]] = []
     for key, scores in logprobs.items():
         methods = {"batch": calibrations.batch_calibrated(scores)}
-        if content_free is not None and key in content_free:
+        if key in content_free:
             methods["contextual"] = calibrations.contextually_calibrated(scores, content_free[key])
-        if domain is not None and key in domain:
+        if key in domain:
             methods["PMI_DC"] = calibrations.domain_conditional(scores, domain[key])
         names = dict(zip(("model", "template", "k", "seed"), key, strict=True))
         for method, calibrated in methods.items():

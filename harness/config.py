@@ -22,6 +22,7 @@ POLICIES = ("fixed", "bank", "per_sample", "lecture")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 DEVICES = ("auto", "cpu", "cuda")
 METHODS = ("auto", "likelihood", "generate")
+CALIBRATIONS = ("contextual", "domain")
 CLEANINGS = ("first_line", "quotes", "particles")
 WANDB_MODES = ("disabled", "offline", "online")
 
@@ -86,6 +87,8 @@ class ScoringConfig:
 
     method: str = "auto"
     """`likelihood` compares labels, `generate` lets the model write; `auto` is the task's own."""
+    calibration: list[str] = field(default_factory=list)
+    """Arms of `harness calibrate` that need prompts of their own, scored with the run."""
 
 
 @dataclass(frozen=True)
@@ -263,6 +266,8 @@ def _check_values(config: RunConfig) -> None:
     _check_choice("demos.policy", config.demos.policy, POLICIES)
     _check_choice("scoring.method", config.scoring.method, METHODS)
     _check_choice("wandb.mode", config.wandb.mode, WANDB_MODES)
+    for name in config.scoring.calibration:
+        _check_choice("scoring.calibration", name, CALIBRATIONS)
     for name in config.generation.clean:
         _check_choice("generation.clean", name, CLEANINGS)
     if not all(config.generation.stop):

@@ -109,7 +109,11 @@ def _run_locked(prepared: Prepared, store: RunStore, console: Console, stop: Sto
             }
             manifest = manifests.new_manifest(config.as_dict(), identity, facts)
         plan = make_plan(prepared, int(manifest["shard_size"]))
-        manifest |= {"n_units": len(plan.units), "n_records": plan.n_records}
+        manifest |= {
+            "n_units": len(plan.units),
+            "n_records": plan.n_records,
+            "calibration_units": sorted(plan.calibration_units),
+        }
         session = manifests.new_session()
         manifest["sessions"].append(session)
         manifest["status"] = "running"

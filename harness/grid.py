@@ -14,7 +14,7 @@ from typing import Any
 
 from harness.config import RunConfig
 from harness.hashing import content_hash, rows_hash
-from harness.preparation import ModelSetup, Prepared
+from harness.preparation import ModelSetup, Prepared, content_free
 from harness.prompts.demonstrations import bank_set
 from harness.prompts.templates import Template
 from harness.task import Sample
@@ -74,13 +74,21 @@ class Plan:
 
     cells: tuple[Cell, ...]
     units: tuple[WorkUnit, ...]
+    """Those over content-free inputs included."""
     shards: tuple[Shard, ...]
+    """Those of content-free inputs last."""
     shard_size: int
+    calibration_units: frozenset[str] = frozenset()
+    """Ids of the units over content-free inputs: their records are no results."""
 
     @property
     def n_records(self) -> int:
         """Records of the whole run: cells x samples."""
-        return sum(unit.n_records(len(self.shards[unit.shard].samples)) for unit in self.units)
+        return sum(
+            unit.n_records(len(self.shards[unit.shard].samples))
+            for unit in self.units
+            if unit.id not in self.calibration_units
+        )
 
 
 def make_cells(config: RunConfig) -> tuple[Cell, ...]:
@@ -129,6 +137,10 @@ def make_plan(prepared: Prepared, shard_size: int) -> Plan:
             orders[seed].append(len(shards))
             shards.append(Shard(len(shards), rows, rows_hash(s.row() for s in rows)))
     units: list[WorkUnit] = []
+    inputs = content_free(config, prepared.data)
+    if inputs:
+        shards.append(Shard(len(shards), inputs, rows_hash(s.row() for s in inputs)))
+    calibration_units = set()
     for setup in prepared.models:
         fixed = _identity(prepared, setup)
         for template in config.grid.templates:
@@ -137,7 +149,8 @@ def make_plan(prepared: Prepared, shard_size: int) -> Plan:
                 zero_shot = tuple(seeds) if 0 in ks else ()
                 if not ks:
                     continue
-                for index in orders[seed if by_seed else None]:
+                extra = [shards[-1].index] if inputs else []
+                for index in orders[seed if by_seed else None] + extra:
                     identity = {
                         **fixed,
                         "template": _wording(prepared.template(template)),
@@ -158,7 +171,9 @@ def make_plan(prepared: Prepared, shard_size: int) -> Plan:
                             index,
                         )
                     )
-    return Plan(make_cells(config), tuple(units), tuple(shards), shard_size)
+                    if index in extra:
+                        calibration_units.add(units[-1].id)
+    return Plan(make_cells(config), tuple(units), tuple(shards), shard_size, frozenset(calibration_units))
 
 
 def grid_identity(prepared: Prepared) -> dict[str, Any]:

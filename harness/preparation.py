@@ -18,7 +18,7 @@ from harness.prompts.demonstrations import Draw, Pool, duplicates_in_pool, lectu
 from harness.prompts.rendering import Renderer
 from harness.prompts.templates import Template, choose_templates, read_templates
 from harness.prompts.tokenizing import PromptTokenizer
-from harness.task import Task, TaskData, find_task
+from harness.task import CONTENT_FREE, Sample, Task, TaskData, find_task
 
 
 @dataclass(frozen=True)
@@ -82,6 +82,7 @@ def prepare(config: RunConfig) -> Prepared:
     """
     task = find_task(config.task.name)
     method = _method(config, task)
+    _check_calibration(config, method)
     if config.demos.balanced and not task.class_names:
         raise ConfigError(f"demos.balanced needs classes, but the answers of task '{task.name}' are generated; drop it")
     known = read_templates(task.templates, task.class_names)
@@ -90,6 +91,9 @@ def prepare(config: RunConfig) -> Prepared:
     data = _shortened(task, task.load(config.task), config.demos.context_chars)
     if not data.samples:
         raise DataError(f"task '{config.task.name}' has no samples in '{config.task.data_dir}'")
+    reserved = next((s.id for s in data.samples if s.id.startswith(CONTENT_FREE)), None)
+    if reserved is not None:
+        raise DataError(f"the sample id '{reserved}' begins with '{CONTENT_FREE}', which the harness keeps for itself")
     templates = choose_templates(config.grid.templates, known, set(data.samples[0].fields))
     models = tuple(_set_up(config, task, data, path) for path in config.model_paths)
     return Prepared(config, task, data, {t.name: t for t in templates}, models, method)
@@ -102,6 +106,31 @@ def _shortened(task: Task, data: TaskData, context_chars: int | None) -> TaskDat
         raise ConfigError(f"demos.context_chars is {context_chars}, but task '{task.name}' has no contexts to shorten")
     pool = [task.shorten(solved, context_chars) for solved in data.pool]
     return dataclasses.replace(data, pool=pool, raw_pool_texts=None)
+
+
+def content_free(config: RunConfig, data: TaskData) -> tuple[Sample, ...]:
+    """The inputs without content that the run's calibration arms need.
+
+    `N/A`, nothing and `[MASK]` for contextual calibration (Zhao et al. 2021, arXiv 2102.09690);
+    nothing alone, as the domain's own prompt, for domain-conditional PMI (Holtzman et al. 2021,
+    arXiv 2104.08315).
+    """
+    arms = config.scoring.calibration
+    texts = ("N/A", "", "[MASK]") if "contextual" in arms else ("",) if arms else ()
+    names = list(data.samples[0].fields)
+    return tuple(Sample(CONTENT_FREE + text, dict.fromkeys(names, text)) for text in texts)
+
+
+def _check_calibration(config: RunConfig, method: str) -> None:
+    if not config.scoring.calibration:
+        return
+    if method != "likelihood":
+        raise ConfigError("scoring.calibration needs label log-probabilities; use it with scoring.method=likelihood")
+    if config.demos.policy != "fixed" and any(config.grid.k):
+        raise ConfigError(
+            f"scoring.calibration is {config.scoring.calibration}, but demos.policy='{config.demos.policy}' gives "
+            "samples different demonstrations, so that no one input stands for a cell; use demos.policy=fixed"
+        )
 
 
 def _method(config: RunConfig, task: Task) -> str:

@@ -18,6 +18,8 @@ from harness.config import TaskConfig
 from harness.errors import ConfigError, did_you_mean
 
 ENTRY_POINT_GROUP = "harness.tasks"
+CONTENT_FREE = "content-free:"
+"""How the ids of inputs begin that calibration needs; they are no samples of the test set."""
 NO_CLASS = -1
 """In place of a class index: there is none, or the model's text is no label."""
 

@@ -32,7 +32,7 @@ def open_run_tracker(
 
 def tell_cells(tracker: Tracker, store: RunStore, plan: Plan, cells: tuple[Cell, ...]) -> None:
     """Log cells whose units are all committed; read and computed on the tracker's thread."""
-    units = [unit.id for unit in plan.units if unit.cells() == cells]
+    units = [unit.id for unit in plan.units if unit.cells() == cells and unit.id not in plan.calibration_units]
     figures = functools.cache(lambda: summarise(store.run_dir, units))
 
     def row(place: int) -> dict[str, Any]:

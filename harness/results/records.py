@@ -24,7 +24,8 @@ def load_records(
 
     Args:
         run_dir: a run directory, local or a storage URI; the run may still be going on.
-        unit_ids: the units to read; None reads all that are committed.
+        unit_ids: the units to read; None reads all that are committed, without those over
+            content-free inputs (`scoring.calibration`).
         columns: the columns to read; None reads all of `harness.results.schema.SCHEMA`.
 
     Returns:
@@ -39,8 +40,11 @@ def load_records(
     store = RunStore(run_dir)
     if not store.exists("manifest.json"):
         raise RunDirError(f"'{run_dir}' is not a run directory (no manifest.json); expected the folder of a run")
+    manifest = store.read_json("manifest.json")
+    if unit_ids is None:
+        unit_ids = store.part_ids() - set(manifest.get("calibration_units", ()))
     good = []
-    for unit_id in sorted(store.part_ids() if unit_ids is None else unit_ids):
+    for unit_id in sorted(unit_ids):
         try:
             good.append(store.read_part(unit_id, list(columns) if columns is not None else None))
         except ValueError as error:
@@ -50,7 +54,7 @@ def load_records(
     for name in NULLABLE:
         if name in frame:
             frame[name] = frame[name].astype("Int32")
-    metrics = store.read_json("manifest.json").get("answer_metrics", [])
+    metrics = manifest.get("answer_metrics", [])
     if metrics and "answer_values" in frame:
         failed = [math.nan] * len(metrics)
         rows = [failed if row is None else row for row in frame["answer_values"]]

@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from harness.analysis.intervals import mean_interval, paired_interval
-from harness.calibrating import calibrate
+from harness.calibrating import calibrate, stored_content_free
 from harness.comparing import compare
 from harness.errors import ConfigError, DataError, RunDirError
 from harness.reporting.comparison import write_calibration, write_comparison
@@ -265,8 +265,18 @@ def test_calibration_counts_k0_once_and_compares_pairs(run_dir, records):
 
 
 def test_content_free_and_domain_scores_add_their_methods(run_dir):
-    key = ("models/m", "good", 4, 1)
-    found = calibrate(run_dir, {key: np.log([[0.9, 0.1], [0.8, 0.2]])}, {key: np.log([0.5, 0.5])})
+    stored = {"N/A": [0.9, 0.1], "": [0.5, 0.5], "[MASK]": [0.8, 0.2]}
+    extra = [
+        Record("models/m", "t", "good", 4, 1, f"content-free:{text}", -1, 0, np.log(p).tolist(), [1, 1])
+        for text, p in stored.items()
+    ]
+    store = RunStore(run_dir)
+    store.write_part("u2", to_table(extra), {})
+    store.write_json("manifest.json", {**store.read_json("manifest.json"), "calibration_units": ["u2"]})
+    several, empty = stored_content_free(run_dir)
+    assert np.allclose(np.sort(several["models/m", "good", 4, 1], axis=0), np.sort(np.log([*stored.values()]), axis=0))
+    assert np.allclose(empty["models/m", "good", 4, 1], np.log([0.5, 0.5]))
+    found = calibrate(run_dir)
     methods = found.cells[(found.cells["template"] == "good") & (found.cells["seed"] == 1) & (found.cells["k"] == 4)]
     assert methods["method"].tolist() == ["batch", "contextual", "PMI_DC"]
     pmi = methods[methods["method"] == "PMI_DC"].iloc[0]
