@@ -139,6 +139,19 @@ def calibrate_command(run_dir: RunDir, fmt: Format = "table") -> None:
     write_calibration(output_console(), calibrate(run_dir), fmt)
 
 
+@app.command("report", epilog="Example: harness report data_out/demo")
+def report_command(
+    run_dirs: Annotated[list[str], typer.Argument(metavar="RUN_DIR...", help="Run directories of one task.")],
+    out: Annotated[
+        str | None, typer.Option("--out", metavar="FILE", help="report.html in the run directory by default.")
+    ] = None,
+) -> None:
+    """One self-contained HTML file: which prompt, how sure, at what cost, and every sample."""
+    from harness.reporting.report.build import write_report
+
+    sys.stdout.write(f"{write_report(run_dirs, out)}\n")
+
+
 @app.command("export", epilog="Example: harness export data_out/korquad_demo --format korquad")
 def export_command(
     run_dir: RunDir,

@@ -159,7 +159,8 @@ class RunConfig:
     @property
     def run_dir(self) -> str:
         """The run directory, `{out}/{name}`: a local path or a storage URI."""
-        return f"{self.out.rstrip('/')}/{self.name}"
+        base, mark, query = self.out.partition("?") if "://" in self.out else (self.out, "", "")
+        return f"{base.rstrip('/')}/{self.name}{mark}{query}"
 
     @property
     def model_paths(self) -> tuple[str, ...]:

@@ -19,6 +19,7 @@ import pandas as pd
 import pyarrow as pa
 from rich.console import Console
 
+from harness import prompt_examples
 from harness.budget import measure
 from harness.config import RunConfig
 from harness.distributed.backend import Backend, open_backend
@@ -118,6 +119,7 @@ def _run_locked(prepared: Prepared, store: RunStore, console: Console, stop: Sto
         manifest["sessions"].append(session)
         manifest["status"] = "running"
         store.write_table("samples.parquet", _samples_table(prepared.data.samples))
+        store.write_json(prompt_examples.NAME, prompt_examples.prompt_examples(prepared))
         store.write_json(manifests.NAME, manifest)
         done = _committed(store, plan)
         waiting = [unit for unit in plan.units if unit.id not in done]
@@ -283,7 +285,8 @@ def _log_file(store: RunStore) -> Iterator[None]:
         unit_log.removeHandler(handler)
         handler.close()
         if not store.is_local:
-            store.write_bytes("run.log", buffer.getvalue().encode())
+            before = store.read_bytes("run.log") if store.exists("run.log") else b""
+            store.write_bytes("run.log", before + buffer.getvalue().encode())
 
 
 def _samples_table(samples: Sequence[Sample]) -> pa.Table:

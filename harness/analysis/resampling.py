@@ -65,6 +65,8 @@ def sign_flip_probability(sums: FloatArray, flips: int, seed: int) -> float:
         seed: of the random ones.
     """
     units = len(sums)
+    if units == 0:
+        return 1.0
     observed = abs(float(sums.sum())) * (1 - 1e-12)
     if 2 ** (units - 1) <= flips:
         codes = np.arange(2 ** (units - 1))[:, None]

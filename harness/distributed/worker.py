@@ -126,7 +126,7 @@ class Worker:
                 continue
             self.store.write_json(note_name(unit.id), {"sample": sample.id})
             self._score(unit, renderer, [sample], unit.ks, outcome)
-        self.store.fs.delete_file(self.store.path(note_name(unit.id)))
+        self.store.remove(note_name(unit.id))
 
     def _score(
         self,

@@ -1,0 +1,249 @@
+"""The first screen: which prompt, how sure, at what cost."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from harness.reporting.report.gathering import ReportData
+from harness.reporting.report.wording import Scale, count, duration, last_part, plural, rounded_count
+
+STEPS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.25)
+"""Distances between the ticks of the strip."""
+SHOWN = 160
+"""Characters of a wording; the prompts' section has all."""
+
+
+@dataclass(frozen=True)
+class Bar:
+    """One line of the strip: a point with its interval, in percent of the strip's width."""
+
+    title: str
+    text: str
+    low: float
+    point: float
+    high: float
+    kind: str
+
+
+@dataclass(frozen=True)
+class Tick:
+    """A place on the strip's axis or one strategy on it."""
+
+    place: float
+    text: str
+    mark: str = ""
+
+
+@dataclass(frozen=True)
+class Fact:
+    """A name and its figure."""
+
+    name: str
+    text: str
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the first screen says."""
+
+    best: str
+    metric: str
+    value: str
+    interval: str
+    verdict: str
+    bars: tuple[Bar, ...]
+    strategies: tuple[Tick, ...]
+    axis: tuple[Tick, ...]
+    which: tuple[Fact, ...]
+    sure: tuple[Fact, ...]
+    cost: tuple[Fact, ...]
+    facts: tuple[Fact, ...]
+    key: str
+    """What the strip's dotted line is; empty without one."""
+    warning: str
+    """That the grid is not finished; empty when it is."""
+
+
+def answer(data: ReportData, scale: Scale, chance: float | None) -> Answer:
+    """The figures of the first screen.
+
+    Args:
+        data: of the report.
+        scale: of its metric.
+        chance: share of the most frequent class; None where answers are generated.
+    """
+    best = data.strategies[data.strategies["is_best"]].iloc[0]
+    bars, strategies, axis = _strip(data, scale, chance)
+    return Answer(
+        best=str(best["label"]),
+        metric=scale.name,
+        value=scale.value(best["mean"]),
+        interval=f"{100 * data.level:g}% interval {scale.interval(best['low'], best['high'])}",
+        verdict=_verdict(data, scale),
+        bars=bars,
+        strategies=strategies,
+        axis=axis,
+        which=_which(data),
+        sure=_sure(data, scale, chance),
+        cost=_cost(data),
+        facts=_facts(data),
+        key="; dotted: always the most frequent class" if chance is not None else "",
+        warning=_warning(data),
+    )
+
+
+def _verdict(data: ReportData, scale: Scale) -> str:
+    frame = data.strategies
+    others, alike = len(frame) - 1, int(frame["like_best"].sum()) - 1
+    if data.comparison is None:
+        return f"There is no comparison: {data.comparison_note}."
+    ties = int((np.abs(frame["mean"] - frame["mean"].max()) < 1e-12).sum()) - 1
+    tied = f" {plural(ties, 'other has', 'others have')} the very same score." if ties else ""
+    if alike == 0:
+        return f"It is shown to be better than each of the {plural(others, 'other')}."
+    if alike == others:
+        verdict = f"But none of the {plural(others, 'other')} is shown to be worse: these samples do not settle it."
+        return verdict + tied
+    verb = "is" if alike == 1 else "are"
+    return f"{count(alike)} of the {plural(others, 'other')} {verb} not shown to be worse; the rest are.{tied}"
+
+
+def _which(data: ReportData) -> tuple[Fact, ...]:
+    best = data.strategies[data.strategies["is_best"]].iloc[0]
+    names = {"run": "Run", "model": "Model", "template": "Template", "k": "K", "seed": "Seed"}
+    facts = []
+    for column, name in names.items():
+        if column in ("run", "model") and data.strategies[column].nunique() < 2:
+            continue
+        value = "none (no demonstrations)" if column == "seed" and best["k"] == 0 else last_part(str(best[column]))
+        facts.append(Fact(name, value))
+    run = next(run for run in data.runs if run.name == best["run"])
+    wording = run.manifest["identity"]["templates"][best["template"]]
+    facts.append(Fact("Wording", "", _short(" ".join((wording["prefix"] + wording["query"]).split()))))
+    if wording["labels"]:
+        facts.append(Fact("Labels", " / ".join(_short(label.strip()) for label in wording["labels"])))
+    return tuple(facts)
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= SHOWN else f"{text[:SHOWN].rstrip()} …"
+
+
+def _sure(data: ReportData, scale: Scale, chance: float | None) -> tuple[Fact, ...]:
+    facts = []
+    if data.comparison is not None:
+        found = data.comparison.selection.expected
+        n = len(data.strategies)
+        facts.append(
+            Fact(
+                f"Expected {scale.name} on new samples",
+                scale.value(found.value),
+                f"{scale.interval(found.low, found.high)}; the luck of picking 1 of {count(n)} is taken off",
+            )
+        )
+        alike, others = int(data.strategies["like_best"].sum()) - 1, n - 1
+        facts.append(
+            Fact("Not shown to differ from the best", f"{count(alike)} of {count(others)}", "Holm over all pairs")
+        )
+    if chance is not None:
+        facts.append(Fact("Always the most frequent class", scale.value(chance), "what no prompt should fall below"))
+    return tuple(facts)
+
+
+def _cost(data: ReportData) -> tuple[Fact, ...]:
+    frame = data.strategies
+    best = frame[frame["is_best"]].iloc[0]
+    facts = [Fact("Tokens per prompt", count(best["tokens"]), "mean, of the best")]
+    alike = frame[frame["like_best"]].sort_values("tokens", kind="stable")
+    if len(alike) > 1 and alike.iloc[0]["tokens"] < best["tokens"]:
+        cheapest = alike.iloc[0]
+        facts.append(Fact("Shortest not shown to be worse", count(cheapest["tokens"]), f"tokens: {cheapest['label']}"))
+    one_pass = sum(run.cost.prompt_tokens for run in data.runs)
+    computed = sum(run.cost.tokens_computed for run in data.runs)
+    # Of generated answers the tokens computed include those written, so the two are no parts of each other.
+    detail = f"prompts hold {rounded_count(one_pass)}" + (
+        f"; sharing saved {100 * (1 - computed / one_pass):.0f}%" if 0 < computed < one_pass else ""
+    )
+    facts.append(Fact("Tokens computed, whole grid", rounded_count(computed), detail))
+    walls = [run.cost.wall_seconds for run in data.runs]
+    wall = sum(w for w in walls if w is not None) if all(w is not None for w in walls) else None
+    replicas = sum(run.cost.replica_seconds for run in data.runs)
+    facts.append(Fact("Time, whole grid", duration(wall or replicas), f"replicas worked {duration(replicas)}"))
+    return tuple(facts)
+
+
+def _facts(data: ReportData) -> tuple[Fact, ...]:
+    scored = sum(int(run.cells["n_scored"].sum()) for run in data.runs)
+    attempted = sum(int(run.cells["n_attempted"].sum()) for run in data.runs)
+    models = list(dict.fromkeys(last_part(model) for run in data.runs for model in run.cells["model"]))
+    days = list(dict.fromkeys(s["started"][:10] for run in data.runs for s in run.manifest["sessions"]))
+    facts = [
+        Fact("Task", data.task),
+        Fact("Model" if len(models) == 1 else "Models", ", ".join(models)),
+        Fact("Samples", count(len(data.answers.sample_ids))),
+        Fact("Strategies", count(len(data.strategies))),
+        Fact("Scored / attempted", f"{count(scored)} / {count(attempted)}"),
+        Fact("Date", days[0] if len(days) == 1 else f"{min(days)} to {max(days)}" if days else "–"),
+    ]
+    return tuple(facts)
+
+
+def _warning(data: ReportData) -> str:
+    texts = []
+    for run in data.runs:
+        status, done = run.manifest["status"], int(run.cells["n_attempted"].sum())
+        if status != "complete" or done < run.n_planned:
+            name = f"Run {run.name}" if run.name else "This run"
+            texts.append(f"{name} is {status}: {count(done)} of {count(run.n_planned)} records are there.")
+    return " ".join(texts)
+
+
+def _strip(
+    data: ReportData, scale: Scale, chance: float | None
+) -> tuple[tuple[Bar, ...], tuple[Tick, ...], tuple[Tick, ...]]:
+    """The strip's bars, strategies and axis; empty when nothing was scored."""
+    frame = data.strategies[np.isfinite(data.strategies["mean"].to_numpy(dtype=float))]
+    if frame.empty:
+        return (), (), ()
+    best = frame[frame["is_best"]].iloc[0]
+    rows = [("Best, as scored", best["low"], best["mean"], best["high"], "best")]
+    if data.comparison is not None:
+        found = data.comparison.selection.expected
+        rows.append(("Expected, after choosing", found.low, found.value, found.high, "expected"))
+    ends = [float(v) for _, *values, _ in rows for v in values if math.isfinite(float(v))] + frame["mean"].tolist()
+    if chance is not None:
+        ends.append(chance)
+    least, most, step = _limits(ends)
+
+    def place(value: float) -> float:
+        return round(min(max(100 * (value - least) / (most - least), 0), 100), 3)
+
+    bars = tuple(
+        Bar(title, f"{scale.value(mean)}, {scale.interval(low, high)}", place(low), place(mean), place(high), kind)
+        for title, low, mean, high, kind in rows
+        if math.isfinite(low)
+    )
+    marks = np.where(frame["is_best"], "best", np.where(frame["like_best"], "like", "other")).tolist()
+    points = zip(frame["mean"].tolist(), frame["label"].tolist(), marks, strict=True)
+    strategies = [Tick(place(value), f"{label}: {scale.value(value)}", mark) for value, label, mark in points]
+    if chance is not None:
+        strategies.append(Tick(place(chance), f"Always the most frequent class: {scale.value(chance)}", "chance"))
+    n_steps = round((most - least) / step)
+    axis = tuple(Tick(place(least + i * step), scale.tick(least + i * step)) for i in range(n_steps + 1))
+    # The best is drawn last, on top of its ties.
+    return bars, tuple(sorted(strategies, key=lambda tick: tick.mark == "best")), axis
+
+
+def _limits(values: Sequence[float]) -> tuple[float, float, float]:
+    """Ends of an axis around the values, and the distance of its ticks: at most six of them."""
+    low, high = min(values), max(values)
+    if high - low < 0.02:
+        low, high = low - 0.01, high + 0.01
+    magnitude = 1.0 if high - low <= 1.2 else 10 ** math.ceil(math.log10(high - low))
+    step = next((s * magnitude for s in STEPS if (high - low) / (s * magnitude) <= 5), magnitude)
+    return math.floor(low / step) * step, math.ceil(high / step) * step, step

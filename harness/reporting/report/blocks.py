@@ -1,0 +1,81 @@
+"""What a page is made of: tables, charts, sections. Plain data; the templates turn it into HTML."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell of a table."""
+
+    text: str
+    value: float | None = None
+    """The figure at full precision, for programs that read the page."""
+    mark: str = ""
+    """`best`, `like`, `good`, `bad` or `quiet`: how it is set off; never the only sign."""
+    shade: float | None = None
+    """0 to 1: depth of the background, of a matrix."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of a table."""
+
+    title: str
+    number: bool = True
+    """Set in tabular figures to the right."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table; the first cell of a row is its header."""
+
+    caption: str
+    columns: Sequence[Column]
+    rows: Sequence[Sequence[Cell]]
+    folded: bool = False
+    """Whether the reader opens it."""
+    small: bool = False
+    """Whether several may stand side by side."""
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A Plotly figure with the table that says the same."""
+
+    name: str
+    """Key of its specification on the page."""
+    title: str
+    summary: str
+    """What a reader who does not see it is told."""
+    spec: Mapping[str, Any]
+    """`data` and `layout`; colours are names of the style sheet's variables."""
+    height: int
+    """Pixels."""
+    table: Table | None = None
+    wide: bool = False
+    """Whether it scrolls sideways on narrow screens."""
+    narrow_height: int | None = None
+    """On narrow screens, where the rows' labels stand above their marks; None: no such rows."""
+
+
+@dataclass(frozen=True)
+class Section:
+    """One part of the page."""
+
+    name: str
+    title: str
+    short: str
+    """In the navigation."""
+    lead: str
+    """One plain sentence: what the section shows."""
+    charts: Sequence[Chart] = ()
+    tables: Sequence[Table] = ()
+    notes: Sequence[str] = ()
+    kind: str = "plain"
+    """`plain`, `prompts`, `samples` or `facts`: which template draws it."""
+    extra: Any = None
+    """What that template needs besides."""

@@ -1,0 +1,62 @@
+"""The `report` verb: run directories in, one HTML file out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from harness.errors import ConfigError
+from harness.reporting.report.answer import answer
+from harness.reporting.report.browser import browser
+from harness.reporting.report.gathering import ReportData, gather
+from harness.reporting.report.page import page
+from harness.reporting.report.sections import sections
+from harness.reporting.report.wording import last_part, scale_of
+from harness.results.store import RunStore
+
+NAME = "report.html"
+
+
+def write_report(run_dirs: Sequence[str], out: str | None = None) -> Path:
+    """Write the report on one or several run directories of a task.
+
+    Args:
+        run_dirs: local paths or storage URIs.
+        out: the file; None: `report.html` in a single local run directory, else in the working
+            directory.
+
+    Returns:
+        Where the file is. The same records give the same bytes.
+
+    Raises:
+        RunDirError: not a run directory, or one without records.
+        DataError: runs of different tasks or samples.
+        ConfigError: `out` is a folder, or in none.
+    """
+    target = Path(out) if out is not None else _default(run_dirs)
+    if target.is_dir() or not target.parent.is_dir():
+        what = "is a folder" if target.is_dir() else "has no folder to stand in"
+        raise ConfigError(f"the report '{target}' {what}; set --out to a file in a folder that is there")
+    text = render(gather(run_dirs))
+    RunStore(str(target.parent)).write_bytes(target.name, text.encode())
+    return target
+
+
+def render(data: ReportData) -> str:
+    """The page of gathered data."""
+    scale = scale_of(data.metric, data.strategies["mean"].tolist())
+    chance = None
+    if not data.is_generated:
+        chance = float(np.bincount(data.answers.gold).max() / len(data.answers.gold))
+    shown = browser(data)
+    names = [run.name or str(run.manifest["config"]["name"]) for run in data.runs]
+    title = f"{data.task}: {', '.join(last_part(name) for name in names)}"
+    return page(title, answer(data, scale, chance), sections(data, scale, chance, shown), shown.document)
+
+
+def _default(run_dirs: Sequence[str]) -> Path:
+    if len(run_dirs) == 1 and RunStore(run_dirs[0]).is_local:
+        return Path(run_dirs[0]) / NAME
+    return Path(NAME)

@@ -1,0 +1,53 @@
+"""How results came to be: what the manifests say, as names and texts."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from harness.reporting.report.blocks import Section
+from harness.reporting.report.gathering import ReportData, RunFacts
+from harness.reporting.report.wording import count, last_part
+
+
+def facts_section(data: ReportData) -> Section:
+    """Facts and resolved configuration of every run."""
+    blocks = [
+        (
+            run.name or str(run.manifest["config"]["name"]),
+            run_facts(run),
+            json.dumps(run.manifest["config"], indent=2, ensure_ascii=False),
+        )
+        for run in data.runs
+    ]
+    lead = "How these results came to be, from the manifest: enough to run them again."
+    return Section("facts", "Run facts", "Run facts", lead, kind="facts", extra=blocks)
+
+
+def run_facts(run: RunFacts) -> list[tuple[str, str]]:
+    """Names and texts of what a manifest says, the most asked first."""
+    manifest = run.manifest
+    facts: list[tuple[str, str]] = [
+        ("Status", str(manifest["status"])),
+        ("Run directory", run.run_dir),
+        ("Records", f"{count(run.cost.n_records)} of {count(run.n_planned)}"),
+        ("Scoring", str(manifest.get("method", ""))),
+        ("Demonstrations", ", ".join(f"{k} {v}" for k, v in manifest["config"]["demos"].items() if v is not None)),
+        ("Pool", ", ".join(f"{last_part(m)}: {count(n)} samples" for m, n in manifest["n_pool"].items())),
+        ("Samples' hash", str(manifest["identity"]["samples"])),
+        ("Pool's hash", str(manifest["identity"]["pool"])),
+    ]
+    facts += [(f"Model {last_part(m)}", f"{m}, hash {h}") for m, h in manifest["identity"]["models"].items()]
+    for model, engine in manifest["engines"].items():
+        facts.append((f"Engine of {last_part(model)}", _words(engine)))
+    for number, session in enumerate(manifest["sessions"], 1):
+        facts.append((f"Session {number}", f"{session['started']} to {session['ended'] or 'no end'}"))
+        facts.append((f"Command {number}", str(session["command"])))
+        commit = session["git_commit"] or "unknown"
+        facts.append((f"Versions {number}", f"Python {session['python']}, {_words(session['packages'])}, git {commit}"))
+    facts += [("Loader", note) for note in manifest["notes"]]
+    return facts
+
+
+def _words(values: Any) -> str:
+    return ", ".join(f"{key} {value}" for key, value in values.items() if value is not None)
