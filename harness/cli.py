@@ -26,6 +26,8 @@ app = typer.Typer(
 )
 data_app = typer.Typer(help="The official data sets.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(data_app, name="data")
+cluster_app = typer.Typer(help="The Ray cluster.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(cluster_app, name="cluster")
 
 Config = Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML file; its keys are in configs/README.md.")]
 Overrides = Annotated[
@@ -167,6 +169,41 @@ def export_command(
         raise ConfigError(f"no format '{fmt}'{did_you_mean(fmt, FORMATS)}")
     for path in export_answers(run_dir, to):
         sys.stdout.write(f"{path}\n")
+
+
+@app.command("status", epilog="Example: harness status data_out/demo")
+def status_command(
+    run_dir: RunDir,
+    fmt: Annotated[str, typer.Option("--format", metavar="table|json", help="How to print.")] = "table",
+) -> None:
+    """How far a run is: state, units, failures, speed, time left, log; also while it goes on."""
+    from harness.reporting.watching import FORMATS, write_status
+    from harness.watching import read_status
+
+    if fmt not in FORMATS:
+        raise ConfigError(f"no format '{fmt}'{did_you_mean(fmt, FORMATS)}")
+    write_status(output_console(), read_status(run_dir), fmt)
+
+
+@cluster_app.command("check", epilog="Example: harness cluster check configs/nsmc_grid.yaml out=/shared/results")
+def cluster_check_command(
+    config: Annotated[
+        Path | None, typer.Argument(metavar="[CONFIG]", help="YAML file of the run; without one, software alone.")
+    ] = None,
+    overrides: Overrides = None,
+    address: Annotated[
+        str | None,
+        typer.Option("--address", metavar="auto|HOST:PORT|local", help="The configuration's cluster, else auto."),
+    ] = None,
+) -> None:
+    """Ask every node of a cluster what a run would find there; exit status 2 when something must be mended."""
+    from harness.distributed.checking import check_cluster
+    from harness.reporting.watching import write_check
+
+    report = check_cluster(load_config(config, overrides or []) if config is not None else None, address)
+    write_check(output_console(), report)
+    if not report.is_well:
+        raise typer.Exit(2)
 
 
 @app.command("tasks", epilog="Example: harness tasks")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -48,6 +49,7 @@ def ray_session(address: str) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
+    _check_listening(address)
     on_sigterm = signal.getsignal(signal.SIGTERM)
     try:
         if address == "local":
@@ -73,6 +75,20 @@ def ray_session(address: str) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _check_listening(address: str) -> None:
+    """Refuse an address where nothing listens: Ray itself would try it for minutes."""
+    if address in ("auto", "local"):
+        return
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=5).close()
+    except (OSError, ValueError) as error:
+        raise ClusterError(
+            f"no Ray cluster at cluster.address='{address}': {error}; give the head's host:port, "
+            "start one with `ray start --head`, or use cluster.address=local"
+        ) from None
 
 
 def choose_shape(config: RunConfig, resources: dict[str, float]) -> ReplicaShape:

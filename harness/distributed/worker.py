@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import platform
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -94,6 +96,7 @@ class Worker:
             outcome.tokens_computed,
             time.monotonic() - started,
             outcome.scoring_seconds,
+            f"{platform.node()}/{os.getpid()}",
         )
         self.store.write_part(unit.id, to_table(records), asdict(statistics))
         return UnitReport(

@@ -45,6 +45,7 @@ def new_session() -> dict[str, Any]:
         "started": now(),
         "ended": None,
         "command": " ".join(sys.argv),
+        "host": platform.node(),
         "python": platform.python_version(),
         "packages": {name: found for name in PACKAGES if (found := _version(name))},
         "git_commit": _git_commit(),

@@ -78,6 +78,8 @@ class UnitStatistics:
     seconds: float
     scoring_seconds: float
     """The part of `seconds` in the engine."""
+    replica: str = ""
+    """Host and process that did it."""
 
 
 def to_table(records: list[Record]) -> pa.Table:

@@ -20,6 +20,7 @@ def questions(out, *overrides):
     return question_overrides(out, *values)
 
 
+@pytest.mark.slow
 def test_a_sample_that_kills_its_process_is_quarantined_and_everything_else_is_done(shared_ray, tmp_path):
     overrides = ["task.name=tests.distributed.poison:TASK", "cluster.address=local", "cluster.replicas=2"]
     config = load_config("configs/korquad_demo.yaml", questions(tmp_path, *overrides, "cluster.shard_size=8"))

@@ -117,7 +117,7 @@ def test_records_hold_raw_and_cleaned_answers_and_their_values(questions):
     assert not records["raw_answer"].str.contains("\n").any()
 
 
-@pytest.mark.parametrize("address", ["inline", "local"])
+@pytest.mark.parametrize("address", ["inline", pytest.param("local", marks=pytest.mark.slow)])
 def test_shown_figures_are_those_of_the_exported_files_by_the_official_rules(shared_ray, questions, address):
     result = run(questions(f"cluster.address={address}"))
     cells = summarise(result.run_dir)
@@ -255,7 +255,8 @@ def test_a_prompt_that_leaves_no_room_for_its_answer_is_refused(questions):
 
 
 def test_answers_are_independent_of_shards(questions):
-    one, two = run(questions("name=one")), run(questions("name=two", "cluster.shard_size=5"))
+    small = ("grid.templates=[english]", "generation.max_new_tokens=4")
+    one, two = run(questions("name=one", *small)), run(questions("name=two", "cluster.shard_size=5", *small))
     left, right = load_records(one.run_dir), load_records(two.run_dir)
     assert (left["answer"] == right["answer"]).all()
     assert np.array_equal(left["f1"], right["f1"])
