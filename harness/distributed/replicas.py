@@ -87,6 +87,8 @@ class RayReplica:
         self.name = name
         self.actor = actor
         self.ready = False
+        self.restarting = False
+        """Whether it is known and told that Ray is restarting the process."""
         self._shards = shards
         self._lecture = lecture
 
@@ -243,6 +245,7 @@ class RayPool:
                 self._revive(replica, error)
                 continue
             replica.ready = True
+            replica.restarting = False
             self._failed_loads = 0
             self.facts = self.facts or facts
 
@@ -267,6 +270,9 @@ class RayPool:
     def _revive(self, replica: RayReplica, error: Exception) -> None:
         if isinstance(error, ActorUnavailableError):
             # Ray is restarting the actor's process: ask again when that has had time.
+            if not replica.restarting:
+                log.warning("%s died while loading and is restarted: %s", replica.name, _cause(error))
+            replica.restarting = True
             self._resting[replica] = time.monotonic() + REST_S
             return
         self._failed_loads += 1

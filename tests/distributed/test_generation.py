@@ -170,6 +170,7 @@ def test_a_model_that_knows_the_answers_gets_everything(monkeypatch, questions):
     assert (cells["found_in_context"] > 0.9).all()
 
 
+@pytest.mark.slow
 def test_all_real_questions_score_as_an_independent_computation_says(monkeypatch, questions):
     """The gold answers give 100/100; the first ten characters of each paragraph what the rules give."""
     if not REAL.is_dir():

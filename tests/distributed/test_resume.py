@@ -29,7 +29,8 @@ def part_times(run_dir: str | Path) -> dict[str, int]:
     ("policy", "where"),
     [
         ("fixed", ["cluster.address=local", "cluster.replicas=2"]),
-        ("lecture", ["cluster.address=local", "cluster.replicas=2"]),
+        ("lecture", ["cluster.address=inline"]),
+        pytest.param("lecture", ["cluster.address=local", "cluster.replicas=2"], marks=pytest.mark.slow),
         ("bank", ["cluster.address=inline"]),
         ("per_sample", ["cluster.address=inline"]),
     ],
@@ -109,7 +110,7 @@ def name_of(process: psutil.Process) -> str:
         return ""
 
 
-@pytest.mark.parametrize("address", ["inline", "local"])
+@pytest.mark.parametrize("address", [pytest.param("inline", marks=pytest.mark.slow), "local"])
 def test_killed_driver_resumes_where_it_was(small_grid, address):
     quiet = run(small_grid("name=quiet"))
     config = small_grid("name=hit", f"cluster.address={address}", "cluster.shard_size=3")
@@ -135,7 +136,11 @@ def test_killed_driver_resumes_where_it_was(small_grid, address):
 
 @pytest.mark.parametrize(
     ("number", "status", "address"),
-    [(signal.SIGINT, 130, "local"), (signal.SIGTERM, 143, "local"), (signal.SIGTERM, 143, "inline")],
+    [
+        (signal.SIGINT, 130, "local"),
+        pytest.param(signal.SIGTERM, 143, "local", marks=pytest.mark.slow),
+        (signal.SIGTERM, 143, "inline"),
+    ],
 )
 def test_signals_stop_the_run_keep_parts_and_print_how_to_go_on(small_grid, number, status, address):
     config = small_grid("name=hit", "task.limit=200", f"cluster.address={address}", "cluster.shard_size=3")
