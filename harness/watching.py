@@ -256,9 +256,9 @@ def _state(store: RunStore, status: str, quiet_s: float, unit_s: float | None, g
 
 
 def _rate(times: Sequence[float], read: Sequence[Mapping[str, Any]], unit_s: float, now_s: float) -> Rate | None:
-    """Parts of this session that appeared in the window, times what the newest of them hold.
+    """Parts of the current driver that appeared in the window, times what the newest of them hold.
 
-    The window begins before the session's first part by the length of a unit, because that is when
+    The window begins before the driver's first part by the length of a unit, because that is when
     work began: counting from the part itself would take the first round of all replicas for an
     instant's work.
 
