@@ -20,6 +20,12 @@ def shared_prefix_lengths(sequences: Sequence[npt.NDArray[np.int32]]) -> list[in
     return lengths
 
 
+def common_length(first: Sequence[int], second: Sequence[int]) -> int:
+    """Length of the common prefix of two sequences."""
+    size = min(len(first), len(second))
+    return next((i for i in range(size) if first[i] != second[i]), size)
+
+
 Ids = Sequence[int] | npt.NDArray[np.int32]
 
 

@@ -9,7 +9,7 @@ import torch
 from harness.engine.attention import NAME
 from harness.engine.parity import sharing_error
 from harness.engine.scorer import Scorer
-from harness.engine.tree import build_tree
+from harness.engine.tree import Origin, build_tree
 from harness.prefixes import count_unique_tokens
 from harness.preparation import prepare
 
@@ -85,6 +85,70 @@ def random_grid(seed, vocabulary=4096, n_queries=8):
     same = rng.randrange(vocabulary)
     rows = [[run(1), run(1)], [run(1), run(3)], [[same, *run(1)], [same, *run(2)]], [[same], [same, *run(3)]]]
     return contexts, [rows[i % len(rows)] for i in range(len(contexts))]
+
+
+def origins_of(prompts):
+    return [Origin(p.sample.id, p.fork) for p in prompts]
+
+
+@pytest.mark.parametrize("policy", ["fixed", "bank", "per_sample"])
+def test_forked_scores_are_those_of_the_naive_loop_bit_by_bit_in_any_company(ko_tiny, make_config, policy):
+    """float32: packs of any size, samples together, in pairs or alone; the naive loop within rounding."""
+    config = make_config(
+        task={"limit": 9}, grid={"templates": ["lecture_1"], "k": [0, 2, 8], "seeds": [1]},
+        demos={"policy": policy, "bank_size": 2},
+    )  # fmt: skip
+    (prompts,) = grid_prompts(config)
+
+    def scored(size, tokens_per_pack):
+        scorer = Scorer(ko_tiny, tokens_per_pack, True)
+        parts = [prompts[i : i + 3 * size] for i in range(0, len(prompts), 3 * size)]
+        return np.concatenate(
+            [scorer.score([p.ids for p in x], [p.label_ids for p in x], origins_of(x)).logprobs for x in parts]
+        )
+
+    together = scored(9, 2048)
+    for size, tokens_per_pack in ((9, 128), (2, 2048), (1, 300)):
+        assert np.array_equal(scored(size, tokens_per_pack), together)
+    expected, _, _ = naive_scores(ko_tiny, [p.ids for p in prompts[:12]], [p.label_ids for p in prompts[:12]])
+    assert np.abs(together[:12] - expected).max() < 1e-4
+
+
+def test_labels_of_several_tokens_fork_off_their_prompt(random_models):
+    contexts, labels = random_grid(seed=5)
+    origins = [Origin(i, max(0, len(context) - 7)) for i, context in enumerate(contexts)]
+    model = random_models["llama"]
+    assert_scores(Scorer(model, 300, True).score(contexts, labels, origins), naive_scores(model, contexts, labels))
+
+
+def test_a_trunk_that_comes_again_is_not_computed_again(ko_tiny, make_config):
+    config = make_config(task={"limit": 6}, grid={"templates": ["lecture_1"], "k": [0, 8], "seeds": [1, 2]})
+    one, two = grid_prompts(config)
+    scorer = Scorer(ko_tiny, 2048, True)
+
+    def score(prompts):
+        return scorer.score([p.ids for p in prompts], [p.label_ids for p in prompts], origins_of(prompts))
+
+    first, again, half = score(one), score(one), score(one[:6])
+    trunk = max(p.fork for p in one)
+    assert first.tokens_computed - again.tokens_computed == trunk
+    assert np.array_equal(first.logprobs, again.logprobs)
+    assert np.array_equal(first.logprobs[:6], half.logprobs)
+    other = score(two)
+    assert np.array_equal(other.logprobs, Scorer(ko_tiny, 2048, True).score(
+        [p.ids for p in two], [p.label_ids for p in two], origins_of(two)).logprobs)  # fmt: skip
+    assert score(one).tokens_computed == first.tokens_computed
+
+
+def test_a_trunk_too_large_for_its_room_is_computed_again(ko_tiny, make_config):
+    (prompts,) = grid_prompts(make_config(task={"limit": 4}, grid={"templates": ["lecture_1"], "k": [8], "seeds": [1]}))
+    scorer = Scorer(ko_tiny, 2048, True)
+    scorer.trunk.most_bytes = 1000
+    counts = {
+        scorer.score([p.ids for p in prompts], [p.label_ids for p in prompts], origins_of(prompts)).tokens_computed
+        for _ in range(2)
+    }
+    assert len(counts) == 1
 
 
 SLOW = pytest.mark.slow

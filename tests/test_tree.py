@@ -4,8 +4,8 @@ import random
 
 import pytest
 
-from harness.engine.packing import ALONE_FROM, make_packs
-from harness.engine.tree import build_tree
+from harness.engine.packing import ALONE_FROM, LEAST_RUN, make_packs
+from harness.engine.tree import Fork, Origin, build_forked_tree, build_tree
 from harness.prefixes import count_unique_tokens, shared_prefix_lengths
 
 
@@ -182,16 +182,15 @@ def visible_from_each_row(pack, tree):
         for offset in range(tree.paths[path].end - tree.paths[path].start):
             places[first + offset] = (path, offset)
     seen = {row: [] for row in places}
-    for first, last in pack.long_paths:
-        for row in range(first, last):
-            seen[row] += [places[r] for r in range(first, row + 1)]
-    for bucket in pack.buckets:
-        rows = bucket.rows.reshape(-1).tolist()
-        padded = bucket.rows.shape[1]
-        for place, target in zip(bucket.valid.tolist(), bucket.targets.tolist(), strict=True):
-            assert rows[place] == target
-            begin = place // padded * padded
-            seen[target] += [places[r] for r in rows[begin : place + 1]]
+    paths = [
+        range(run.first + i * run.length, run.first + (i + 1) * run.length)
+        for run in pack.runs
+        for i in range(run.n_paths)
+    ]
+    paths += [rows for bucket in pack.buckets for rows in bucket.tolist()]
+    for rows in paths:
+        for place, row in enumerate(rows):
+            seen[row] += [places[r] for r in rows[: place + 1]]
     for edge in pack.ancestors:
         for row in range(edge.first, edge.last):
             seen[row] += [(edge.path, offset) for offset in range(edge.n_keys)]
@@ -238,10 +237,86 @@ def test_what_later_packs_attend_to_was_kept_by_the_pack_before(budget):
         assert kept == {}
 
 
-def test_long_and_short_paths_both_occur_in_the_cases():
+def test_runs_and_gathered_paths_both_occur_in_the_cases():
     """Otherwise the visibility test would have left out one of the two ways."""
     packs = [pack for sequences in SMALL for pack in make_packs(build_tree(sequences), sequences, 257)]
-    assert any(pack.long_paths for pack in packs)
-    assert any(len(bucket.rows) > 1 for pack in packs for bucket in pack.buckets)
+    runs = [run for pack in packs for run in pack.runs]
+    assert any(run.n_paths == 1 for run in runs)
+    assert any(run.n_paths > 1 for run in runs)
+    assert all(run.length >= ALONE_FROM or run.n_paths >= LEAST_RUN for run in runs)
+    assert any(len(bucket) > 1 for pack in packs for bucket in pack.buckets)
     assert any(edge.path < pack.first_path for pack in packs for edge in pack.ancestors)
-    assert all(last - first >= ALONE_FROM for pack in packs for first, last in pack.long_paths)
+
+
+def forked_grid(n_samples, seed=0, ks=(0, 1, 2, 4), labels=((200, 201), (202,), (203, 204, 205))):
+    """Prompts of some samples as the scorer lays them out, with a fork per sequence.
+
+    The second sample has demonstrations of its own.
+    """
+    rng = random.Random(seed)
+    header = [7, 8, 9]
+    common = [[*header, *(rng.randrange(100) for _ in range(6 + i))] for i in range(4)]
+    own = [[*header, *(rng.randrange(100) for _ in range(9))] for _ in range(4)]
+    sequences, forks = [], []
+    for sample in range(n_samples):
+        query = [1000 + sample, *(rng.randrange(100) for _ in range(rng.randrange(1, 9)))]
+        for k in ks:
+            trunk = [t for d in (own if sample == 1 else common)[:k] for t in d] + header
+            fork = Fork(len({f.prompt for f in forks}), Origin(sample, len(trunk)), len(trunk) + len(query))
+            for label in labels:
+                if len(label) > 1 or label == labels[0]:
+                    sequences.append([*trunk, *query, *label[:-1]])
+                    forks.append(fork)
+    return sequences, forks
+
+
+def cuts(tree, sequence, length):
+    """Depths at which the paths of a sequence begin, and the length of the first path."""
+    path, found = tree.path_of[sequence], []
+    while path >= 0:
+        found.append(tree.paths[path].start)
+        first = tree.paths[path]
+        path = first.parent
+    return found, first.end - first.start
+
+
+def test_a_forked_tree_holds_every_sequence_and_nothing_twice_of_a_trunk():
+    sequences, forks = forked_grid(6)
+    tree = build_forked_tree(sequences, forks)
+    for index, sequence in enumerate(sequences):
+        places = [tree.locate(index, depth) for depth in range(len(sequence))]
+        assert [path_tokens(tree, sequences, path)[offset] for path, offset in places] == list(sequence)
+    trunks = [path for path in tree.paths if path.parent < 0]
+    assert len(trunks) == 2
+    own = sum(fork.stem - fork.origin.trunk for fork in {f.prompt: f for f in forks}.values())
+    labels = sum(len(sequence) - fork.stem for sequence, fork in zip(sequences, forks, strict=True))
+    assert tree.n_tokens == sum(path.end for path in trunks) + own + labels
+
+
+def test_where_a_prompt_is_cut_does_not_depend_on_other_samples():
+    sequences, forks = forked_grid(6)
+    together = build_forked_tree(sequences, forks)
+    for sample in range(6):
+        chosen = [i for i, fork in enumerate(forks) if fork.origin.family == sample]
+        alone = build_forked_tree([sequences[i] for i in chosen], [forks[i] for i in chosen])
+        for place, index in enumerate(chosen):
+            length = len(sequences[index])
+            assert cuts(alone, place, length) == cuts(together, index, length)
+
+
+@pytest.mark.parametrize("budget", [3, 64, 10**6])
+def test_a_token_of_a_forked_tree_sees_its_own_prefix_once(budget):
+    sequences, forks = forked_grid(12)
+    tree = build_forked_tree(sequences, forks)
+    for pack in make_packs(tree, sequences, budget):
+        places, seen = visible_from_each_row(pack, tree)
+        for row, place in places.items():
+            assert sorted(seen[row]) == sorted(own_prefix(tree, place))
+
+
+def test_the_first_trunk_is_kept_whole_when_asked_for():
+    sequences, forks = forked_grid(12)
+    tree = build_forked_tree(sequences, forks)
+    packs = list(make_packs(tree, sequences, 40, whole_trunk=True))
+    assert packs[0].keep[0] == (0, tree.paths[0].end)
+    assert tree.paths[0].last > 2

@@ -17,6 +17,7 @@ from harness.distributed.messages import Care, LectureTable, UnitReport, WorkerS
 from harness.engine.factory import load_engine
 from harness.engine.generator import Generator
 from harness.engine.loading import ModelSpec
+from harness.engine.tree import Origin
 from harness.errors import ContextError, ModelError
 from harness.grid import WorkUnit
 from harness.prompts.demonstrations import Draw
@@ -178,7 +179,10 @@ class Worker:
 
     def _compare_labels(self, unit: WorkUnit, renderer: Renderer, prompts: list[Prompt]) -> tuple[list[Record], int]:
         """Records by the labels' log-probabilities, and the tokens that were computed."""
-        scores = self.scorer.score([p.ids for p in prompts], [p.label_ids for p in prompts])
+        # Samples of one cluster, such as questions on one passage, share more than what every query begins with.
+        alike = any(p.sample.cluster for p in prompts)
+        origins = None if alike else [Origin(p.sample.id, p.fork) for p in prompts]
+        scores = self.scorer.score([p.ids for p in prompts], [p.label_ids for p in prompts], origins)
         logprobs = scores.logprobs.tolist()
         argmax, off_label = scores.argmax.tolist(), scores.off_label_mass.tolist()
         records = []

@@ -4,13 +4,13 @@ Each token attends to itself, to earlier tokens of its own path and to its ances
 attends to itself causally, and to each ancestor run densely; the partial results are merged
 by their log-sum-exp, which is exact.
 
-A float32 model on a CPU attends in float64. Where the tree is cut depends on which prompts
-are scored together, and float32 partial sums would carry that into the results.
+Where a tree's cuts depend on which prompts are computed together, a float32 model on a CPU
+attends in float64: float32 partial sums would carry the cuts into the results.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -19,10 +19,11 @@ from typing import Any, Protocol
 import torch
 from transformers import AttentionInterface, AttentionMaskInterface
 
-from harness.engine.packing import Pack
+from harness.engine.packing import LEAST_ROWS, Pack
 from harness.errors import SharingError
 
 NAME = "harness_prefix_tree"
+BLOCK_ROWS = 32
 Tensor = torch.Tensor
 
 
@@ -43,18 +44,13 @@ class PackState:
     pack: Pack
     kept: Kept
     device: torch.device
+    exact: bool = field(init=False)
     keep: Kept = field(default_factory=dict)
-    buckets: list[tuple[Tensor, Tensor, Tensor]] = field(init=False)
+    buckets: list[Tensor] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.buckets = [
-            (
-                torch.from_numpy(bucket.rows).to(self.device),
-                torch.from_numpy(bucket.valid).to(self.device),
-                torch.from_numpy(bucket.targets).to(self.device),
-            )
-            for bucket in self.pack.buckets
-        ]
+        self.exact = not self.pack.fixed
+        self.buckets = [torch.from_numpy(rows).to(self.device) for rows in self.pack.buckets]
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
         """See `State.attend`."""
@@ -63,6 +59,9 @@ class PackState:
 
 class State(Protocol):
     """How the tokens of one forward pass attend."""
+
+    exact: bool
+    """Whether sums must not show the order of adding: a float32 model on a CPU attends in float64."""
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
         """Attention of all tokens of the pass.
@@ -137,7 +136,10 @@ def merge(output: Tensor, lse: Tensor, part: Tensor, sums: Tensor) -> tuple[Tens
         output, part: `(heads, n_queries, head_size)`.
         lse, sums: their log-sum-exps `(heads, n_queries)`, nats.
     """
-    weight = torch.sigmoid(sums - lse).unsqueeze(-1)
+    # In float64, because the ends of a vectorised float32 sigmoid are rounded otherwise than its middle.
+    weight = torch.sigmoid((sums - lse).double()).to(lse.dtype).unsqueeze(-1)
+    if output.dtype == lse.dtype:
+        return torch.lerp(output, part, weight), torch.logaddexp(lse, sums)
     merged = torch.lerp(output.to(lse.dtype), part.to(lse.dtype), weight)
     return merged.to(output.dtype), torch.logaddexp(lse, sums)
 
@@ -170,7 +172,7 @@ def tree_attention(
     layer = int(getattr(module, "layer_idx", -1))
     if layer < 0:
         raise SharingError("the model's attention layers are not numbered")
-    precise = query.device.type == "cpu" and query.dtype == torch.float32
+    precise = state.exact and query.device.type == "cpu" and query.dtype == torch.float32
     rows, keys, values = (x[0].double() if precise else x[0] for x in (query, key, value))
     output = state.attend(layer, rows, keys, values, scale).to(query.dtype)
     return output.transpose(0, 1).unsqueeze(0), None
@@ -179,25 +181,26 @@ def tree_attention(
 def _attend(state: PackState, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
     pack = state.pack
     heads, n_tokens, _ = query.shape
-    output = torch.empty((heads, n_tokens, value.shape[-1]), dtype=query.dtype, device=query.device)
+    # Laid out as the model wants it back: no copy follows.
+    output = query.new_empty(n_tokens, heads, value.shape[-1]).transpose(0, 1)
     exact = torch.promote_types(query.dtype, torch.float32)
     lse = torch.empty((heads, n_tokens), dtype=exact, device=query.device)
-    for first, last in pack.long_paths:
-        rows = slice(first, last)
-        part, sums = partial_attention(query[None, :, rows], key[None, :, rows], value[None, :, rows], scale, True)
-        output[:, rows], lse[:, rows] = part[0], sums[0]
-    for places, valid, targets in state.buckets:
-        n_paths, length = places.shape
+
+    def own(take: Callable[[Tensor], Tensor], shape: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        q, k, v = (take(x).unflatten(1, shape).transpose(0, 1) for x in (query, key, value))
+        part, sums = partial_attention(q, k, v, scale, True)
+        return part.transpose(0, 1), sums.transpose(0, 1)
+
+    for run in pack.runs:
+        shape = (run.n_paths, run.length)
+        part, sums = own(lambda x, rows=run.rows: x[:, rows], shape)  # type: ignore[misc]
+        output[:, run.rows].unflatten(1, shape).copy_(part)
+        lse[:, run.rows].unflatten(1, shape).copy_(sums)
+    for places in state.buckets:
         flat = places.reshape(-1)
-
-        def gather(x: Tensor, flat: Tensor = flat, n: int = n_paths, length: int = length) -> Tensor:
-            return x.index_select(1, flat).view(x.shape[0], n, length, -1).transpose(0, 1)
-
-        part, sums = partial_attention(gather(query), gather(key), gather(value), scale, True)
-        part = part.transpose(0, 1).reshape(heads, n_paths * length, -1)
-        sums = sums.transpose(0, 1).reshape(heads, n_paths * length)
-        output.index_copy_(1, targets, part.index_select(1, valid))
-        lse.index_copy_(1, targets, sums.index_select(1, valid))
+        part, sums = own(lambda x, flat=flat: x.index_select(1, flat), (places.shape[0], places.shape[1]))  # type: ignore[misc]
+        output.index_copy_(1, flat, part.flatten(1, 2))
+        lse.index_copy_(1, flat, sums.flatten(1, 2))
 
     kept = state.kept.get(layer, {})
 
@@ -209,12 +212,32 @@ def _attend(state: PackState, layer: int, query: Tensor, key: Tensor, value: Ten
         return key[:, first : first + n_keys], value[:, first : first + n_keys]
 
     for edge in pack.ancestors:
-        rows = slice(edge.first, edge.last)
         keys, values = tokens_of(edge.path, edge.n_keys)
-        part, sums = partial_attention(query[None, :, rows], keys[None], values[None], scale, False)
-        output[:, rows], lse[:, rows] = merge(output[:, rows], lse[:, rows], part[0], sums[0])
-    state.keep[layer] = {path: (tokens_of(path, n)[0].clone(), tokens_of(path, n)[1].clone()) for path, n in pack.keep}
+        for rows in _portions(edge.first, edge.last):
+            n_rows = rows.stop - rows.start
+            asked = query[:, rows]
+            if n_rows < LEAST_ROWS:
+                asked = torch.cat([asked, asked[:, :1].expand(-1, LEAST_ROWS - n_rows, -1)], 1)
+            part, sums = partial_attention(asked[None], keys[None], values[None], scale, False)
+            part, sums = part[0, :, :n_rows], sums[0, :, :n_rows]
+            output[:, rows], lse[:, rows] = merge(output[:, rows], lse[:, rows], part, sums)
+    state.keep[layer] = {
+        # What was kept before is kept as it is; a pack's own keys and values are cut out of it.
+        path: kept[path] if path < pack.first_path else tuple(x.clone() for x in tokens_of(path, n))  # type: ignore[misc]
+        for path, n in pack.keep
+    }
     return output
+
+
+def _portions(first: int, last: int) -> list[slice]:
+    """Rows in portions of which none ends with a block of fewer than `LEAST_ROWS` rows.
+
+    The kernel takes blocks of a multiple of `BLOCK_ROWS` rows.
+    """
+    if last - first < BLOCK_ROWS or (last - first) % BLOCK_ROWS not in range(1, LEAST_ROWS):
+        return [slice(first, last)]
+    middle = last - BLOCK_ROWS // 4
+    return [slice(first, middle), slice(middle, last)]
 
 
 def _no_mask(*args: Any, **kwargs: Any) -> None:

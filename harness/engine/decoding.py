@@ -73,6 +73,8 @@ class DecodingState:
         room: most tokens that will be generated.
     """
 
+    exact = True
+
     def __init__(self, places: list[Place], kept: Kept, room: int) -> None:
         self.places = places
         self.kept = kept

@@ -8,15 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 import numpy as np
 
 from harness.engine.tree import Ints, Tree
 
-PAD_TO = 8
-"""Short paths of one padded length share a call; padding follows the tokens, so causality hides it."""
 ALONE_FROM = 128
 """Paths of at least this many tokens get an attention call of their own."""
+LEAST_ROWS = 4
+"""Matrix products of fewer rows take another routine, whose sums differ in the last bit."""
+LEAST_RUN = 2
+"""So many paths of one length in a row are attended to where they lie, without gathering them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,18 +33,20 @@ class Ancestors:
 
 
 @dataclass(frozen=True, slots=True)
-class Bucket:
-    """Short paths of similar length, attended to themselves in one call.
+class Run:
+    """Paths of one length in a row, each attended to itself, in one call.
 
-    Attributes:
-        rows: `(n_paths, padded_length)` row of each token; padding repeats the path's first row.
-        valid: `(n_tokens,)` index into the flattened `rows` of the real tokens.
-        targets: `(n_tokens,)` row that each real token's output belongs to.
+    Path i of the run has the rows from `first + i * length` on.
     """
 
-    rows: Ints
-    valid: Ints
-    targets: Ints
+    first: int
+    n_paths: int
+    length: int
+
+    @property
+    def rows(self) -> slice:
+        """All of them."""
+        return slice(self.first, self.first + self.n_paths * self.length)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +58,9 @@ class Pack:
         positions: `(n_tokens,)` position of each token in its own prompt.
         first_path: the first path of the pack; `offsets[i]` is the first row of path
             `first_path + i`, and the last entry is the number of rows.
-        long_paths: row ranges of paths that are attended to themselves one by one.
-        buckets: the short paths.
+        runs: paths that are attended to themselves where they lie.
+        buckets: the other paths by length, `(n_paths, length)` row of each token; each bucket is
+            gathered for one call. Nothing is padded: a path's own attention is the same in every pack.
         ancestors: attention to tokens above, in this pack or kept from earlier ones.
         keep: path and number of its tokens whose keys and values later packs need.
     """
@@ -63,10 +69,12 @@ class Pack:
     positions: Ints
     first_path: int
     offsets: list[int]
-    long_paths: list[tuple[int, int]]
-    buckets: list[Bucket]
+    runs: list[Run]
+    buckets: list[Ints]
     ancestors: list[Ancestors]
     keep: list[tuple[int, int]]
+    fixed: bool
+    """As of the tree: the cuts of a prompt do not depend on the others."""
 
     @property
     def last_path(self) -> int:
@@ -75,61 +83,79 @@ class Pack:
 
 
 def make_packs(
-    tree: Tree, sequences: Sequence[Sequence[int]], tokens_per_pack: int, first_path: int = 0
+    tree: Tree,
+    sequences: Sequence[Sequence[int]],
+    tokens_per_pack: int,
+    first_path: int = 0,
+    whole_trunk: bool = False,
 ) -> Iterator[Pack]:
     """The packs of a tree, in the order in which they must be computed.
 
     Args:
         tree: of `sequences`.
-        tokens_per_pack: a pack's most tokens; a longer path makes a pack by itself.
+        tokens_per_pack: a pack's most tokens; a longer path makes a pack by itself, and less than
+            `LEAST_ROWS` tokens at the end of a fixed tree go with those before them.
         first_path: where to begin, to go on with smaller packs after running out of memory.
+        whole_trunk: keep all of the first path after it is computed.
     """
     begin = first_path
+    left = sum(path.end - path.start for path in tree.paths[first_path:])
     while begin < len(tree.paths):
         end, n_tokens = begin, 0
         while end < len(tree.paths):
             length = tree.paths[end].end - tree.paths[end].start
-            if end > begin and n_tokens + length > tokens_per_pack:
+            if end > begin and n_tokens + length > tokens_per_pack and (left >= LEAST_ROWS or not tree.fixed):
                 break
             n_tokens += length
+            left -= length
             end += 1
-        yield _pack(tree, sequences, begin, end)
+        yield _pack(tree, sequences, begin, end, whole_trunk)
         begin = end
 
 
-def _pack(tree: Tree, sequences: Sequence[Sequence[int]], begin: int, end: int) -> Pack:
+def _pack(tree: Tree, sequences: Sequence[Sequence[int]], begin: int, end: int, whole_trunk: bool) -> Pack:
     paths = tree.paths[begin:end]
     lengths = [path.end - path.start for path in paths]
     offsets = np.concatenate([[0], np.cumsum(lengths)]).tolist()
     tokens = np.concatenate([np.asarray(sequences[p.sequence][p.start : p.end], dtype=np.int64) for p in paths])
     positions = np.concatenate([np.arange(p.start, p.end, dtype=np.int64) for p in paths])
-    long_paths = [(offsets[i], offsets[i + 1]) for i, length in enumerate(lengths) if length >= ALONE_FROM]
+    runs, others = _runs(lengths, offsets)
+    keep = _chain(tree, end)
+    if whole_trunk and begin == 0:
+        keep = [(0, lengths[0]), *(item for item in keep if item[0] != 0)]
     return Pack(
         tokens,
         positions,
         begin,
         offsets,
-        long_paths,
-        _buckets(lengths, offsets),
+        runs,
+        _buckets(others, lengths, offsets),
         _ancestors(tree, begin, end, offsets),
-        _chain(tree, end),
+        keep,
+        tree.fixed,
     )
 
 
-def _buckets(lengths: list[int], offsets: list[int]) -> list[Bucket]:
+def _runs(lengths: list[int], offsets: list[int]) -> tuple[list[Run], list[int]]:
+    """Paths that are attended to where they lie, and the indices of the others."""
+    runs: list[Run] = []
+    others: list[int] = []
+    begin = 0
+    for length, group in groupby(lengths):
+        end = begin + sum(1 for _ in group)
+        if length >= ALONE_FROM or end - begin >= LEAST_RUN:
+            runs.append(Run(offsets[begin], end - begin, length))
+        else:
+            others += range(begin, end)
+        begin = end
+    return runs, others
+
+
+def _buckets(indices: list[int], lengths: list[int], offsets: list[int]) -> list[Ints]:
     by_length: dict[int, list[int]] = {}
-    for index, length in enumerate(lengths):
-        if length < ALONE_FROM:
-            by_length.setdefault(-(-length // PAD_TO) * PAD_TO, []).append(index)
-    buckets = []
-    for padded, members in sorted(by_length.items()):
-        firsts = np.asarray([offsets[i] for i in members])[:, None]
-        sizes = np.asarray([lengths[i] for i in members])[:, None]
-        columns = np.arange(padded)[None, :]
-        real = columns < sizes
-        rows = np.where(real, firsts + columns, firsts)
-        buckets.append(Bucket(rows, np.flatnonzero(real), rows[real]))
-    return buckets
+    for index in indices:
+        by_length.setdefault(lengths[index], []).append(offsets[index])
+    return [np.asarray(firsts)[:, None] + np.arange(length) for length, firsts in sorted(by_length.items())]
 
 
 def _ancestors(tree: Tree, begin: int, end: int, offsets: list[int]) -> list[Ancestors]:

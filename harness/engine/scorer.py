@@ -13,11 +13,14 @@ import torch
 
 from harness.engine.attention import NAME, Kept, PackState, attending
 from harness.engine.packing import Pack, make_packs
-from harness.engine.tree import Tree, build_tree
+from harness.engine.tree import Fork, Origin, Tree, build_forked_tree, build_tree
 
 log = logging.getLogger(__name__)
 Floats = npt.NDArray[np.float64]
 Ids = Sequence[int]
+CPU_TRUNK_BYTES = 2**28
+GPU_TRUNK_BYTES = 2**30
+"""Most memory for the keys and values of a trunk that are kept from one unit to the next."""
 LOGITS_AT_ONCE = 2**26
 """Most logits in memory at a time (rows x vocabulary), 256 MB in float32."""
 CONVERTED_AT_ONCE = 2**26
@@ -48,6 +51,31 @@ class Target(NamedTuple):
     label: int
     place: int
     token: int
+
+
+class _TrunkMemory:
+    """Keys and values of the trunk that was computed last: the next unit often begins with it.
+
+    Args:
+        most_bytes: of a trunk that is worth its memory; a larger one is computed again.
+    """
+
+    def __init__(self, most_bytes: int) -> None:
+        self.most_bytes = most_bytes
+        self.tokens: list[int] = []
+        self.kept: Kept = {}
+
+    def recall(self, trunk: list[int]) -> Kept | None:
+        """The caches of a trunk, as of path 0, when it is a part of the one remembered."""
+        if trunk and self.tokens[: len(trunk)] == trunk:
+            return self.kept
+        return None
+
+    def learn(self, trunk: list[int], kept: Kept) -> None:
+        """Remember a trunk instead of the last; `kept` holds path 0 of every layer."""
+        caches = {layer: {0: paths[0]} for layer, paths in kept.items()}
+        size = sum(x.numel() * x.element_size() for paths in caches.values() for x in paths[0])
+        self.tokens, self.kept = (trunk, caches) if size <= self.most_bytes else ([], {})
 
 
 class _Collector:
@@ -165,38 +193,61 @@ class Scorer:
         self.plain_attention = "sdpa" if attention == NAME else attention
         self.set_attention(self.plain_attention)
         self.plain_logits = logits_are_plain(model, self.head)
+        self.trunk = _TrunkMemory(CPU_TRUNK_BYTES if self.device.type == "cpu" else GPU_TRUNK_BYTES)
 
-    def score(self, contexts: Sequence[Ids], labels: Sequence[Sequence[Ids]]) -> Scores:
+    def score(
+        self, contexts: Sequence[Ids], labels: Sequence[Sequence[Ids]], origins: Sequence[Origin] | None = None
+    ) -> Scores:
         """Log-probabilities of each prompt's labels.
 
         Args:
             contexts: non-empty token ids of each prompt.
             labels: for each prompt, each label's token ids, none empty; the number of labels
                 is the same throughout.
+            origins: for each prompt, which of its tokens it may share; less than all. Prompts are
+                then cut there, and scores do not depend on which families of prompts are scored
+                together. None shares whatever is equal.
         """
         if any(not context for context in contexts) or any(not x for row in labels for x in row):
             raise ValueError("a context or a label has no tokens")
         head = self.head if self.plain_logits else _GivenLogits(self.head.vocabulary)
         collector = _Collector(contexts, labels, head)
         with torch.inference_mode():
-            run = self._shared if self.share_prefixes and contexts else self._unshared
-            computed = run(contexts, labels, collector)
+            if self.share_prefixes and contexts:
+                computed = self._shared(contexts, labels, origins, collector)
+            else:
+                computed = self._unshared(contexts, labels, collector)
         return Scores(collector.token_logprobs.sum(2), collector.argmax, collector.off_label_mass, computed)
 
-    def _shared(self, contexts: Sequence[Ids], labels: Sequence[Sequence[Ids]], collector: _Collector) -> int:
+    def _shared(
+        self,
+        contexts: Sequence[Ids],
+        labels: Sequence[Sequence[Ids]],
+        origins: Sequence[Origin] | None,
+        collector: _Collector,
+    ) -> int:
         sequences, firsts, laters = _sequences(contexts, labels)
-        tree = build_tree(sequences)
+        if origins is None:
+            tree = build_tree(sequences)
+        else:
+            tree = build_forked_tree(sequences, _forks(len(sequences), firsts, contexts, origins))
         readouts = _Readouts(tree, firsts, laters)
         self.set_attention(NAME)
         kept: Kept = {}
         computed = first_path = 0
+        trunk = _trunk(tree, sequences)
+        known = self.trunk.recall(trunk)
+        if known is not None:
+            kept, first_path = known, 1
         while first_path < len(tree.paths):
             try:
-                for pack in make_packs(tree, sequences, self.tokens_per_pack, first_path):
+                for pack in make_packs(tree, sequences, self.tokens_per_pack, first_path, bool(trunk)):
                     hidden, kept = self.forward_pack(pack, kept)
                     readouts.collect(pack, hidden, collector)
                     computed += len(pack.tokens)
                     first_path = pack.last_path
+                    if trunk and pack.first_path == 0:
+                        self.trunk.learn(trunk, kept)
             except (RuntimeError, MemoryError) as error:
                 self.halve_pack(error)
         return computed
@@ -303,6 +354,23 @@ def _sequences(contexts: Sequence[Ids], labels: Sequence[Sequence[Ids]]) -> tupl
             sequences.append(list(context))
         firsts[home] = (len(context) - 1, prompt)
     return sequences, firsts, laters
+
+
+def _forks(n_sequences: int, firsts: Firsts, contexts: Sequence[Ids], origins: Sequence[Origin]) -> list[Fork]:
+    """The fork of every sequence; those of one prompt follow one another, beginning with its home."""
+    result: list[Fork] = []
+    for home, (_, prompt) in sorted(firsts.items(), reverse=True):
+        fork = Fork(prompt, origins[prompt], len(contexts[prompt]))
+        result += [fork] * (n_sequences - len(result) - home)
+    return result[::-1]
+
+
+def _trunk(tree: Tree, sequences: Sequence[Ids]) -> list[int]:
+    """The tokens of the first path where it is a trunk that the next unit may begin with."""
+    if not tree.fixed or len(tree.paths) < 2 or tree.paths[1].parent != 0:
+        return []
+    first = tree.paths[0]
+    return list(sequences[first.sequence][: first.end]) if first.last > 2 else []
 
 
 class _Readouts:

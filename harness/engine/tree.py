@@ -13,7 +13,7 @@ Knows numpy only.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,6 +23,8 @@ from harness.prefixes import shared_prefix_lengths, sort_key
 
 Ints = npt.NDArray[np.int64]
 
+LEAST_TRUNK = 2
+"""Attention to one token alone takes another routine, whose sums differ in the last bit."""
 LEAST_SAVED = 4
 """A branch that saves fewer tokens than this costs more than it saves: its tokens are repeated."""
 
@@ -53,12 +55,38 @@ class Tree:
     """For each sequence, the path that holds its last token."""
     n_tokens: int
 
+    fixed: bool = False
+    """Whether the cuts of a sequence depend on that sequence alone; see `build_forked_tree`."""
+
     def locate(self, sequence: int, depth: int) -> tuple[int, int]:
         """Path and offset in it of a sequence's token at a depth."""
         index = self.path_of[sequence]
         while self.paths[index].start > depth:
             index = self.paths[index].parent
         return index, depth - self.paths[index].start
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """What a prompt may share with others."""
+
+    family: Hashable
+    """Prompts that are always computed together: those of one sample."""
+    trunk: int
+    """Tokens before the prompt's own: demonstrations, and what every query begins with."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fork:
+    """Where a sequence leaves what it shares.
+
+    Sequences of one prompt (its context, and the context with label tokens) agree up to `stem`.
+    """
+
+    prompt: int
+    origin: Origin
+    stem: int
+    """Tokens of the prompt; more than its trunk."""
 
 
 @dataclass(slots=True)
@@ -82,6 +110,51 @@ def build_tree(sequences: Sequence[Sequence[int]], least_saved: int = LEAST_SAVE
     nodes = _nodes(sequences)
     _drop_weak_branches(nodes, least_saved)
     return _lay_out(nodes, len(sequences))
+
+
+def build_forked_tree(sequences: Sequence[Sequence[int]], forks: Sequence[Fork]) -> Tree:
+    """A tree in which prompts share their trunks and nothing else.
+
+    Equal trunks are one. A trunk that begins the longest of its family is a part of that. A prompt's
+    tokens are cut at the end of its trunk and where label tokens follow, whatever other families
+    there are: so its attention is summed in the same order in every company, and its results are
+    the same bit by bit.
+
+    Args:
+        sequences: non-empty token-id sequences.
+        forks: of each; the sequences of one prompt follow one another.
+    """
+    lengths = [fork.origin.trunk if fork.origin.trunk >= LEAST_TRUNK else 0 for fork in forks]
+    keys = [sort_key(sequence[:length]) for sequence, length in zip(sequences, lengths, strict=True)]
+    longest: dict[Hashable, bytes] = {}
+    for key, fork in zip(keys, forks, strict=True):
+        longest[fork.origin.family] = max(longest.get(fork.origin.family, b""), key, key=len)
+    members: dict[bytes, list[int]] = {}
+    for index, (key, fork) in enumerate(zip(keys, forks, strict=True)):
+        whole = longest[fork.origin.family]
+        members.setdefault(whole if key and whole.startswith(key) else key, []).append(index)
+    paths: list[Path] = []
+    path_of = [-1] * len(sequences)
+    # The widest trunk comes first: it is the one worth remembering for the next tree.
+    for trunk, below in sorted(members.items(), key=lambda item: -len(item[1])):
+        root = -1
+        if trunk:
+            root = len(paths)
+            owner = next(i for i in below if keys[i] == trunk)
+            paths.append(Path(owner, 0, lengths[owner], -1))
+        stem, prompt = -1, -1
+        for index in sorted(below, key=lambda i: (-lengths[i], forks[i].stem, forks[i].prompt, len(sequences[i]))):
+            fork = forks[index]
+            if fork.prompt != prompt:
+                stem, prompt = len(paths), fork.prompt
+                paths.append(Path(index, lengths[index], fork.stem, root, len(paths) + 1))
+            if len(sequences[index]) > fork.stem:
+                paths.append(Path(index, fork.stem, len(sequences[index]), stem, len(paths) + 1))
+                paths[stem].last = len(paths)
+            path_of[index] = len(paths) - 1
+        if root >= 0:
+            paths[root].last = len(paths)
+    return Tree(paths, path_of, sum(path.end - path.start for path in paths), fixed=True)
 
 
 def _nodes(sequences: Sequence[Sequence[int]]) -> list[_Node]:

@@ -8,15 +8,19 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from harness.errors import TemplateError
+from harness.prefixes import common_length
 from harness.prompts.demonstrations import Draw
 from harness.prompts.templates import Chat, Template
 from harness.prompts.tokenizing import PromptTokenizer
 from harness.task import Sample
 
 log = logging.getLogger(__name__)
+PROBES = ("가", "1")
+"""Texts that stand for a sample's, to see where the sample's own begins."""
+MOST_BEGINNINGS = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +34,9 @@ class Prompt:
     ids: list[int]
     label_ids: tuple[tuple[int, ...], ...]
     """Token ids of each label as the prompt's continuation; none where answers are generated."""
+    fork: int
+    """How many of the first ids are not the sample's own: demonstrations, and what every query begins
+    with. Depends on this prompt alone."""
 
     @property
     def text(self) -> str:
@@ -63,6 +70,7 @@ class Renderer:
         self.lecture = lecture
         self._demonstrations: dict[int, str] = {}
         self._rankings: dict[str, list[int]] = {}
+        self._beginnings: dict[str, list[int]] = {}
 
     @property
     def start(self) -> list[int]:
@@ -89,7 +97,9 @@ class Renderer:
 
     def segments(self, sample: Sample, seed: int, k: int) -> tuple[str, ...]:
         """The prompt's segments: prefix (when there is one), demonstrations, query; a chat is one."""
-        indices = self.demonstrations(sample, seed, k)
+        return self._segments(self.demonstrations(sample, seed, k), sample)
+
+    def _segments(self, indices: Sequence[int], sample: Sample) -> tuple[str, ...]:
         if self.template.chat:
             return (chat_text(self.template, [self.draw.pool.samples[i] for i in indices], sample, self.tokenizer),)
         shown = [self._demonstration(index) for index in indices]
@@ -105,14 +115,52 @@ class Renderer:
         keys, pieces = [], []
         for sample in samples:
             for k in ks:
-                keys.append((sample, k))
-                pieces.append(self.segments(sample, seed, k))
-        ids = self._ids(pieces)
+                keys.append((sample, k, self.demonstrations(sample, seed, k)))
+                pieces.append(self._segments(keys[-1][2], sample))
+        ids, cuts = self._ids(pieces)
         labels = self._label_ids(pieces, ids)
         return [
-            Prompt(sample, k, segments, ids[i], labels[i])
-            for i, ((sample, k), segments) in enumerate(zip(keys, pieces, strict=True))
+            Prompt(sample, k, pieces[i], ids[i], labels[i], self._fork(pieces[i], cuts[i], ids[i], shown, sample))
+            for i, (sample, k, shown) in enumerate(keys)
         ]
+
+    def _fork(
+        self,
+        segments: tuple[str, ...],
+        cut: tuple[str, ...] | None,
+        ids: list[int],
+        shown: Sequence[int],
+        sample: Sample,
+    ) -> int:
+        if cut is None:
+            before, own, lead = 0, ids, None
+        else:
+            own = self.tokenizer.segment_ids(cut[-1:])[cut[-1]]
+            before, lead = len(ids) - len(own), cut[-1][: len(cut[-1]) - len(segments[-1])]
+        beginning = self._beginning(lead, shown, sample)
+        return min(before + common_length(own, beginning), len(ids) - 1)
+
+    def _beginning(self, lead: str | None, shown: Sequence[int], sample: Sample) -> list[int]:
+        """What prompts with the same demonstrations have in common, whatever their samples are.
+
+        Args:
+            lead: white space before the query, where that is tokenised by itself; None for the whole prompt.
+            shown: pool indices of the demonstrations.
+            sample: has the fields that samples have.
+        """
+        key = f"lead {lead}" if lead is not None else f"whole {shown}"
+        if key not in self._beginnings:
+            if len(self._beginnings) > MOST_BEGINNINGS:
+                self._beginnings.clear()
+            ids = []
+            for text in PROBES:
+                probe = replace(sample, fields=dict.fromkeys(sample.fields, text))
+                if lead is not None:
+                    ids.append(self.tokenizer.whole(lead + self.template.render_query(probe.fields)))
+                else:
+                    ids.append(self.start + self.tokenizer.whole("".join(self._segments(shown, probe))))
+            self._beginnings[key] = ids[0][: common_length(*ids)]
+        return self._beginnings[key]
 
     def _demonstration(self, index: int) -> str:
         text = self._demonstrations.get(index)
@@ -120,8 +168,9 @@ class Renderer:
             text = self._demonstrations[index] = self.template.render_solved(self.draw.pool.samples[index])
         return text
 
-    def _ids(self, pieces: list[tuple[str, ...]]) -> list[list[int]]:
-        """Ids of each prompt: of its segments where they provably join, else of its text.
+    def _ids(self, pieces: list[tuple[str, ...]]) -> tuple[list[list[int]], list[tuple[str, ...] | None]]:
+        """Ids of each prompt, of its segments where they provably join, else of its text; and how it
+        was cut for that.
 
         The proof looks at neighbours only; two prompts of every batch are checked whole as well.
         """
@@ -144,7 +193,7 @@ class Renderer:
                 log.warning("segments of template '%s' do not tokenise as the whole text", self.template.name)
                 tokenizer.distrust_segments()
                 return self._ids(pieces)
-        return result
+        return result, joined
 
     def joinable(self, segments: tuple[str, ...]) -> tuple[str, ...] | None:
         """The text cut so that the ids of the pieces provably are those of the whole; None if no
