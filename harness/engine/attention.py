@@ -19,7 +19,9 @@ from typing import Any, Protocol
 import torch
 from transformers import AttentionInterface, AttentionMaskInterface
 
+from harness.engine.keeping import kept_for_later, tokens_of
 from harness.engine.packing import Pack
+from harness.engine.transfer import to_device
 from harness.errors import SharingError
 
 NAME = "harness_prefix_tree"
@@ -49,9 +51,9 @@ class PackState:
     def __post_init__(self) -> None:
         self.buckets = [
             (
-                torch.from_numpy(bucket.rows).to(self.device),
-                torch.from_numpy(bucket.valid).to(self.device),
-                torch.from_numpy(bucket.targets).to(self.device),
+                to_device(bucket.rows, self.device),
+                to_device(bucket.valid, self.device),
+                to_device(bucket.targets, self.device),
             )
             for bucket in self.pack.buckets
         ]
@@ -200,20 +202,12 @@ def _attend(state: PackState, layer: int, query: Tensor, key: Tensor, value: Ten
         lse.index_copy_(1, targets, sums.index_select(1, valid))
 
     kept = state.kept.get(layer, {})
-
-    def tokens_of(path: int, n_keys: int) -> tuple[Tensor, Tensor]:
-        if path < pack.first_path:
-            keys, values = kept[path]
-            return keys[:, :n_keys], values[:, :n_keys]
-        first = pack.offsets[path - pack.first_path]
-        return key[:, first : first + n_keys], value[:, first : first + n_keys]
-
     for edge in pack.ancestors:
         rows = slice(edge.first, edge.last)
-        keys, values = tokens_of(edge.path, edge.n_keys)
+        keys, values = tokens_of(pack, kept, edge.path, edge.n_keys, key, value)
         part, sums = partial_attention(query[None, :, rows], keys[None], values[None], scale, False)
         output[:, rows], lse[:, rows] = merge(output[:, rows], lse[:, rows], part[0], sums[0])
-    state.keep[layer] = {path: (tokens_of(path, n)[0].clone(), tokens_of(path, n)[1].clone()) for path, n in pack.keep}
+    state.keep[layer] = kept_for_later(pack, kept, key, value)
     return output
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import time
+from dataclasses import replace
 from typing import Any
 
 import torch
 
 from harness.engine.facts import EngineFacts
+from harness.engine.kernels import PARTS, KernelChoice, choose_kernel, shape_of
 from harness.engine.loading import ModelSpec, load_model
 from harness.engine.parity import sharing_error
 from harness.engine.scorer import Scorer
@@ -38,10 +41,11 @@ def load_engine(
     if threads is not None:
         torch.set_num_threads(threads)
     model = load_model(spec)
-    notice = sharing_error(model, longest_prompt) if share_prefixes else None
-    shares = share_prefixes and notice is None
     size = tokens_per_pack or _tokens_per_pack(model)
-    scorer = Scorer(model, size, shares)
+    started = time.monotonic()
+    choice, notice = _choose_sharing(model, size, longest_prompt) if share_prefixes else (None, None)
+    shares = choice is not None and notice is None
+    scorer = Scorer(model, size, shares, choice.kernel if choice is not None else PARTS)
     facts = EngineFacts(
         _device_name(scorer.device),
         str(model.dtype).removeprefix("torch."),
@@ -49,8 +53,26 @@ def load_engine(
         shares,
         notice,
         torch.get_num_threads(),
+        scorer.kernel.name,
+        choice.notice if choice is not None and shares else None,
+        choice.seconds if choice is not None else {},
+        time.monotonic() - started,
     )
     return scorer, facts
+
+
+def _choose_sharing(model: Any, tokens_per_pack: int, longest_prompt: int) -> tuple[KernelChoice, str | None]:
+    """The attention kernel for shared prefixes, and why this model cannot share them all the same."""
+    device = model.get_input_embeddings().weight.device
+    choice = choose_kernel(shape_of(model), tokens_per_pack, longest_prompt, device)
+    notice = sharing_error(model, longest_prompt, choice.kernel)
+    if notice is not None and choice.kernel is not PARTS:
+        # Kernels were compared on random vectors; only the whole model shows what else it does.
+        plain = sharing_error(model, longest_prompt, PARTS)
+        if plain is None:
+            reason = f"with {choice.kernel.name} attention {notice}"
+            return replace(choice, kernel=PARTS, notice=reason), None
+    return choice, notice
 
 
 def _tokens_per_pack(model: Any) -> int:
