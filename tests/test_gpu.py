@@ -13,6 +13,7 @@ from harness.engine.kernels import PARTS, AttentionShape, choose_kernel
 from harness.engine.loading import ModelSpec
 from harness.engine.parity import sharing_error
 from harness.engine.scorer import Scorer
+from harness.memory import Load, predict, shape_of_config
 from tests.conftest import KO_TINY, random_model
 from tests.test_scorer import assert_scores, naive_scores, random_grid
 
@@ -138,3 +139,24 @@ def test_nothing_waits_for_the_gpu_between_packs(gpu):
     scores = Watching(model, 256, True).score(contexts, labels)
     assert finishes
     assert np.abs(scores.logprobs - expected.logprobs).max() < 1e-5
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+@pytest.mark.parametrize("tokens_per_pack", [2048, 8192])
+def test_the_predicted_memory_is_within_15_percent_of_what_torch_allocates(gpu, tmp_path, dtype, tokens_per_pack):
+    """Without the context of CUDA, which torch does not count."""
+    settings = {"hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 12, "num_attention_heads": 16}
+    folder = tmp_path / "model"
+    random_model("gpt_neox", **settings, vocab_size=32000).save_pretrained(folder)
+    contexts, labels = long_grid(400, trunk=1500)
+    torch.cuda.reset_peak_memory_stats(gpu)
+    scorer, facts = load_engine(ModelSpec(str(folder), dtype=dtype, device="cuda"), True, tokens_per_pack, 1540, None)
+    torch.cuda.reset_peak_memory_stats(gpu)
+    scorer.score(contexts, labels)
+    measured = torch.cuda.max_memory_allocated(gpu)
+    config = scorer.model.config
+    shape = shape_of_config(config, sum(p.numel() for p in scorer.model.parameters()))
+    unique = scorer.score(contexts, labels).tokens_computed
+    load = Load(tokens_per_pack, 1540, unique, 0, 2 * len(contexts) / unique)
+    need = predict(shape, dtype, "cuda", True, load)
+    assert need.total - need.host == pytest.approx(measured, rel=0.15), (facts.attention, need)

@@ -8,15 +8,15 @@ from typing import Any
 
 import torch
 
+from harness import memory
 from harness.engine.facts import EngineFacts
 from harness.engine.kernels import PARTS, KernelChoice, choose_kernel, shape_of
 from harness.engine.loading import ModelSpec, load_model
 from harness.engine.parity import sharing_error
 from harness.engine.scorer import Scorer
 
-CPU_TOKENS_PER_PACK = 2048
-GPU_BYTES_PER_TOKEN_FACTOR = 24
-"""Activations of one token in a pack, in hidden-size vectors; with room for attention scores."""
+FREE_SHARE = 0.8
+"""Of a GPU's free memory that a pack is planned to take; the rest is for fragmentation."""
 
 
 def load_engine(
@@ -41,7 +41,7 @@ def load_engine(
     if threads is not None:
         torch.set_num_threads(threads)
     model = load_model(spec)
-    size = tokens_per_pack or _tokens_per_pack(model)
+    size = tokens_per_pack or _tokens_per_pack(model, longest_prompt, share_prefixes)
     started = time.monotonic()
     choice, notice = _choose_sharing(model, size, longest_prompt) if share_prefixes else (None, None)
     shares = choice is not None and notice is None
@@ -75,14 +75,17 @@ def _choose_sharing(model: Any, tokens_per_pack: int, longest_prompt: int) -> tu
     return choice, notice
 
 
-def _tokens_per_pack(model: Any) -> int:
+def _tokens_per_pack(model: Any, longest_prompt: int, shares: bool) -> int:
     device = model.get_input_embeddings().weight.device
     if device.type != "cuda":
-        return CPU_TOKENS_PER_PACK
+        return memory.CPU_TOKENS_PER_PACK
+    shape = memory.shape_of_config(model.config.get_text_config(), sum(p.numel() for p in model.parameters()))
+    least, most = memory.GPU_TOKENS_PER_PACK
+    if shape is None:
+        return least
     free, _ = torch.cuda.mem_get_info(device)
-    config = model.config.get_text_config()
-    per_token = config.hidden_size * GPU_BYTES_PER_TOKEN_FACTOR * model.dtype.itemsize
-    return int(max(2048, min(16384, 0.5 * free / per_token)))
+    dtype = str(model.dtype).removeprefix("torch.")
+    return memory.tokens_that_fit(shape, dtype, shares, longest_prompt, int(FREE_SHARE * free), least, most)
 
 
 def _device_name(device: torch.device) -> str:

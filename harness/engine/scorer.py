@@ -16,14 +16,11 @@ from harness.engine.kernels import PARTS, Kernel
 from harness.engine.packing import Pack, make_packs
 from harness.engine.transfer import to_device
 from harness.engine.tree import Tree, build_tree
+from harness.memory import CONVERTED_AT_ONCE, LOGITS_AT_ONCE
 
 log = logging.getLogger(__name__)
 Floats = npt.NDArray[np.float64]
 Ids = Sequence[int]
-LOGITS_AT_ONCE = 2**26
-"""Most logits in memory at a time (rows x vocabulary), 256 MB in float32."""
-CONVERTED_AT_ONCE = 2**26
-"""Weights of the head that are converted to higher precision at a time; fewer are kept converted."""
 
 
 @dataclass(frozen=True)
