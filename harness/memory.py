@@ -21,6 +21,8 @@ CONVERTED_AT_ONCE = 2**26
 """Weights of the head that are converted to higher precision at a time; fewer are kept converted."""
 PROCESS_BYTES = 540 * 2**20
 """A process on a CPU with torch, transformers and Ray imported and a model of no size loaded."""
+LOADING_BYTES = 480 * 2**20
+"""The same process before its first forward pass."""
 GPU_PROCESS_BYTES = 600 * 2**20
 """CUDA's context and the libraries' workspaces. An assumption: it was not measured."""
 LOGIT_COPIES = 2.0
@@ -45,6 +47,8 @@ class ModelShape:
     gated: bool
     """Whether the feed-forward part has a gate."""
     vocabulary: int
+    stored_bytes: int = 0
+    """Of the weights' files; 0 where they are not known."""
 
     @property
     def query_size(self) -> int:
@@ -90,19 +94,27 @@ class MemoryNeed:
     logits: int
     host: int
     """The process itself and its prompts; on a GPU what lies beside torch's allocations."""
+    loading: int = 0
+    """All together while a CPU loads weights: with those of the files, where the formats differ."""
 
     @property
     def total(self) -> int:
-        """All together."""
+        """All together, at work or while loading."""
+        return max(self.working, self.loading)
+
+    @property
+    def working(self) -> int:
+        """All together at work."""
         return self.weights + self.head + self.pack + self.kept + self.logits + self.host
 
 
-def shape_of_config(config: Any, parameters: int) -> ModelShape | None:
+def shape_of_config(config: Any, parameters: int, stored_bytes: int = 0) -> ModelShape | None:
     """Sizes from a transformers configuration; None where it lacks one of them.
 
     Args:
         config: of the text model.
         parameters: number of weights.
+        stored_bytes: of the weights' files.
     """
     hidden = getattr(config, "hidden_size", None)
     heads = getattr(config, "num_attention_heads", None)
@@ -122,6 +134,7 @@ def shape_of_config(config: Any, parameters: int) -> ModelShape | None:
         next((size for size in sizes if size), 4 * hidden),
         activation in ("silu", "swish"),
         vocabulary,
+        stored_bytes,
     )
 
 
@@ -224,13 +237,16 @@ def predict(shape: ModelShape, dtype: str, device: str, shares: bool, load: Load
         converted = 0
     tokens = max(min(load.tokens_per_pack, load.unit_tokens), load.longest_prompt)
     rows = min(tokens * load.prompts_per_token, LOGITS_AT_ONCE // shape.vocabulary)
+    weights = shape.parameters * size
+    converts = abs(shape.stored_bytes - weights) > 0.1 * weights
     cached = 2 * shape.layers * shape.key_size * (8 if on_cpu and dtype == "float32" else size)
     return MemoryNeed(
-        weights=shape.parameters * size,
+        weights=weights,
         head=converted,
         pack=tokens * bytes_per_token(shape, dtype, device, shares),
         # Those of the pack before last until the last layer has run.
         kept=2 * load.longest_prompt * cached if shares else 0,
         logits=int(LOGIT_COPIES * rows * shape.vocabulary * exact),
         host=(PROCESS_BYTES + PROMPT_BYTES * load.unit_prompt_tokens) if on_cpu else GPU_PROCESS_BYTES,
+        loading=LOADING_BYTES + weights + converts * shape.stored_bytes if on_cpu else 0,
     )

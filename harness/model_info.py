@@ -70,7 +70,7 @@ def read_model_info(config: ModelConfig, path: str) -> ModelInfo:
         limit = config.max_length
     identity = _folder_identity(folder) if local else str(getattr(model_config, "_commit_hash", None) or options)
     parameters = _count_parameters(folder) if local else None
-    shape = shape_of_config(text_config, parameters) if parameters is not None else None
+    shape = shape_of_config(text_config, parameters, _stored_bytes(folder)) if parameters is not None else None
     return ModelInfo(path, identity, limit, tokenizer, parameters, shape)
 
 
@@ -105,6 +105,10 @@ def _folder_identity(folder: Path) -> str:
                     stream.seek(-_EDGE, 2)
                     digest.update(stream.read())
     return digest.hexdigest()
+
+
+def _stored_bytes(folder: Path) -> int:
+    return sum(file.stat().st_size for file in folder.glob("*.safetensors"))
 
 
 def _count_parameters(folder: Path) -> int:

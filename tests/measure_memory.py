@@ -23,7 +23,7 @@ SIZES = {
 """Random GPT-NeoX models, with the embedded tokenizer."""
 CASES = [
     ("ko-tiny", "float32", True, 2048), ("ko-tiny", "bfloat16", True, 2048), ("ko-tiny", "float32", False, 2048),
-    ("40M", "float32", True, 512), ("40M", "float32", True, 2048), ("40M", "float32", True, 8192),
+    ("40M", "float32", True, 512), ("40M", "float32", True, 2048), ("40M", "float32", True, 8192, 250),
     ("40M", "bfloat16", True, 2048), ("40M", "float32", False, 2048), ("40M", "bfloat16", False, 2048),
     ("160M", "float32", True, 512), ("160M", "float32", True, 2048), ("160M", "bfloat16", True, 2048),
     ("160M", "float32", False, 2048),
@@ -94,7 +94,15 @@ def work(model, dtype, share, tokens_per_pack, limit):
             report = worker.run_unit(unit, plan.shards[unit.shard].samples, None)
             assert not report.errors, report.errors
         print(
-            json.dumps({"measured": peak(), "loaded": loaded, "predicted": need.need.total, "parts": vars(need.need)})
+            json.dumps(
+                {
+                    "measured": peak(),
+                    "loaded": loaded,
+                    "predicted": need.need.total,
+                    "limit": limit,
+                    "parts": vars(need.need),
+                }
+            )
         )
 
 
@@ -107,8 +115,8 @@ def main():
     print("|---|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as folder:
         models = {name: make_model(name, Path(folder)) for name in dict.fromkeys(case[0] for case in CASES)}
-        for name, dtype, share, tokens in CASES:
-            found = measure(models[name], dtype, share, tokens)
+        for name, dtype, share, tokens, *limit in CASES:
+            found = measure(models[name], dtype, share, tokens, *limit)
             measured, predicted = (found[key] / 2**20 for key in ("measured", "predicted"))
             how = "shared" if share else "by itself"
             off = f"{predicted / measured - 1:+.0%}"

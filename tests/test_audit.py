@@ -10,6 +10,7 @@ from harness.analysis.agreement import AnswerAgreement, compare_answers, compare
 from harness.auditing import NAME, LoadedEngine, audit
 from harness.driver import run
 from harness.errors import RunDirError
+from harness.preparation import prepare
 from harness.reporting.report.build import write_report
 from harness.results.lock import RunLock
 from harness.results.store import RunStore
@@ -62,9 +63,6 @@ def test_fewer_equal_answers_than_the_number_format_gives_are_told(equal, adds):
 
 def test_answers_are_compared_one_by_one():
     assert compare_answers(["a", "b", "c"], ["a", "x", "c"]) == AnswerAgreement(3, 2)
-
-
-GRID = {"templates": ["lecture_1", "english"], "k": [0, 4], "seeds": [1, 2]}
 
 
 @pytest.fixture(scope="module")
@@ -176,11 +174,19 @@ def test_generated_answers_are_compared_as_text(make_config, tmp_path):
     assert found.run == found.alone == AnswerAgreement(4, 4)
 
 
-@pytest.mark.slow
-def test_bfloat16_flips_decisions_of_the_embedded_model_at_near_ties_only(make_config, tmp_path):
-    config = make_config(out=str(tmp_path), model={"dtype": "bfloat16"}, grid={**GRID, "k": [0, 4, 16]})
-    report = audit(config, 312)
-    flips = sum(a.run.flips for a in report.templates)
-    assert flips > 0
-    assert all(a.run.flips <= a.run.near_ties < a.run.prompts / 4 for a in report.templates)
+def test_bfloat16_flips_decisions_of_the_embedded_model_where_labels_nearly_tie(make_config, write_nsmc):
+    """The reviews that float32 finds hardest to decide, found anew on every machine."""
+    grid = {"templates": ["good_bad", "lecture_2"], "k": [0], "seeds": [1]}
+    prepared = prepare(make_config(grid=grid))
+    (setup,) = prepared.models
+    engine, hardest = LoadedEngine(prepared, setup, "float32", True, 500), {}
+    for name in grid["templates"]:
+        found = engine.answer(prepared.renderer(setup, name, 1).prompts(prepared.data.samples, 1, [0]))
+        margins = np.abs(found.logprobs[:, 0] - found.logprobs[:, 1])
+        hardest |= {prepared.data.samples[i].id: prepared.data.samples[i] for i in np.argsort(margins)[:4]}
+    rows = [(s.id, s.fields["document"], s.gold) for s in hardest.values()]
+    folder = write_nsmc([(f"t{i}", text, i % 2) for i, text in enumerate(["좋아요", "싫어요"])], rows)
+    report = audit(make_config(task={"data_dir": str(folder)}, model={"dtype": "bfloat16"}, grid=grid), 100)
+    assert sum(a.run.flips for a in report.templates) > 0
+    assert all(a.run.flips <= a.run.near_ties for a in report.templates)
     assert report.is_well

@@ -49,6 +49,8 @@ def write_plan(console: Console, report: PlanReport) -> None:
             "process": need.host,
         }
         words = ", ".join(f"{name} {gibibytes(size)}" for name, size in parts.items() if size >= SHOWN_BYTES)
+        if need.loading > need.working:
+            words = "while its weights are converted"
         out.write(
             f"memory of a replica of {replica.model} on {replica.device}, {replica.dtype}, "
             f"{replica.tokens_per_pack:,} tokens a pack: about {gibibytes(need.total)} ({words})\n"
