@@ -141,6 +141,25 @@ def calibrate_command(run_dir: RunDir, fmt: Format = "table") -> None:
     write_calibration(output_console(), calibrate(run_dir), fmt)
 
 
+@app.command("audit", epilog="Example: harness audit configs/demo.yaml --samples 100")
+def audit_command(
+    config: Config,
+    overrides: Overrides = None,
+    samples: Annotated[int, typer.Option("--samples", min=1, help="How many samples, evenly spread.")] = 100,
+    fmt: Annotated[str, typer.Option("--format", metavar="table|json", help="How to print.")] = "table",
+) -> None:
+    """What number format and packing change, against float32 with every prompt by itself; runs in this process."""
+    from harness.auditing import audit
+    from harness.reporting.audit import FORMATS, write_audit
+
+    if fmt not in FORMATS:
+        raise ConfigError(f"no format '{fmt}'{did_you_mean(fmt, FORMATS)}")
+    report = audit(load_config(config, overrides or []), samples)
+    write_audit(output_console(), report, fmt)
+    if not report.is_well:
+        raise typer.Exit(1)
+
+
 @app.command("report", epilog="Example: harness report data_out/demo")
 def report_command(
     run_dirs: Annotated[list[str], typer.Argument(metavar="RUN_DIR...", help="Run directories of one task.")],

@@ -207,6 +207,8 @@ def _compute(
                 log.info("%s: %s", setup.info.path, facts)
                 if facts.sharing_notice:
                     log.warning("%s is scored without shared prefixes: %s", setup.info.path, facts.sharing_notice)
+                if facts.attention_notice:
+                    log.warning("%s: %s", setup.info.path, facts.attention_notice)
                 with progress.working():
                     dispatch(units, pool, on_done, stop.is_set, suspect_of)
 

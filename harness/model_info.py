@@ -17,6 +17,7 @@ from transformers.utils import logging as transformers_logging
 
 from harness.config import ModelConfig
 from harness.errors import ModelError
+from harness.memory import ModelShape, shape_of_config
 
 _READ_WHOLE = 64 * 2**20
 _EDGE = 2**20
@@ -34,6 +35,8 @@ class ModelInfo:
     tokenizer: Any
     parameters: int | None
     """Number of weights, from the safetensors headers of a local folder."""
+    shape: ModelShape | None = None
+    """Its sizes, where folder and configuration tell them."""
 
 
 def read_model_info(config: ModelConfig, path: str) -> ModelInfo:
@@ -66,7 +69,9 @@ def read_model_info(config: ModelConfig, path: str) -> ModelInfo:
             raise ModelError(f"model.max_length is {config.max_length}, but '{path}' has {limit} positions")
         limit = config.max_length
     identity = _folder_identity(folder) if local else str(getattr(model_config, "_commit_hash", None) or options)
-    return ModelInfo(path, identity, limit, tokenizer, _count_parameters(folder) if local else None)
+    parameters = _count_parameters(folder) if local else None
+    shape = shape_of_config(text_config, parameters, _stored_bytes(folder)) if parameters is not None else None
+    return ModelInfo(path, identity, limit, tokenizer, parameters, shape)
 
 
 def _check_folder(folder: Path) -> None:
@@ -100,6 +105,10 @@ def _folder_identity(folder: Path) -> str:
                     stream.seek(-_EDGE, 2)
                     digest.update(stream.read())
     return digest.hexdigest()
+
+
+def _stored_bytes(folder: Path) -> int:
+    return sum(file.stat().st_size for file in folder.glob("*.safetensors"))
 
 
 def _count_parameters(folder: Path) -> int:

@@ -14,7 +14,7 @@ PACKAGES = ("ray", "torch", "transformers", "tokenizers")
 """Packages whose versions must be the driver's: the others do not decide results or messages."""
 GPU_ALLOWANCE_BYTES = 2 * 2**30
 """What a replica may need on each of its GPUs beside weights: CUDA's context and workspaces, keys and
-values, activations. An assumption: the engine sizes its packs by the memory that is left."""
+values, activations. An assumption, for models whose configuration does not tell their sizes."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,10 @@ class ModelFiles:
     parameters: int | None
     """Number of weights; None for hub models, and where the folder cannot be read."""
     error: str = ""
+    rest_bytes: int | None = None
+    """Predicted need of a replica on a GPU beside its weights; None where its sizes are not known."""
+    cpu_bytes: int | None = None
+    """Predicted need of a replica on a CPU."""
 
 
 @dataclass(frozen=True)
@@ -150,6 +154,8 @@ def findings(
             found += _of_access(place, place.access, driver, config)
     if demand is not None and config is not None:
         found += _of_places(nodes, demand, config)
+        if not demand.gpus:
+            found += _of_memory(driver, nodes, demand)
         if demand.gpus:
             found += _of_gpus(driver, nodes, config.model, demand)
             wanted, total = demand.replicas * demand.gpus, sum(node.gpus for node in nodes)
@@ -170,18 +176,19 @@ def _grouped(found: Sequence[Found]) -> tuple[Finding, ...]:
     return tuple(Finding(tuple(mending or noting), text, bool(mending)) for text, (noting, mending) in grouped.items())
 
 
-def gpu_need_bytes(parameters: int, model: ModelConfig) -> int:
-    """Memory that the replicas of one GPU need: their weights, and an allowance for each.
+def gpu_need_bytes(parameters: int, model: ModelConfig, rest: int = GPU_ALLOWANCE_BYTES) -> int:
+    """Memory that the replicas of one GPU need: their weights, and what each needs beside them.
 
     Args:
         parameters: number of weights.
         model: number format and GPUs per replica; `auto` is 16 bits on a GPU.
+        rest: bytes beside the weights, of each replica on each of its GPUs.
     """
     weights = parameters * (4 if model.dtype == "float32" else 2)
     share = model.gpus_per_replica
     if share >= 1:
-        return int(weights / share) + GPU_ALLOWANCE_BYTES
-    return int(1 // share) * (weights + GPU_ALLOWANCE_BYTES)
+        return int(weights / share) + rest
+    return int(1 // share) * (weights + rest)
 
 
 def _of_software(node: Place, found: Software, driver: Place) -> Iterator[Found]:
@@ -268,8 +275,10 @@ def _of_places(nodes: Sequence[Place], demand: Demand, config: RunConfig) -> Ite
 
 def _of_gpus(driver: Place, nodes: Sequence[Place], model: ModelConfig, demand: Demand) -> Iterator[Found]:
     """Free memory of the GPUs that Ray hands out: of those that torch sees, the first ones."""
-    sizes = [m.parameters for m in driver.access.models if m.parameters] if driver.access else []
-    need = gpu_need_bytes(max(sizes), model) if sizes else 0
+    found = [m for m in driver.access.models if m.parameters] if driver.access else []
+    rests = [GPU_ALLOWANCE_BYTES if m.rest_bytes is None else m.rest_bytes for m in found]
+    needs = [gpu_need_bytes(m.parameters or 0, model, rest) for m, rest in zip(found, rests, strict=True)]
+    need, rest = max(zip(needs, rests, strict=True), default=(0, 0))
     for node in nodes:
         if not node.has_replicas or node.software is None or node.software.devices is None:
             continue
@@ -279,10 +288,24 @@ def _of_gpus(driver: Place, nodes: Sequence[Place], model: ModelConfig, demand: 
                 text = (
                     f"GPU {index} ({device.name}) {what}: {gibibytes(device.free_bytes)} free of "
                     f"{gibibytes(device.total_bytes)}, needed about {gibibytes(need)} (weights, and "
-                    f"{gibibytes(GPU_ALLOWANCE_BYTES)} a replica for the rest); end what else runs there, "
+                    f"{gibibytes(rest)} a replica for the rest); end what else runs there, "
                     "or change model.gpus_per_replica"
                 )
                 yield node.name, text, True
+
+
+def _of_memory(driver: Place, nodes: Sequence[Place], demand: Demand) -> Iterator[Found]:
+    """Main memory of nodes whose processors hold replicas."""
+    need = max((m.cpu_bytes or 0 for m in driver.access.models), default=0) if driver.access else 0
+    for node in nodes:
+        # A share of the processors such as 1/3 must fit three times.
+        count = min(int(node.cpus / demand.cpus + 1e-6), demand.replicas) if node.has_replicas else 0
+        if count and node.memory_bytes < count * need:
+            text = (
+                f"has {gibibytes(node.memory_bytes)} of memory for processes, and {_several(count, 'replica')} would "
+                f"need about {gibibytes(count * need)}; lower cluster.replicas or engine.tokens_per_pack"
+            )
+            yield node.name, text, False
 
 
 def gibibytes(size: float) -> str:

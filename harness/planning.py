@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from harness import memory
 from harness.budget import TemplateBudget, measure
 from harness.config import RunConfig
 from harness.grid import choose_shard_size, make_cells
+from harness.memory import MemoryNeed
 from harness.preparation import ModelSetup, Prepared, prepare
 from harness.prompts.audit import TemplateAudit, audit_template
 from harness.prompts.rendering import chunks
@@ -33,6 +36,18 @@ class LengthAnalysis:
 
 
 @dataclass(frozen=True)
+class ReplicaMemory:
+    """Predicted peak memory of one replica."""
+
+    model: str
+    device: str
+    """`cpu` or `cuda`."""
+    dtype: str
+    tokens_per_pack: int
+    need: MemoryNeed
+
+
+@dataclass(frozen=True)
 class PlanReport:
     """What a grid would cost."""
 
@@ -44,6 +59,8 @@ class PlanReport:
     audits: tuple[TemplateAudit, ...]
     examples: dict[str, str]
     """One rendered prompt per template, at the grid's smallest K above zero."""
+    memory: tuple[ReplicaMemory, ...] = ()
+    """Per model, on each device that the configuration allows."""
 
     @property
     def prompts(self) -> int:
@@ -88,7 +105,50 @@ def make_report(config: RunConfig) -> PlanReport:
         tuple(budgets),
         audits,
         {name: _example(prepared, name) for name in config.grid.templates},
+        _memory(prepared, budgets, shard_size),
     )
+
+
+def memory_of(prepared: Prepared, shard_size: int) -> tuple[ReplicaMemory, ...]:
+    """Predicted peak memory of a replica of each model, on each device that the configuration allows.
+
+    Args:
+        prepared: of the run.
+        shard_size: samples per unit.
+    """
+    return _memory(prepared, measure(prepared, shard_size), shard_size)
+
+
+def _memory(prepared: Prepared, budgets: Sequence[TemplateBudget], shard_size: int) -> tuple[ReplicaMemory, ...]:
+    config = prepared.config
+    size, shares = config.engine.tokens_per_pack, config.engine.share_prefixes
+    units = len(config.grid.seeds) * max(1, math.ceil(len(prepared.data.samples) / shard_size))
+    found = []
+    for setup in prepared.models:
+        own = [budget for budget in budgets if budget.model == setup.info.path]
+        if setup.info.shape is None:
+            continue
+        for device, dtype in memory.ways(config.model.device, config.model.dtype):
+            tokens = memory.usual_tokens_per_pack(device) if size == "auto" else int(size)
+            needs = [
+                memory.predict(
+                    setup.info.shape,
+                    dtype,
+                    device,
+                    shares,
+                    memory.Load(
+                        tokens,
+                        budget.longest_prompt,
+                        (budget.tokens_unique if shares else budget.tokens_one_pass) // units,
+                        budget.tokens_one_pass // units,
+                        budget.prompts_scored / max(1, budget.tokens_unique if shares else budget.tokens_one_pass),
+                    ),
+                )
+                for budget in own
+            ]
+            largest = max(needs, key=lambda need: need.total)
+            found.append(ReplicaMemory(setup.info.path, device, dtype, tokens, largest))
+    return tuple(found)
 
 
 def prompt_lines(config: RunConfig, limit: int | None) -> Iterator[str]:

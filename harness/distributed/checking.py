@@ -30,7 +30,8 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from harness.config import RunConfig
 from harness.distributed.session import choose_shape, ray_session
 from harness.errors import ClusterError, HarnessError, UserError
-from harness.model_info import read_model_info
+from harness.memory import least_need
+from harness.model_info import ModelInfo, read_model_info
 from harness.nodes import (
     PACKAGES,
     Access,
@@ -145,7 +146,7 @@ def reach(config: RunConfig, folder: str, index: int) -> tuple[Access, tuple[str
     for path in config.model_paths:
         try:
             info = read_model_info(config.model, path)
-            models.append(ModelFiles(path, info.identity, info.parameters))
+            models.append(_with_needs(ModelFiles(path, info.identity, info.parameters), info, config))
         except UserError as error:
             models.append(ModelFiles(path, None, None, str(error)))
     errors = []
@@ -164,6 +165,15 @@ def reach(config: RunConfig, folder: str, index: int) -> tuple[Access, tuple[str
     except (HarnessError, OSError) as error:
         out_error = _line(error)
     return Access(tuple(models), tuple(errors), out_error), tuple(made)
+
+
+def _with_needs(files: ModelFiles, info: ModelInfo, config: RunConfig) -> ModelFiles:
+    """The files with what a replica is predicted to need."""
+    if info.shape is None:
+        return files
+    on_gpu = least_need(info.shape, config, "cuda", info.context_length)
+    on_cpu = least_need(info.shape, config, "cpu", info.context_length)
+    return replace(files, rest_bytes=on_gpu.total - on_gpu.weights, cpu_bytes=on_cpu.total)
 
 
 def unseen(folder: str, indices: Sequence[int], within_s: float) -> tuple[int, ...]:

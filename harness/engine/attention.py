@@ -19,7 +19,9 @@ from typing import Any, Protocol
 import torch
 from transformers import AttentionInterface, AttentionMaskInterface
 
+from harness.engine.keeping import kept_for_later, tokens_of
 from harness.engine.packing import LEAST_ROWS, Pack
+from harness.engine.transfer import to_device
 from harness.errors import SharingError
 
 NAME = "harness_prefix_tree"
@@ -50,7 +52,7 @@ class PackState:
 
     def __post_init__(self) -> None:
         self.exact = not self.pack.fixed
-        self.buckets = [torch.from_numpy(rows).to(self.device) for rows in self.pack.buckets]
+        self.buckets = [to_device(rows, self.device) for rows in self.pack.buckets]
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
         """See `State.attend`."""
@@ -203,16 +205,8 @@ def _attend(state: PackState, layer: int, query: Tensor, key: Tensor, value: Ten
         lse.index_copy_(1, flat, sums.flatten(1, 2))
 
     kept = state.kept.get(layer, {})
-
-    def tokens_of(path: int, n_keys: int) -> tuple[Tensor, Tensor]:
-        if path < pack.first_path:
-            keys, values = kept[path]
-            return keys[:, :n_keys], values[:, :n_keys]
-        first = pack.offsets[path - pack.first_path]
-        return key[:, first : first + n_keys], value[:, first : first + n_keys]
-
     for edge in pack.ancestors:
-        keys, values = tokens_of(edge.path, edge.n_keys)
+        keys, values = tokens_of(pack, kept, edge.path, edge.n_keys, key, value)
         for rows in _portions(edge.first, edge.last):
             n_rows = rows.stop - rows.start
             asked = query[:, rows]
@@ -221,11 +215,7 @@ def _attend(state: PackState, layer: int, query: Tensor, key: Tensor, value: Ten
             part, sums = partial_attention(asked[None], keys[None], values[None], scale, False)
             part, sums = part[0, :, :n_rows], sums[0, :, :n_rows]
             output[:, rows], lse[:, rows] = merge(output[:, rows], lse[:, rows], part, sums)
-    state.keep[layer] = {
-        # What was kept before is kept as it is; a pack's own keys and values are cut out of it.
-        path: kept[path] if path < pack.first_path else tuple(x.clone() for x in tokens_of(path, n))  # type: ignore[misc]
-        for path, n in pack.keep
-    }
+    state.keep[layer] = kept_for_later(pack, kept, key, value)
     return output
 
 

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import time
+from dataclasses import replace
 from typing import Any
 
 import torch
 
+from harness import memory
 from harness.engine.facts import EngineFacts
+from harness.engine.kernels import PARTS, KernelChoice, choose_kernel, shape_of
 from harness.engine.loading import ModelSpec, load_model
 from harness.engine.parity import sharing_error
 from harness.engine.scorer import Scorer
 
-CPU_TOKENS_PER_PACK = 2048
-GPU_BYTES_PER_TOKEN_FACTOR = 24
-"""Activations of one token in a pack, in hidden-size vectors; with room for attention scores."""
+FREE_SHARE = 0.8
+"""Of a GPU's free memory that a pack is planned to take; the rest is for fragmentation."""
 
 
 def load_engine(
@@ -38,10 +41,11 @@ def load_engine(
     if threads is not None:
         torch.set_num_threads(threads)
     model = load_model(spec)
-    notice = sharing_error(model, longest_prompt) if share_prefixes else None
-    shares = share_prefixes and notice is None
-    size = tokens_per_pack or _tokens_per_pack(model)
-    scorer = Scorer(model, size, shares)
+    size = tokens_per_pack or _tokens_per_pack(model, longest_prompt, share_prefixes)
+    started = time.monotonic()
+    choice, notice = _choose_sharing(model, size, longest_prompt) if share_prefixes else (None, None)
+    shares = choice is not None and notice is None
+    scorer = Scorer(model, size, shares, choice.kernel if choice is not None else PARTS)
     facts = EngineFacts(
         _device_name(scorer.device),
         str(model.dtype).removeprefix("torch."),
@@ -49,18 +53,39 @@ def load_engine(
         shares,
         notice,
         torch.get_num_threads(),
+        scorer.kernel.name,
+        choice.notice if choice is not None and shares else None,
+        choice.seconds if choice is not None else {},
+        time.monotonic() - started,
     )
     return scorer, facts
 
 
-def _tokens_per_pack(model: Any) -> int:
+def _choose_sharing(model: Any, tokens_per_pack: int, longest_prompt: int) -> tuple[KernelChoice, str | None]:
+    """The attention kernel for shared prefixes, and why this model cannot share them all the same."""
+    device = model.get_input_embeddings().weight.device
+    choice = choose_kernel(shape_of(model), tokens_per_pack, longest_prompt, device)
+    notice = sharing_error(model, longest_prompt, choice.kernel)
+    if notice is not None and choice.kernel is not PARTS:
+        # Kernels were compared on random vectors; only the whole model shows what else it does.
+        plain = sharing_error(model, longest_prompt, PARTS)
+        if plain is None:
+            reason = f"with {choice.kernel.name} attention {notice}"
+            return replace(choice, kernel=PARTS, notice=reason), None
+    return choice, notice
+
+
+def _tokens_per_pack(model: Any, longest_prompt: int, shares: bool) -> int:
     device = model.get_input_embeddings().weight.device
     if device.type != "cuda":
-        return CPU_TOKENS_PER_PACK
+        return memory.CPU_TOKENS_PER_PACK
+    shape = memory.shape_of_config(model.config.get_text_config(), sum(p.numel() for p in model.parameters()))
+    least, most = memory.GPU_TOKENS_PER_PACK
+    if shape is None:
+        return least
     free, _ = torch.cuda.mem_get_info(device)
-    config = model.config.get_text_config()
-    per_token = config.hidden_size * GPU_BYTES_PER_TOKEN_FACTOR * model.dtype.itemsize
-    return int(max(2048, min(16384, 0.5 * free / per_token)))
+    dtype = str(model.dtype).removeprefix("torch.")
+    return memory.tokens_that_fit(shape, dtype, shares, longest_prompt, int(FREE_SHARE * free), least, most)
 
 
 def _device_name(device: torch.device) -> str:

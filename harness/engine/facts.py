@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 
@@ -17,6 +18,14 @@ class EngineFacts:
     sharing_notice: str | None
     """Why prefixes are not shared although that was asked for."""
     threads: int
+    attention: str = "parts"
+    """Kernel of the shared attention: `parts`, `cascade` or `flex`."""
+    attention_notice: str | None = None
+    """Why a GPU computes it in plain operations."""
+    attention_seconds: Mapping[str, float] = field(default_factory=dict)
+    """Of the kernels that were timed: one layer's attention over two packs."""
+    warmup_s: float = 0.0
+    """Seconds between loaded weights and readiness: compiling, choosing the kernel, the parity check."""
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data."""
@@ -24,4 +33,7 @@ class EngineFacts:
 
     def __str__(self) -> str:
         sharing = "shared prefixes" if self.shares_prefixes else "every prompt by itself"
-        return f"{self.device}, {self.dtype}, {self.threads} threads, {sharing}, {self.tokens_per_pack} tokens a pack"
+        words = f"{self.device}, {self.dtype}, {self.threads} threads, {sharing}, {self.tokens_per_pack} tokens a pack"
+        if self.attention_seconds:
+            words += f", {self.attention} attention, warm after {self.warmup_s:.0f} s"
+        return words

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from harness.engine.attention import NAME, Kept
+from harness.engine.kernels import PARTS, Kernel
 from harness.engine.packing import make_packs
 from harness.engine.scorer import Scorer
 from harness.engine.tree import build_tree
@@ -24,12 +25,13 @@ HALF_TOLERANCE = 0.1
 TRUNK_TOKENS = 144
 
 
-def sharing_error(model: Any, longest_prompt: int) -> str | None:
+def sharing_error(model: Any, longest_prompt: int, kernel: Kernel = PARTS) -> str | None:
     """Why this model cannot share prefixes, or None when it can.
 
     Args:
         model: a loaded causal language model.
         longest_prompt: tokens of the longest prompt; a shorter sliding window rules sharing out.
+        kernel: that packs will attend by.
     """
     window = getattr(model.config, "sliding_window", None)
     if window is not None and window < longest_prompt and getattr(model.config, "use_sliding_window", True):
@@ -38,7 +40,7 @@ def sharing_error(model: Any, longest_prompt: int) -> str | None:
     plain = "sdpa" if plain == NAME else plain
     model.set_attn_implementation(plain)
     try:
-        difference = _difference(model)
+        difference = _difference(model, kernel)
     except Exception as error:
         return f"its attention cannot be packed ({type(error).__name__}: {error})"
     finally:
@@ -50,7 +52,7 @@ def sharing_error(model: Any, longest_prompt: int) -> str | None:
 
 
 @torch.inference_mode()
-def _difference(model: Any) -> float:
+def _difference(model: Any, kernel: Kernel) -> float:
     rng = np.random.default_rng(0)
     limit = getattr(model.config, "max_position_embeddings", None) or 2048
     trunk_size = max(2, min(TRUNK_TOKENS, limit - 32))
@@ -63,7 +65,7 @@ def _difference(model: Any) -> float:
         sequences += [trunk[:depth] + header + rng.integers(0, vocabulary, size).tolist() for size in leaf_sizes]
     plain = torch.stack([model(input_ids=_ids(model, s), use_cache=False).logits[0, -1].float() for s in sequences])
     packed = torch.empty_like(plain)
-    scorer = Scorer(model, tokens_per_pack=trunk_size + 64, share_prefixes=True)
+    scorer = Scorer(model, trunk_size + 64, True, kernel)
     model.set_attn_implementation(NAME)
     tree = build_tree(sequences)
     kept: Kept = {}

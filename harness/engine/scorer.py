@@ -11,9 +11,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from harness.engine.attention import NAME, Kept, PackState, attending
+from harness.engine.attention import NAME, Kept, attending
+from harness.engine.kernels import PARTS, Kernel
 from harness.engine.packing import Pack, make_packs
+from harness.engine.transfer import to_device
 from harness.engine.tree import Fork, Origin, Tree, build_forked_tree, build_tree
+from harness.memory import CONVERTED_AT_ONCE, LOGITS_AT_ONCE
 
 log = logging.getLogger(__name__)
 Floats = npt.NDArray[np.float64]
@@ -21,10 +24,6 @@ Ids = Sequence[int]
 CPU_TRUNK_BYTES = 2**28
 GPU_TRUNK_BYTES = 2**30
 """Most memory for the keys and values of a trunk that are kept from one unit to the next."""
-LOGITS_AT_ONCE = 2**26
-"""Most logits in memory at a time (rows x vocabulary), 256 MB in float32."""
-CONVERTED_AT_ONCE = 2**26
-"""Weights of the head that are converted to higher precision at a time; fewer are kept converted."""
 
 
 @dataclass(frozen=True)
@@ -89,34 +88,50 @@ class _Collector:
         self.off_label_mass = np.zeros(len(contexts))
         self.labels = labels
         self.head = head
+        self._firsts: list[tuple[Any, ...]] = []
+        self._laters: list[tuple[Any, ...]] = []
 
     def first_tokens(self, hidden: torch.Tensor, prompts: list[int]) -> None:
         """Score the first token of every label; `hidden` is `(len(prompts), hidden_size)`."""
         for rows, part in self._chunks(hidden, prompts):
-            sums = rows.logsumexp(-1, keepdim=True)
-            first = torch.tensor([[label[0] for label in self.labels[p]] for p in part], device=rows.device)
-            found = (rows.gather(1, first) - sums).double().cpu().numpy()
+            first = to_device([[label[0] for label in self.labels[p]] for p in part], rows.device)
+            found = (rows.gather(1, first) - rows.logsumexp(-1, keepdim=True)).double()
+            self._firsts.append((part, found, rows.argmax(-1)))
+
+    def later_tokens(self, hidden: torch.Tensor, targets: list[Target]) -> None:
+        """Score one later label token per row of `hidden`."""
+        for rows, part in self._chunks(hidden, targets):
+            tokens = to_device([[t.token] for t in part], rows.device)
+            found = (rows.gather(1, tokens) - rows.logsumexp(-1, keepdim=True)).double()
+            self._laters.append((part, found[:, 0]))
+
+    def finish(self) -> None:
+        """Fetch what the device computed: the one place that waits for it."""
+        for part, found, argmax in _fetched(self._firsts):
             self.token_logprobs[part, :, 0] = found
-            self.argmax[part] = rows.argmax(-1).cpu().numpy()
-            tokens = first.cpu().numpy()
+            self.argmax[part] = argmax
+            tokens = np.asarray([[label[0] for label in self.labels[p]] for p in part])
             repeated = np.zeros(tokens.shape, dtype=bool)
             for column in range(1, tokens.shape[1]):
                 repeated[:, column] = (tokens[:, :column] == tokens[:, column : column + 1]).any(1)
             on_labels = np.where(repeated, 0.0, np.exp(found)).sum(1)
             self.off_label_mass[part] = np.clip(1.0 - on_labels, 0.0, 1.0)
-
-    def later_tokens(self, hidden: torch.Tensor, targets: list[Target]) -> None:
-        """Score one later label token per row of `hidden`."""
-        for rows, part in self._chunks(hidden, targets):
-            tokens = torch.tensor([[t.token] for t in part], device=rows.device)
-            found = (rows.gather(1, tokens) - rows.logsumexp(-1, keepdim=True)).double().cpu().numpy()
-            for target, value in zip(part, found[:, 0], strict=True):
-                self.token_logprobs[target.prompt, target.label, target.place] = value
+        for part, found in _fetched(self._laters):
+            places = [(target.prompt, target.label, target.place) for target in part]
+            self.token_logprobs[tuple(zip(*places, strict=True))] = found
 
     def _chunks(self, hidden: torch.Tensor, items: list[Any]) -> Any:
         size = max(1, LOGITS_AT_ONCE // self.head.vocabulary)
         for start in range(0, len(items), size):
             yield self.head(hidden[start : start + size]), items[start : start + size]
+
+
+def _fetched(results: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+    """Items and tensors of all chunks as one tuple, the tensors joined on the device and copied once."""
+    if not results:
+        return []
+    items, *columns = zip(*results, strict=True)
+    return [([item for part in items for item in part], *(torch.cat(column).cpu().numpy() for column in columns))]
 
 
 class _Head:
@@ -181,12 +196,14 @@ class Scorer:
         tokens_per_pack: most tokens of one forward pass; halved when memory runs out.
         share_prefixes: compute every shared token once; needs a model that passes
             `harness.engine.parity.sharing_error`.
+        kernel: how packs attend.
     """
 
-    def __init__(self, model: Any, tokens_per_pack: int, share_prefixes: bool) -> None:
+    def __init__(self, model: Any, tokens_per_pack: int, share_prefixes: bool, kernel: Kernel = PARTS) -> None:
         self.model = model
         self.tokens_per_pack = tokens_per_pack
         self.share_prefixes = share_prefixes
+        self.kernel = kernel
         self.device: torch.device = model.get_input_embeddings().weight.device
         self.head = _Head(model.get_output_embeddings())
         attention = model.config._attn_implementation
@@ -217,6 +234,7 @@ class Scorer:
                 computed = self._shared(contexts, labels, origins, collector)
             else:
                 computed = self._unshared(contexts, labels, collector)
+            collector.finish()
         return Scores(collector.token_logprobs.sum(2), collector.argmax, collector.off_label_mass, computed)
 
     def _shared(
@@ -254,11 +272,11 @@ class Scorer:
 
     def forward_pack(self, pack: Pack, kept: Kept) -> tuple[torch.Tensor, Kept]:
         """Hidden states `(n_tokens, hidden_size)` and what later packs need of the caches."""
-        state = PackState(pack, kept, self.device)
+        state = self.kernel.begin(pack, kept, self.device)
         with attending(state):
             output = self.model.base_model(
-                input_ids=torch.from_numpy(pack.tokens).to(self.device)[None],
-                position_ids=torch.from_numpy(pack.positions).to(self.device)[None],
+                input_ids=to_device(pack.tokens, self.device)[None],
+                position_ids=to_device(pack.positions, self.device)[None],
                 use_cache=False,
             )
         return output.last_hidden_state[0], state.keep
@@ -402,6 +420,6 @@ class _Readouts:
                 later_rows.append(base + offset)
                 targets.append(target)
         if rows:
-            collector.first_tokens(hidden[torch.tensor(rows, device=hidden.device)], prompts)
+            collector.first_tokens(hidden[to_device(rows, hidden.device)], prompts)
         if later_rows:
-            collector.later_tokens(hidden[torch.tensor(later_rows, device=hidden.device)], targets)
+            collector.later_tokens(hidden[to_device(later_rows, hidden.device)], targets)

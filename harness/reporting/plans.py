@@ -7,11 +7,15 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.markup import escape
 
+from harness.nodes import gibibytes
 from harness.planning import PlanReport
 from harness.prompts.templates import read_templates
 from harness.reporting.console import printable
 from harness.reporting.terminal import new_table
 from harness.task import Task
+
+SHOWN_BYTES = 2**29 // 10
+"""Parts of the memory below this are not named: 0.05 GiB."""
 
 
 def write_plan(console: Console, report: PlanReport) -> None:
@@ -33,6 +37,23 @@ def write_plan(console: Console, report: PlanReport) -> None:
             f"  pool: {length.documents:,} documents, tokens mean {length.mean:.2f}, max {length.longest}, "
             f"standard deviation {length.standard_deviation:.3f}, 80th percentile {length.percentile_80:.1f}; "
             f"{length.in_pool:,} may be demonstrations\n"
+        )
+    for replica in report.memory:
+        need = replica.need
+        parts = {
+            "weights": need.weights,
+            "head in higher precision": need.head,
+            "a pack": need.pack,
+            "kept keys and values": need.kept,
+            "logits": need.logits,
+            "process": need.host,
+        }
+        words = ", ".join(f"{name} {gibibytes(size)}" for name, size in parts.items() if size >= SHOWN_BYTES)
+        if need.loading > need.working:
+            words = "while its weights are converted"
+        out.write(
+            f"memory of a replica of {replica.model} on {replica.device}, {replica.dtype}, "
+            f"{replica.tokens_per_pack:,} tokens a pack: about {gibibytes(need.total)} ({words})\n"
         )
     contexts = {length.model: length.context_length for length in report.lengths}
     table = new_table(console)

@@ -11,6 +11,7 @@ import pandas as pd
 from harness.analysis.cells import over_seeds
 from harness.analysis.paired import TIE
 from harness.reporting.report import charts
+from harness.reporting.report.audit import audit_sections
 from harness.reporting.report.blocks import Cell, Chart, Column, Section, Table
 from harness.reporting.report.browser import Browser
 from harness.reporting.report.gallery import gallery
@@ -53,6 +54,7 @@ def sections(data: ReportData, scale: Scale, chance: float | None, shown: Browse
         *_confusion(data),
         _prompts(data),
         _samples(data, shown),
+        *audit_sections(data),
         facts_section(data),
     ]
 

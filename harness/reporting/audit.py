@@ -1,0 +1,73 @@
+"""What `harness audit` prints."""
+
+from __future__ import annotations
+
+import json
+
+from rich.console import Console
+
+from harness.analysis.agreement import AnswerAgreement, ScoreAgreement
+from harness.auditing import ALONE, REFERENCE, RUN, AuditReport
+from harness.reporting.terminal import new_table
+
+FORMATS = ("table", "json")
+WAYS = {RUN: "as the run", ALONE: "prompt by prompt"}
+
+
+def write_audit(console: Console, report: AuditReport, fmt: str) -> None:
+    """Print an audit in one of `FORMATS`."""
+    out = console.file
+    if fmt == "json":
+        out.write(json.dumps(report.as_dict(), ensure_ascii=False, indent=2) + "\n")
+        return
+    for model, engines in report.engines.items():
+        reference, run = engines[REFERENCE], engines[RUN]
+        sharing = "shared prefixes" if run["shares_prefixes"] else "every prompt by itself"
+        out.write(
+            f"{model}: {run['dtype']}, {sharing}, {run['tokens_per_pack']} tokens a pack, "
+            f"{run['attention']} attention; against {reference['dtype']}, every prompt by itself; "
+            f"{report.n_samples} samples\n"
+        )
+    table = new_table(console)
+    several = len(report.engines) > 1
+    scored = report.method != "generate"
+    for name in (["model"] if several else []) + ["template", "computed"]:
+        table.add_column(name, no_wrap=not several)
+    figures = ("flips", "flip rate", "near ties", "largest", "mean") if scored else ("equal", "share")
+    for name in ("prompts", *figures):
+        table.add_column(name, justify="right", no_wrap=True)
+    for audit in report.templates:
+        for way, agreement in ((RUN, audit.run), (ALONE, audit.alone)):
+            names = [audit.model] if several else []
+            table.add_row(*names, audit.template, WAYS[way], f"{agreement.prompts:,}", *_figures(agreement))
+    console.print(table)
+    if scored:
+        out.write(
+            "largest, mean: difference of a label's log-probability, nats. "
+            "near ties: the two best labels are within twice the largest difference.\n"
+        )
+    for audit in report.templates:
+        if isinstance(audit.run, ScoreAgreement) and audit.run.unusable:
+            out.write(f"{audit.model}, {audit.template}: {audit.run.unusable:,} prompts without a usable number\n")
+        if audit.packing_adds:
+            out.write(
+                f"{audit.model}, {audit.template}: the run's packing changes more than its number format; "
+                "use engine.share_prefixes=false and report this model\n"
+            )
+    if report.is_well:
+        out.write("packing changes no more than the number format\n")
+    if report.stored_in is not None:
+        out.write(f"stored: {report.stored_in}/audit.json and manifest\n")
+
+
+def _figures(agreement: ScoreAgreement | AnswerAgreement) -> list[str]:
+    share = 1 / max(1, agreement.prompts)
+    if isinstance(agreement, AnswerAgreement):
+        return [f"{agreement.equal:,}", f"{agreement.equal * share:.2%}"]
+    return [
+        f"{agreement.flips:,}",
+        f"{agreement.flips * share:.2%}",
+        f"{agreement.near_ties:,}",
+        f"{agreement.largest:.2g}",
+        f"{agreement.mean:.2g}",
+    ]
