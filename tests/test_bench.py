@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -10,8 +11,11 @@ import torch
 
 from tests.bench import page
 from tests.bench.__main__ import main
+from tests.bench.contenders import SharingOff, Subject
 from tests.bench.limit import count_work, measure_peak
 from tests.bench.measuring import spread
+from tests.bench.ray_share import working_phase
+from tests.bench.workloads import make_workload
 from tests.conftest import REPO
 
 ABSENT = ("ray", "omegaconf", "wandb", "scipy", "rich", "typer", "bs4", "bm25s", "ijson", "lm_eval")
@@ -130,6 +134,35 @@ def test_contenders_with_different_batches_begin_with_the_same_prompts():
     assert set(first) <= {i for batch in packed[:20] for i in batch}
     mean = sum(lengths) / 1000
     assert sum(lengths[i] for i in first) / 20 == pytest.approx(mean, rel=0.1)
+
+
+def test_the_working_phase_is_read_from_the_runs_log():
+    log = """
+2026-01-02 10:00:00,000 INFO loading model
+2026-01-02 10:00:09,500 INFO model: cpu, float32, 2 threads, shared prefixes, 2048 tokens a pack
+2026-01-02 10:00:11,000 INFO {"unit": "a", "scoring_seconds": 1.25}
+2026-01-02 10:00:12,000 INFO 1/2 units, 9 prompts/s
+2026-01-02 10:00:12,750 INFO {"unit": "b", "scoring_seconds": 1.5}
+2026-01-02 10:00:13,000 INFO 2/2 units, 9 prompts/s
+"""
+    units, seconds = working_phase(log.splitlines())
+    assert [unit["unit"] for unit in units] == ["a", "b"]
+    assert seconds == 3.25
+
+
+def test_lm_evaluation_harness_gives_the_same_scores(ko_tiny, ko_tokenizer):
+    pytest.importorskip("lm_eval")
+    from tests.bench.lm_evaluation import LmEvaluationHarness
+
+    workload = make_workload("a", ko_tokenizer, 2048, 2, None)
+    subject = Subject(ko_tiny, ko_tokenizer, workload, workload.render(), time.perf_counter)
+    everything = [list(range(len(subject.prompts)))]
+    theirs, plain = (
+        LmEvaluationHarness(subject).run(everything).answers,
+        SharingOff(subject, 512).run(everything).answers,
+    )
+    assert theirs.keys() == plain.keys()
+    assert np.allclose([theirs[i] for i in plain], list(plain.values()), atol=1e-4)
 
 
 def test_without_a_gpu_the_gpu_benchmark_says_so_in_one_line(monkeypatch):

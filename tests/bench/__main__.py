@@ -8,10 +8,11 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict
 from datetime import UTC, datetime
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,8 @@ from tests.bench.workloads import KINDS, make_workload
 
 CONTENDERS = ("notebook", "padded", "lm-eval", "off", "own")
 PAGE = REPO / "docs" / "performance.md"
+RAY = "ray"
+LETTERS = (*KINDS, RAY)
 CPU = (
     ("a", "embedded", 500),
     ("a", "40m", 500),
@@ -42,8 +45,13 @@ CPU = (
     ("d", "40m", 500),
     ("d-drawn", "40m", 60),
     ("e", "40m", 40),
+    (RAY, "40m", 64),
 )
 GPU = tuple((letter, model, None) for model in ("1.3b", "5.8b") for letter in ("a", "b", "c", "d", "d-drawn", "e"))
+
+
+Cases = list[tuple[str, int | None]]
+"""Workload and samples; None takes the workload's own number."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -64,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     started = time.monotonic()
     for model in dict.fromkeys(model for _, model, _ in options.cases):
         cases = [(letter, samples) for letter, name, samples in options.cases if name == model]
-        for key, result in _measure_model(model, cases, options):
+        for key, result in chain(_measure_model(model, cases, options), _measure_ray(model, cases, options)):
             found = page.store(options.results, own, {key: {**stamp, **result}})
             print(page.render({**found, "results": {key: found["results"][key]}}), flush=True)
     print(f"{time.monotonic() - started:.0f} s; results in {options.results}")
@@ -72,7 +80,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
         page.write(options.page, f"bench {options.device}", found)
 
 
-def _measure_model(model: str, cases: list[tuple[str, int | None]], options: argparse.Namespace) -> Any:
+def _measure_ray(model: str, cases: Cases, options: argparse.Namespace) -> Iterator[tuple[str, dict[str, Any]]]:
+    for letter, samples in cases:
+        if letter == RAY:
+            from tests.bench.ray_share import measure_ray_share
+
+            tell = _teller(f"{model}, float32: a run of the harness beside the engine alone")
+            yield f"{RAY} {model}", measure_ray_share(model, options.samples or samples or 64, options.rounds, tell)
+
+
+def _measure_model(model: str, cases: Cases, options: argparse.Namespace) -> Iterator[tuple[str, dict[str, Any]]]:
+    cases = [case for case in cases if case[0] != RAY]
+    if not cases:
+        return
     with model_folder(model, options.dtype, options.device) as folder:
         tokenizer = AutoTokenizer.from_pretrained(str(folder))
         began = time.perf_counter()
@@ -151,7 +171,7 @@ def _teller(title: str) -> Any:
 def _options(given: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--workloads", type=_names(KINDS), help=f"of {', '.join(KINDS)}")
+    parser.add_argument("--workloads", type=_names(LETTERS), help=f"of {', '.join(LETTERS)}")
     parser.add_argument("--models", type=_names(NAMES), help=f"of {', '.join(NAMES)}")
     parser.add_argument("--contenders", type=_names(CONTENDERS), default=CONTENDERS, help=f"of {', '.join(CONTENDERS)}")
     parser.add_argument("--samples", type=int, help="samples of each workload")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from tests.bench.profiling import PARTS
@@ -116,4 +117,15 @@ def _profiles(comparisons: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _ray(r: Mapping[str, Any]) -> str:
-    return r["text"]
+    within = median(s / w for s, w in zip(r["scoring"], r["working"], strict=True))
+    return (
+        f"**What Ray and the records cost; {r['model']}, float32**\n\n"
+        f"`harness run` with one replica on a private Ray, {r['n_units']} units of "
+        f"{median(r['working']) / r['n_units']:.1f} s, {r['n_prompts']:,} prompts; {len(r['working'])} rounds.\n\n"
+        "| | |\n|---|---|\n"
+        f"| working phase, from the replica's readiness to the last committed unit | {median(r['working']):.1f} s |\n"
+        f"| the engine alone on the same units, rendering included | {median(r['engine']):.1f} s |\n"
+        f"| difference, median of the rounds | {r['more']:+.1%} |\n"
+        f"| of the working phase inside the engine, as the replica counted it | {within:.1%} |\n"
+        f"| start of Ray and the model's loading, reading back, end | {median(r['start']):.1f} s |"
+    )
