@@ -19,6 +19,8 @@ from harness.prompts.rendering import Prompt
 from tests.bench.clock import Clock
 from tests.bench.workloads import Workload
 
+Answer = tuple[float, ...] | str
+"""The labels' log-probabilities, or the generated text."""
 Batches = Sequence[Sequence[int]]
 """Prompts by their place in the workload; each batch is one forward pass where a contender has such."""
 
@@ -28,11 +30,11 @@ class Found:
     """What a contender found.
 
     Attributes:
-        answers: prompt to its labels' log-probabilities, or to the generated text.
+        answers: by prompt.
         tokens: prompt tokens that went through the model, padding included.
     """
 
-    answers: dict[int, tuple[float, ...] | str] = field(default_factory=dict)
+    answers: dict[int, Answer] = field(default_factory=dict)
     tokens: int = 0
 
 
@@ -217,7 +219,7 @@ class ThisProject:
 
 def _ask(
     subject: Subject, scorer: Scorer, contexts: list[list[int]], labels: list[Any]
-) -> tuple[Iterator[tuple[float, ...] | str], int]:
+) -> tuple[Iterator[Answer], int]:
     if subject.new_tokens:
         generated = Generator(scorer).generate(contexts, subject.new_tokens, lambda tokens: False)
         return map(subject.text, generated.tokens), generated.prompt_tokens_computed

@@ -8,14 +8,18 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from statistics import median
 
-from tests.bench.contenders import Batches, Contender, Found, NotebookLoop, Subject, ThisProject
+import torch
+
+from tests.bench.contenders import Answer, Batches, Contender, Found, NotebookLoop, Subject, ThisProject
 from tests.bench.limit import Work, count_work, measure_peak
 
 PROBES = (0.25, 0.75)
-"""Places in the order of length at which batch sizes are tried."""
+"""Places in the order of length at which batch sizes are tried; on a GPU also 0, where memory runs out first."""
 GAIN = 1.02
 """A larger batch must be so much faster to count as better; two that are not end the search."""
 GOLDEN = (5**0.5 - 1) / 2
+BEGINNING = 20
+"""Prompts per round whose answers are known in float32 where the model has another format."""
 FEWEST = 3
 """Batches that a contender is timed on at least, per round."""
 
@@ -65,7 +69,7 @@ class _Track:
 
     seconds: list[float] = field(default_factory=list)
     """For the whole workload, one entry per round."""
-    answers: dict[int, tuple[float, ...] | str] = field(default_factory=dict)
+    answers: dict[int, Answer] = field(default_factory=dict)
     tokens: float = 0.0
     timed: int = 0
 
@@ -76,7 +80,7 @@ def compare(
     rows_of_product: int,
     rounds: int,
     seconds: float,
-    reference: Subject | None,
+    truth: Mapping[int, Answer] | None,
     watch: Callable[[], AbstractContextManager[object]] = nullcontext,
     tell: Callable[[str], None] = print,
 ) -> Comparison:
@@ -91,24 +95,23 @@ def compare(
         rows_of_product: tokens of a matrix product for the peak.
         rounds: at least one.
         seconds: for each contender and round.
-        reference: the same with a float32 model to compare with; None when `subject` is that.
+        truth: float32 answers to compare with; None takes the notebook loop's, of a float32 model.
         watch: entered around this project's run in the first round, to profile it.
         tell: told how far it is.
     """
-    lengths = [len(p.ids) for p in subject.prompts]
-    order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
+    lengths, order = _by_length(subject)
     work = count_work(subject.model, [p.ids for p in subject.prompts], subject.new_tokens)
     for contender in contenders:
         _choose_size(contender, order, lengths, seconds, subject, tell)
     tracks = {c.name: _Track() for c in contenders}
     peaks: list[float] = []
-    anchors: list[int] = []
+    repeats = 10 if subject.device.type == "cuda" else 3
     for turn in range(rounds):
-        peak = measure_peak(subject.model, rows_of_product, 3, subject.now)
-        for contender in _turned(contenders, turn):
+        peak = measure_peak(subject.model, rows_of_product, repeats, subject.now)
+        for contender in contenders if turn % 2 == 0 else reversed(contenders):
             watched = watch() if isinstance(contender, ThisProject) and turn == 0 else nullcontext()
             with watched:
-                parts = [order] if contender.whole else spread(order, lengths, contender.batch, (turn + 0.5) / rounds)
+                parts = [order] if contender.whole else spread(order, lengths, contender.batch, _shift(turn, rounds))
                 batches, elapsed, found = _for_a_while(subject, contender, parts, seconds)
             share = sum(lengths[i] for batch in batches for i in batch) / work.tokens
             track = tracks[contender.name]
@@ -116,12 +119,11 @@ def compare(
             track.answers.update(found.answers)
             track.tokens += found.tokens / share / rounds
             track.timed += sum(map(len, batches))
-            if isinstance(contender, NotebookLoop):
-                anchors += [i for batch in batches for i in batch]
             speed = len(order) / track.seconds[-1]
             tell(f"  round {turn + 1}: {contender.name} {elapsed:.1f} s, {speed:,.1f} prompts/s")
-        peaks.append(max(peak, measure_peak(subject.model, rows_of_product, 3, subject.now)))
-    truth = _truth(tracks, reference, anchors)
+        peaks.append(max(peak, measure_peak(subject.model, rows_of_product, repeats, subject.now)))
+    if truth is None:
+        truth = tracks[NotebookLoop.name].answers if NotebookLoop.name in tracks else {}
     limits = [(work.linear + work.head) / peak for peak in peaks]
     own = tracks[ThisProject.name].seconds
     rows = [_row(c, tracks[c.name], own, limits, truth, len(order)) for c in contenders]
@@ -152,9 +154,24 @@ def spread(order: Sequence[int], lengths: Sequence[int], batch: Callable[[int], 
     return [list(order[starts[i] : starts[i + 1]]) for i in chosen]
 
 
-def _turned(contenders: Sequence[Contender], turn: int) -> list[Contender]:
-    turn %= len(contenders)
-    return [*contenders[turn:], *contenders[:turn]]
+def first_prompts(subject: Subject, rounds: int) -> list[int]:
+    """The prompts that every contender begins with in some round."""
+    lengths, order = _by_length(subject)
+    chosen: dict[int, None] = {}
+    for turn in range(rounds):
+        single = spread(order, lengths, lambda length: 1, _shift(turn, rounds))
+        chosen.update((batch[0], None) for batch in single[:BEGINNING])
+    return list(chosen)
+
+
+def _by_length(subject: Subject) -> tuple[list[int], list[int]]:
+    """Tokens of each prompt, and the prompts by falling length."""
+    lengths = [len(p.ids) for p in subject.prompts]
+    return lengths, sorted(range(len(lengths)), key=lambda i: -lengths[i])
+
+
+def _shift(turn: int, rounds: int) -> float:
+    return (turn + 0.5) / rounds
 
 
 def _timed(subject: Subject, contender: Contender, batches: Batches) -> tuple[float, Found]:
@@ -195,8 +212,14 @@ def _choose_size(
             break
         contender.size = size
         starts = [int(place * len(order)) for place in PROBES]
-        batches = [order[s : s + contender.batch(lengths[order[s]])] for s in starts]
-        cost = min(_timed(subject, contender, batches)[0] for _ in range(2))
+        batches = [order[s : s + size] for s in starts]
+        try:
+            if subject.device.type == "cuda":
+                contender.run([order[:size]])
+            cost = min(_timed(subject, contender, batches)[0] for _ in range(2))
+        except torch.OutOfMemoryError:
+            torch.cuda.empty_cache()
+            break
         rate = sum(lengths[i] for batch in batches for i in batch) / cost
         worse = 0 if rate > best_rate * GAIN else worse + 1
         if worse == 0:
@@ -206,20 +229,12 @@ def _choose_size(
         tell(f"  {contender.name}: batches of {best}")
 
 
-def _truth(
-    tracks: Mapping[str, _Track], reference: Subject | None, anchors: list[int]
-) -> Mapping[int, tuple[float, ...] | str]:
-    if reference is None:
-        return tracks[NotebookLoop.name].answers if NotebookLoop.name in tracks else {}
-    return NotebookLoop(reference).run([[i] for i in anchors]).answers
-
-
 def _row(
     contender: Contender,
     track: _Track,
     own: list[float],
     limits: list[float],
-    truth: Mapping[int, tuple[float, ...] | str],
+    truth: Mapping[int, Answer],
     n_prompts: int,
 ) -> Row:
     common = sorted(track.answers.keys() & truth.keys())
@@ -243,5 +258,5 @@ def _row(
     )
 
 
-def _decision(answer: tuple[float, ...] | str) -> int | str:
+def _decision(answer: Answer) -> int | str:
     return answer if isinstance(answer, str) else answer.index(max(answer))

@@ -63,7 +63,7 @@ class RayShare:
         return median(w / e for w, e in zip(self.working, self.engine, strict=True)) - 1
 
 
-def measure_ray_share(model: str, samples: int, rounds: int, tell: Callable[[str], None] = print) -> dict[str, Any]:
+def measure_ray_share(model: str, samples: int, rounds: int, tell: Callable[[str], None]) -> dict[str, Any]:
     """Alternate between a run on a private Ray with one replica and the engine alone.
 
     Args:

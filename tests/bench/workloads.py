@@ -10,6 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from harness.errors import DataError
 from harness.prompts.demonstrations import Draw, Pool
 from harness.prompts.rendering import Prompt, Renderer
 from harness.prompts.templates import Template, read_templates
@@ -102,7 +103,9 @@ def make_workload(letter: str, tokenizer: Any, context: int, limit: int | None, 
 
 def _place(data: Path | None, folder: str, file: str, embedded: str, noun: str) -> tuple[Path, str]:
     real = (data or SHARED) / folder
-    if data is not None or (real / file).is_file():
+    if data is not None and not (real / file).is_file():
+        raise DataError(f"no file '{real / file}'; --data names a folder that holds nsmc/ and korquad1/")
+    if (real / file).is_file():
         return real, {"nsmc": "NSMC", "korquad1": "KorQuAD 1.0"}[folder]
     return REPO / "data_in" / embedded, f"embedded {noun}"
 
