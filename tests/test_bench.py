@@ -87,6 +87,13 @@ def test_a_page_without_its_markers_is_refused(smoke, tmp_path, text):
     assert path.read_text(encoding="utf-8") == text
 
 
+def test_the_page_names_no_folder_of_the_machine(smoke):
+    assert {r["command"] for r in smoke["results"].values()} == {
+        "python -m tests.bench --models tiny --workloads b,e --samples 3 --rounds 1 --seconds 0.05 "
+        "--threads 1 --data DIR"
+    }
+
+
 def test_results_of_another_machine_or_commit_do_not_stay(tmp_path):
     file = tmp_path / "results.json"
     page.store(file, {"commit": "1"}, {"x": 1})

@@ -55,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     own = machine.describe(options.device)
     stamp = {
         "date": datetime.now(UTC).date().isoformat(),
-        "command": shlex.join(["python", "-m", "tests.bench", *(x for x in given if x != "--write")]),
+        "command": _command(given),
     }
     found: dict[str, Any] = {}
     started = time.monotonic()
@@ -165,6 +165,20 @@ def _contenders(names: Sequence[str], subject: Subject, own: ThisProject, tokens
     if "off" in names:
         made.append(SharingOff(subject, tokens_per_pack))
     return [*made, own]
+
+
+def _command(given: Sequence[str]) -> str:
+    """The command as others would give it: without what only says where files lie here."""
+    kept, rest = [], iter(given)
+    for word in rest:
+        name = word.partition("=")[0]
+        if name in ("--results", "--page", "--data") and "=" not in word:
+            next(rest, None)
+        if name == "--data":
+            kept += ["--data", "DIR"]
+        elif name not in ("--results", "--page", "--write"):
+            kept.append(word)
+    return shlex.join(["python", "-m", "tests.bench", *kept])
 
 
 def _tell(text: str) -> None:
