@@ -25,6 +25,10 @@ Batches = Sequence[Sequence[int]]
 """Prompts by their place in the workload; each batch is one forward pass where a contender has such."""
 
 
+CHECKED = 50
+"""Prompts whose token ids are compared before the contenders start."""
+
+
 @dataclass
 class Found:
     """What a contender found.
@@ -47,6 +51,11 @@ class Subject:
     workload: Workload
     prompts: list[Prompt]
     now: Clock
+
+    def __post_init__(self) -> None:
+        for prompt in self.prompts[:CHECKED]:
+            if self.tokenizer(prompt.text)["input_ids"] != prompt.ids:
+                raise SystemExit(f"the tokenizer gives other ids than the renderer for {prompt.text[:60]!r}")
 
     @property
     def device(self) -> torch.device:

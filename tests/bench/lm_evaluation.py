@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from itertools import chain
 from typing import Any
 
-from tests.bench.contenders import Batches, Found, Subject
+from tests.bench.contenders import CHECKED, Batches, Found, Subject
 
 
 def installed() -> bool:
@@ -29,7 +29,7 @@ class LmEvaluationHarness:
 
         self.subject, self.size = subject, 1
         self.lm = HFLM(pretrained=subject.model, tokenizer=subject.tokenizer, batch_size=1)
-        for prompt in subject.prompts[:50]:
+        for prompt in subject.prompts[:CHECKED]:
             for label, ids in zip(subject.workload.template.labels, prompt.label_ids, strict=True):
                 pair = self.lm._encode_pair(prompt.text, label)
                 if pair != (prompt.ids, list(ids)):
