@@ -10,7 +10,7 @@ from statistics import median
 
 import torch
 
-from tests.bench.contenders import Answer, Batches, Contender, Found, NotebookLoop, Subject, ThisProject
+from tests.bench.contenders import Answer, Batches, Contender, Found, NotebookLoop, SharingOff, Subject, ThisProject
 from tests.bench.limit import Work, count_work, measure_peak
 
 PROBES = (0.25, 0.75)
@@ -95,7 +95,8 @@ def compare(
         rows_of_product: tokens of a matrix product for the peak.
         rounds: at least one.
         seconds: for each contender and round.
-        truth: float32 answers to compare with; None takes the notebook loop's, of a float32 model.
+        truth: float32 answers to compare with; None takes the notebook loop's, of a float32 model, and on
+            other prompts those of this project without sharing.
         watch: entered around this project's run in the first round, to profile it.
         tell: told how far it is.
     """
@@ -122,11 +123,10 @@ def compare(
             speed = len(order) / track.seconds[-1]
             tell(f"  round {turn + 1}: {contender.name} {elapsed:.1f} s, {speed:,.1f} prompts/s")
         peaks.append(max(peak, measure_peak(subject.model, rows_of_product, repeats, subject.now)))
-    if truth is None:
-        truth = tracks[NotebookLoop.name].answers if NotebookLoop.name in tracks else {}
+    truths = {name: _unshared(tracks, name) if truth is None else truth for name in tracks}
     limits = [(work.linear + work.head) / peak for peak in peaks]
     own = tracks[ThisProject.name].seconds
-    rows = [_row(c, tracks[c.name], own, limits, truth, len(order)) for c in contenders]
+    rows = [_row(c, tracks[c.name], own, limits, truths[c.name], len(order)) for c in contenders]
     return Comparison(work, len(order), rounds, peaks, rows)
 
 
@@ -227,6 +227,15 @@ def _choose_size(
     contender.size = best
     if contender.sizes:
         tell(f"  {contender.name}: batches of {best}")
+
+
+def _unshared(tracks: Mapping[str, _Track], name: str) -> dict[int, Answer]:
+    """What to compare a contender with: answers of the others that pass each prompt by itself."""
+    found: dict[int, Answer] = {}
+    for other in (SharingOff.name, NotebookLoop.name):
+        if other in tracks and other != name:
+            found.update(tracks[other].answers)
+    return found
 
 
 def _row(
