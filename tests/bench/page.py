@@ -59,23 +59,25 @@ def render(found: Mapping[str, Any]) -> str:
 def _machine(machine: Mapping[str, Any], results: Any) -> str:
     packages = ", ".join(f"{name} {v}" for name, v in machine["packages"].items() if v)
     where = machine["gpu"] or f"{machine['processor']}, {machine['instructions']}"
+    commit = f"commit {machine['commit']}; " if machine["commit"] else ""
     dates = sorted({r["date"] for r in results})
     commands = sorted({r["command"] for r in results})
     return (
         f"{where}; {machine['cores']} cores, {machine['threads']} threads; Python {machine['python']}, {packages}; "
-        f"commit {machine['commit']}; {' to '.join(dict.fromkeys((dates[0], dates[-1])))}.\n\n"
+        f"{commit}{' to '.join(dict.fromkeys((dates[0], dates[-1])))}.\n\n"
         + "\n".join(f"    {command}" for command in commands)
     )
 
 
 def _comparison(r: Mapping[str, Any]) -> str:
     work, peak = r["work"], max(r["peaks"])
+    rounds = "1 round" if r["rounds"] == 1 else f"{r['rounds']} rounds"
+    clock = ", in seconds of processor time" if r["clock"] == "processor" else ""
     lines = [
         f"**({r['letter']}) {r['title']}; {r['model']}, {r['dtype']}**",
         "",
         f"{r['n_samples']:,} samples ({r['data']}), {r['n_prompts']:,} prompts, {work['tokens']:,} tokens, "
-        f"{work['unique']:,} unique ({work['tokens'] / work['unique']:.1f} times fewer); {r['rounds']} rounds"
-        + (", in seconds of processor time." if r["clock"] == "processor" else "."),
+        f"{work['unique']:,} unique ({work['tokens'] / work['unique']:.1f} times fewer); {rounds}{clock}.",
         "",
         "| contender | prompts/s | this project is | tokens computed | of the limit "
         "| same as unshared float32 | largest difference |",
