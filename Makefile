@@ -7,8 +7,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-# make bench   what sharing prefixes is worth on this machine
-.PHONY: demo test test-slow test-gpu bench lint format clean
+# make bench      this project beside the alternatives on this machine's CPU; BENCH="--write" updates docs/performance.md
+# make bench-gpu  the same on a GPU, with the Python that PYTHON names as it is: it needs torch and transformers only
+.PHONY: demo test test-slow test-gpu bench bench-gpu lint format clean
 .DEFAULT_GOAL := demo
 
 # Torch comes first and in exactly the pinned version, so that nothing else pulls in another.
@@ -31,9 +32,15 @@ test-slow: $(VENV)/.installed
 test-gpu: $(VENV)/.installed
 	$(BIN)/python -m pytest -m gpu
 
-bench: $(VENV)/.installed
-	$(BIN)/python tests/bench_sharing.py
-	$(BIN)/python tests/bench_generation.py
+$(VENV)/.bench: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[bench]'
+	touch $@
+
+bench: $(VENV)/.bench
+	$(BIN)/python -m tests.bench $(BENCH)
+
+bench-gpu:
+	$(PYTHON) -m tests.bench --device cuda $(BENCH)
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .

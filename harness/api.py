@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.config import RunConfig, load_config
 from harness.results.records import load_records
 
 if TYPE_CHECKING:
+    from harness.config import RunConfig
     from harness.driver import RunResult
     from harness.planning import PlanReport
 
@@ -37,4 +37,6 @@ def plan(config: RunConfig | str | Path, overrides: Sequence[str] = ()) -> PlanR
 
 
 def _config(config: RunConfig | str | Path, overrides: Sequence[str]) -> RunConfig:
+    from harness.config import RunConfig, load_config
+
     return config if isinstance(config, RunConfig) else load_config(config, overrides)

@@ -13,9 +13,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from harness.config import TaskConfig
 from harness.errors import ConfigError, did_you_mean
+
+if TYPE_CHECKING:
+    from harness.config import TaskConfig
 
 ENTRY_POINT_GROUP = "harness.tasks"
 CONTENT_FREE = "content-free:"

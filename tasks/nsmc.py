@@ -9,12 +9,15 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from harness.config import TaskConfig
 from harness.errors import DataError
 from harness.task import Sample, Task, TaskData
+
+if TYPE_CHECKING:
+    from harness.config import TaskConfig
 
 TRAIN, TEST = "ratings_train.txt", "ratings_test.txt"
 COLUMNS = ["id", "document", "label"]
