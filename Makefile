@@ -1,14 +1,15 @@
 # make demo    the embedded model and data, from nothing to a table
 # make test    the test suite
 # make lint    ruff and mypy
-# make test-slow, make test-gpu: what the default suite leaves out
+# make test-slow, make test-gpu: what the default suite leaves out; make test-jobs: of it, runs as Ray jobs
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 # make bench   what sharing prefixes is worth on this machine
-.PHONY: demo test test-slow test-gpu bench lint format clean
+# make bench-dispatch, make bench-scale   what handing out units, and a run of millions of prompts, take of the driver
+.PHONY: demo test test-slow test-gpu test-jobs bench bench-dispatch bench-scale lint format clean
 .DEFAULT_GOAL := demo
 
 # Torch comes first and in exactly the pinned version, so that nothing else pulls in another.
@@ -28,12 +29,21 @@ test: $(VENV)/.installed
 test-slow: $(VENV)/.installed
 	$(BIN)/python -m pytest -m slow
 
+test-jobs: $(VENV)/.installed
+	$(BIN)/python -m pytest -m slow tests/distributed/test_jobs.py
+
 test-gpu: $(VENV)/.installed
 	$(BIN)/python -m pytest -m gpu
 
 bench: $(VENV)/.installed
 	$(BIN)/python tests/bench_sharing.py
 	$(BIN)/python tests/bench_generation.py
+
+bench-dispatch: $(VENV)/.installed
+	$(BIN)/python tests/bench_dispatch.py
+
+bench-scale: $(VENV)/.installed
+	$(BIN)/python tests/bench_scale.py
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .

@@ -21,10 +21,10 @@ pytestmark = pytest.mark.slow
 RAY = Path(sys.executable).with_name("ray")
 ORDER = ["template", "k", "seed", "sample_id"]
 OVERRIDES = [
-    "task.limit=48", "cluster.shard_size=16", "grid.templates=[lecture_1,good_bad]", "grid.k=[0,2,4]",
+    "task.limit=200", "cluster.shard_size=4", "grid.templates=[lecture_1,good_bad]", "grid.k=[0,2,4]",
     "model.dtype=float32", "model.device=cpu",
 ]  # fmt: skip
-N_UNITS = 12
+N_SAMPLES, N_UNITS = 200, 200
 
 
 def free_ports(n: int) -> list[int]:
@@ -60,9 +60,11 @@ def head(tmp_path_factory):
         "PATH": f"{RAY.parent}:{os.environ['PATH']}",
         "PYTHONPATH": str(REPO),
     }
-    with open(token, "w", opener=lambda path, flags: os.open(path, flags, 0o600)) as file:
-        made = subprocess.run([RAY, "get-auth-token", "--generate"], env=environment, stdout=subprocess.PIPE, text=True)
-        file.write(made.stdout.strip())
+    # Into a home of its own, as a user would make it: Ray refuses a path where no token is yet.
+    home = {k: v for k, v in environment.items() if k != "RAY_AUTH_TOKEN_PATH"} | {"HOME": str(folder)}
+    made = subprocess.run([RAY, "get-auth-token", "--generate"], env=home, capture_output=True, text=True, check=True)
+    token.touch(0o600)
+    token.write_text(made.stdout.strip())
     command = [
         RAY, "start", "--head", "--block", "--node-ip-address=127.0.0.1", f"--port={port}", f"--temp-dir={temporary}",
         "--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}", f"--ray-client-server-port={client}",
@@ -120,7 +122,7 @@ def inline(tmp_path_factory):
 def same(run_dir: Path, inline) -> None:
     """Records equal but for what float32 sums in another order may change."""
     found = load_records(str(run_dir))
-    assert len(found) == len(inline) == 48 * 2 * 3 * 2
+    assert len(found) == len(inline) == N_SAMPLES * 2 * 3 * 2
     assert found[[*ORDER, "prediction", "argmax_token", "n_prompt_tokens", "error"]].equals(
         inline[[*ORDER, "prediction", "argmax_token", "n_prompt_tokens", "error"]]
     )
@@ -143,10 +145,6 @@ def test_a_submitted_run_has_the_records_of_an_inline_run(head, inline, tmp_path
     done = ray_job(head, "submit", "--working-dir", ".", "--", *words, *OVERRIDES)
     assert done.returncode == 0, done.stdout + done.stderr
     same(tmp_path / "demo", inline)
-    names = {
-        RunStore(str(tmp_path / "demo")).read_statistics(unit[:-8])["replica"] for unit in parts(tmp_path / "demo")
-    }
-    assert names, "no part says which replica did it"
 
 
 def test_a_stopped_job_goes_on_with_what_is_missing_when_it_is_submitted_again(head, inline, tmp_path):
