@@ -1,7 +1,7 @@
 # make demo    the embedded model and data, from nothing to a table
 # make test    the test suite
 # make lint    ruff and mypy
-# make test-slow, make test-gpu: what the default suite leaves out
+# make test-slow, make test-gpu: what the default suite leaves out; make test-jobs: of it, runs as Ray jobs
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -9,7 +9,8 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 # make bench      this project beside the alternatives on this machine's CPU; BENCH="--write" updates docs/performance.md
 # make bench-gpu  the same on a GPU, with the Python that PYTHON names as it is: it needs torch and transformers only
-.PHONY: demo test test-slow test-gpu bench bench-gpu lint format clean
+# make bench-dispatch, make bench-scale   what handing out units, and a run of millions of prompts, take of the driver
+.PHONY: demo test test-slow test-gpu test-jobs bench bench-gpu bench-dispatch bench-scale lint format clean
 .DEFAULT_GOAL := demo
 
 # Torch comes first and in exactly the pinned version, so that nothing else pulls in another.
@@ -29,6 +30,9 @@ test: $(VENV)/.installed
 test-slow: $(VENV)/.installed
 	$(BIN)/python -m pytest -m slow
 
+test-jobs: $(VENV)/.installed
+	$(BIN)/python -m pytest -m slow tests/distributed/test_jobs.py
+
 test-gpu: $(VENV)/.installed
 	$(BIN)/python -m pytest -m gpu
 
@@ -41,6 +45,12 @@ bench: $(VENV)/.bench
 
 bench-gpu:
 	$(PYTHON) -m tests.bench --device cuda $(BENCH)
+
+bench-dispatch: $(VENV)/.installed
+	$(BIN)/python tests/bench_dispatch.py
+
+bench-scale: $(VENV)/.installed
+	$(BIN)/python tests/bench_scale.py
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .

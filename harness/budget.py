@@ -90,8 +90,9 @@ class _Lengths:
                 for text in checked
             )
         )
-        self.zero_shot_queries = self._count(self.after_prefix, texts)
         self._take_queries(tokenizer.whole_batch([self.after_demonstration + text for text in texts]))
+        same = self.after_prefix == self.after_demonstration
+        self.zero_shot_queries = self.queries if same else self._count(self.after_prefix, texts)
         self.first_header = max(0, self.header - len(tokenizer.whole(self.after_demonstration)))
         self.start = len(tokenizer.bos) + len(
             tokenizer.whole(template.prefix.rstrip() if self.trims else template.prefix)

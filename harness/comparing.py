@@ -23,7 +23,7 @@ from harness.analysis.table import ACCURACY, ValueTable, value_table
 from harness.analysis.variance import Decomposition, decompose
 from harness.errors import ConfigError, RunDirError, did_you_mean
 from harness.results import manifest as manifests
-from harness.results.records import load_records
+from harness.results.records import NAMES, load_records
 from harness.results.store import RunStore
 from harness.summary import sample_clusters
 
@@ -179,11 +179,15 @@ def _table(run_dirs: Sequence[str], metric: str | None) -> tuple[ValueTable, str
     frames: list[pd.DataFrame] = []
     clusters: dict[str, str] = {}
     for run_dir, run in zip(run_dirs, names, strict=True):
-        frame = load_records(run_dir, [*KEYS, *values])
+        frame = load_records(run_dir, [*KEYS, *values], categories=True)
         if frame.empty:
             raise RunDirError(f"'{run_dir}' has no records yet; run or resume it with `harness run`")
         frames.append(frame.assign(run=run))
         clusters |= sample_clusters(RunStore(run_dir))
+    for column in NAMES if len(frames) > 1 else ():
+        known_names = sorted(set().union(*(frame[column].cat.categories for frame in frames)))
+        for frame in frames:
+            frame[column] = frame[column].cat.set_categories(known_names)
     return value_table(pd.concat(frames, ignore_index=True), name, clusters), name
 
 

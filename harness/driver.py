@@ -239,13 +239,12 @@ def _committed(store: RunStore, plan: Plan) -> set[str]:
     """Units whose parts are whole; damaged parts are removed, to be computed again."""
     store.remove_leftovers()
     done = set()
-    for unit_id in store.part_ids() & {unit.id for unit in plan.units}:
-        try:
-            store.read_part(unit_id)
-            done.add(unit_id)
-        except ValueError as error:
-            log.warning("%s; computing it again", error)
+    for unit_id, part in store.read_parts(store.part_ids() & {unit.id for unit in plan.units}):
+        if isinstance(part, ValueError):
+            log.warning("%s; computing it again", part)
             store.remove_part(unit_id)
+        else:
+            done.add(unit_id)
     return done
 
 

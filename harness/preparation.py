@@ -20,6 +20,9 @@ from harness.prompts.templates import Template, choose_templates, read_templates
 from harness.prompts.tokenizing import PromptTokenizer
 from harness.task import CONTENT_FREE, Sample, Task, TaskData, find_task
 
+TOKENISED_AT_ONCE = 10_000
+"""Texts of the pool: what the tokenizer says of each takes far more memory than its length."""
+
 
 @dataclass(frozen=True)
 class ModelSetup:
@@ -146,7 +149,8 @@ def _set_up(config: RunConfig, task: Task, data: TaskData, path: str) -> ModelSe
     info = read_model_info(config.model, path)
     tokenizer = PromptTokenizer(info.tokenizer)
     texts = data.raw_pool_texts or [s.fields[data.length_field] for s in data.pool]
-    lengths = [len(ids) for ids in tokenizer.whole_batch(list(texts))]
+    starts = range(0, len(texts), TOKENISED_AT_ONCE)
+    lengths = [len(ids) for i in starts for ids in tokenizer.whole_batch(texts[i : i + TOKENISED_AT_ONCE])]
     limit = config.demos.max_tokens
     chosen = [s for s, n in zip(data.pool, lengths, strict=True) if limit is None or n <= limit]
     pool = Pool(tuple(chosen), len(task.class_names), data.length_field)

@@ -8,10 +8,10 @@ from typing import Any
 import pandas as pd
 
 from harness.analysis import answers
-from harness.analysis.cells import COLUMNS, cell_figures
+from harness.analysis.cells import COLUMNS, figures_of_cell
 from harness.errors import RunDirError
 from harness.results import manifest as manifests
-from harness.results.records import load_records
+from harness.results.records import records_by_cell
 from harness.results.store import RunStore
 from harness.task import find_task
 
@@ -23,12 +23,14 @@ def summarise(run_dir: str, unit_ids: Collection[str] | None = None) -> pd.DataF
         raise RunDirError(f"'{run_dir}' is not a run directory (no manifest.json); expected the folder of a run")
     manifest = store.read_json(manifests.NAME)
     if manifest.get("answer_metrics"):
-        records = load_records(run_dir, answers.COLUMNS, unit_ids)
-        cells = answers.answer_figures(records, manifest["answer_metrics"], sample_clusters(store))
+        clusters = sample_clusters(store)
+        records = records_by_cell(run_dir, answers.COLUMNS, unit_ids)
+        rows = [answers.answers_of_cell(cell, manifest["answer_metrics"], clusters) for cell in records]
     else:
         metrics = find_task(manifest["config"]["task"]["name"]).metrics
-        cells = cell_figures(load_records(run_dir, COLUMNS, unit_ids), len(manifest["class_names"]), metrics)
-    return order_cells(cells, manifest["config"])
+        records = records_by_cell(run_dir, COLUMNS, unit_ids)
+        rows = [figures_of_cell(cell, len(manifest["class_names"]), metrics) for cell in records]
+    return order_cells(pd.DataFrame(rows), manifest["config"])
 
 
 def sample_clusters(store: RunStore) -> dict[str, str]:

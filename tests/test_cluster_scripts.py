@@ -71,6 +71,34 @@ def test_directives_come_before_the_first_command():
     assert not any(line.startswith("#SBATCH") for line in lines[first:])
 
 
+def ray_option_problems(script):
+    """Long options of the script's calls of ray that Ray's own commands do not take."""
+    from ray.dashboard.modules.job import cli
+    from ray.scripts.scripts import start
+    from ray.scripts.symmetric_run import symmetric_run
+
+    commands = {"job submit": [cli.submit], "job status": [cli.status], "symmetric-run": [symmetric_run, start]}
+    text = "\n".join(line for line in script.replace("\\\n", " ").splitlines() if not line.lstrip().startswith("#"))
+    found = []
+    for call, words in re.findall(r"\bray (job submit|job status|symmetric-run) ([^\n]*?)(?: -- |$)", text, flags=re.M):
+        known = {option for command in commands[call] for parameter in command.params for option in parameter.opts}
+        found += [option for option in re.findall(r"(?<!\S)--[\w-]+", words) if option not in known]
+    return found
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("submit.sh", ["--address", "--submission-id", "--working-dir", "--runtime-env"]),
+     ("slurm.sh", ["--address", "--min-nodes", "--num-cpus"])],
+)  # fmt: skip
+def test_options_that_scripts_give_to_ray_are_rays_and_a_misspelt_one_is_noticed(name, options):
+    script = source(name)
+    assert ray_option_problems(script) == []
+    for option in options:
+        broken = re.sub(rf"(ray (?:job submit|symmetric-run)(?:[^\n]|\\\n)*?){option}\b", rf"\1{option}x", script)
+        assert ray_option_problems(broken) == [f"{option}x"]
+
+
 def sourced(home):
     command = ["bash", "-ec", f". {CLUSTERS / 'node_environment.sh'} && env -0"]
     variables = {"HOME": str(home), "PATH": "/usr/bin:/bin"}
@@ -88,6 +116,23 @@ def test_the_environment_of_a_node_holds_token_cache_and_secrets(tmp_path):
     assert found["HF_HOME"] == "/shared/huggingface"
     assert found["HF_TOKEN"] == "hidden"
     assert found["PATH"].startswith(f"{tmp_path}/venv/bin:")
+
+
+# Each read by Ray, huggingface_hub or the shell.
+NODE_VARIABLES = {
+    "PATH", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN_PATH", "HF_HOME", "RAY_JOB_STOP_WAIT_TIME_S", "RAY_USAGE_STATS_ENABLED",
+}  # fmt: skip
+
+
+def exported_names(script):
+    return set(re.findall(r"^export (\w+)=", script, flags=re.MULTILINE))
+
+
+def test_a_node_exports_names_that_something_reads_and_a_misspelt_one_is_noticed():
+    script = source("node_environment.sh")
+    assert exported_names(script) == NODE_VARIABLES
+    for name in NODE_VARIABLES:
+        assert exported_names(script.replace(f"export {name}=", f"export {name}{name[-1]}=")) - NODE_VARIABLES
 
 
 def test_a_node_without_secrets_starts_too(tmp_path):

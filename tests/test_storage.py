@@ -206,6 +206,7 @@ OPERATIONS = {
     "read_table": lambda store: store.read_table("cells.parquet"),
     "write_part": lambda store: store.write_part("v", TABLE, {}),
     "read_part": lambda store: store.read_part("u"),
+    "read_parts": lambda store: list(store.read_parts({"u"})),
     "part_ids": lambda store: store.part_ids(),
     "read_statistics": lambda store: store.read_statistics("u"),
     "remove_part": lambda store: store.remove_part("u"),

@@ -34,21 +34,24 @@ def answer_figures(records: pd.DataFrame, metrics: Sequence[str], clusters: Mapp
         answer length in characters, the shares of empty answers and of answers that hit the
         token limit.
     """
-    rows: list[dict[str, Any]] = []
-    for key, cell in records.groupby(KEYS, sort=False, observed=True):
-        scored = cell[cell["answer_values"].notna()]
-        n = len(scored)
-        codes = cluster_codes(scored["sample_id"].tolist(), clusters)
-        row: dict[str, Any] = dict(zip(KEYS, key, strict=True))
-        row |= {"n_attempted": len(cell), "n_scored": n, "n_failed": len(cell) - n}
-        row["n_clusters"] = n if codes is None else len(np.unique(codes))
-        values = np.asarray(scored["answer_values"].tolist(), dtype=float).reshape(n, len(metrics))
-        for place, name in enumerate(metrics):
-            found = mean_interval(values[:, place], codes)
-            row |= {name: found.value, f"{name}_low": found.low, f"{name}_high": found.high}
-        lengths = scored["answer"].str.len()
-        row["answer_length"] = float(lengths.mean()) if n else float("nan")
-        row["empty_share"] = float((lengths == 0).mean()) if n else float("nan")
-        row["truncated_share"] = float((scored["finish_reason"] == "length").mean()) if n else float("nan")
-        rows.append(row)
-    return pd.DataFrame(rows)
+    cells = records.groupby(KEYS, sort=False, observed=True)
+    return pd.DataFrame([answers_of_cell(cell, metrics, clusters) for _, cell in cells])
+
+
+def answers_of_cell(cell: pd.DataFrame, metrics: Sequence[str], clusters: Mapping[str, str]) -> dict[str, Any]:
+    """One row of `answer_figures`, from the records of one cell; there is at least one."""
+    scored = cell[cell["answer_values"].notna()]
+    n = len(scored)
+    codes = cluster_codes(scored["sample_id"].tolist(), clusters)
+    row: dict[str, Any] = {name: cell[name].head(1).tolist()[0] for name in KEYS}
+    row |= {"n_attempted": len(cell), "n_scored": n, "n_failed": len(cell) - n}
+    row["n_clusters"] = n if codes is None else len(np.unique(codes))
+    values = np.asarray(scored["answer_values"].tolist(), dtype=float).reshape(n, len(metrics))
+    for place, name in enumerate(metrics):
+        found = mean_interval(values[:, place], codes)
+        row |= {name: found.value, f"{name}_low": found.low, f"{name}_high": found.high}
+    lengths = scored["answer"].str.len()
+    row["answer_length"] = float(lengths.mean()) if n else float("nan")
+    row["empty_share"] = float((lengths == 0).mean()) if n else float("nan")
+    row["truncated_share"] = float((scored["finish_reason"] == "length").mean()) if n else float("nan")
+    return row

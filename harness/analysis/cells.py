@@ -61,30 +61,33 @@ def cell_figures(records: pd.DataFrame, n_classes: int, metrics: Mapping[str, Me
         n_classes: of the task.
         metrics: further figures of (gold, predicted) over scored samples.
     """
-    rows: list[dict[str, Any]] = []
-    for key, cell in records.groupby(KEYS, sort=False, observed=True):
-        scored = cell[cell["prediction"].notna()]
-        gold, predicted = scored["gold"].astype(int).to_numpy(), scored["prediction"].astype(int).to_numpy()
-        n = len(scored)
-        right = int((gold == predicted).sum())
-        low, high = wilson_interval(right, n)
-        row: dict[str, Any] = dict(zip(KEYS, key, strict=True))
-        row |= {
-            "n_attempted": len(cell),
-            "n_scored": n,
-            "n_failed": len(cell) - n,
-            "accuracy": right / n if n else float("nan"),
-            "low": low,
-            "high": high,
-            "macro_f1": macro_f1(gold.tolist(), predicted.tolist(), n_classes),
-            "predicted_positive_share": float((predicted == 1).mean()) if n and n_classes == 2 else float("nan"),
-            "off_label_mass": float(scored["off_label_mass"].mean()) if n else float("nan"),
-            "greedy_accuracy": _greedy_accuracy(scored) if n else float("nan"),
-        }
-        for name, metric in (metrics or {}).items():
-            row[name] = metric(gold.tolist(), predicted.tolist()) if n else float("nan")
-        rows.append(row)
-    return pd.DataFrame(rows)
+    cells = records.groupby(KEYS, sort=False, observed=True)
+    return pd.DataFrame([figures_of_cell(cell, n_classes, metrics) for _, cell in cells])
+
+
+def figures_of_cell(cell: pd.DataFrame, n_classes: int, metrics: Mapping[str, Metric] | None = None) -> dict[str, Any]:
+    """One row of `cell_figures`, from the records of one cell; there is at least one."""
+    scored = cell[cell["prediction"].notna()]
+    gold, predicted = scored["gold"].astype(int).to_numpy(), scored["prediction"].astype(int).to_numpy()
+    n = len(scored)
+    right = int((gold == predicted).sum())
+    low, high = wilson_interval(right, n)
+    row: dict[str, Any] = {name: cell[name].head(1).tolist()[0] for name in KEYS}
+    row |= {
+        "n_attempted": len(cell),
+        "n_scored": n,
+        "n_failed": len(cell) - n,
+        "accuracy": right / n if n else float("nan"),
+        "low": low,
+        "high": high,
+        "macro_f1": macro_f1(gold.tolist(), predicted.tolist(), n_classes),
+        "predicted_positive_share": float((predicted == 1).mean()) if n and n_classes == 2 else float("nan"),
+        "off_label_mass": float(scored["off_label_mass"].mean()) if n else float("nan"),
+        "greedy_accuracy": _greedy_accuracy(scored) if n else float("nan"),
+    }
+    for name, metric in (metrics or {}).items():
+        row[name] = metric(gold.tolist(), predicted.tolist()) if n else float("nan")
+    return row
 
 
 def _greedy_accuracy(scored: pd.DataFrame) -> float:

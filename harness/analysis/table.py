@@ -94,7 +94,9 @@ def value_table(records: pd.DataFrame, value: str = ACCURACY, clusters: Mapping[
     ids = np.asarray(sample_ids, dtype=object)
     return ValueTable(
         name=value,
-        cells=frame.iloc[firsts][list(AXES)].reset_index(drop=True),
+        cells=frame.iloc[firsts][list(AXES)]
+        .astype(dict.fromkeys(("run", "model", "template"), str))
+        .reset_index(drop=True),
         sample_ids=ids,
         clusters=cluster_codes(ids.tolist(), clusters),
         values=values,

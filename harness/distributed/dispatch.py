@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from statistics import median
 from typing import Any, Protocol
 
 from harness.distributed.messages import Care, UnitReport
@@ -50,7 +51,7 @@ class Pool(Protocol):
         ...
 
     def wait(self, handles: Sequence[Any], timeout_s: float) -> Sequence[Any]:
-        """Handles that are done, at most after the timeout."""
+        """All handles that are done, as soon as one is, at most after the timeout."""
         ...
 
     def result(self, handle: Any) -> UnitReport:
@@ -126,6 +127,8 @@ class _Dispatcher:
         self.waiting = deque(units)
         self.open = {unit.id for unit in units}
         self.flights: dict[Any, _Flight] = {}
+        self.held: defaultdict[Replica, list[_Flight]] = defaultdict(list)
+        """The flights of each replica, first sent first: looking through all for each would be quadratic."""
         self.finished_s: list[float] = []
         self.errors: Counter[str] = Counter()
         self.unit_deaths: Counter[str] = Counter()
@@ -149,23 +152,27 @@ class _Dispatcher:
     def _feed(self, replicas: Sequence[Replica]) -> None:
         for slot in range(UNITS_IN_FLIGHT):
             for replica in replicas:
-                if self.waiting and len(self._of(replica)) <= slot:
+                if not self.waiting:
+                    return
+                if len(self.held[replica]) <= slot:
                     self._send(self.waiting.popleft(), replica)
 
-    def _of(self, replica: Replica) -> list[_Flight]:
-        return [flight for flight in self.flights.values() if flight.replica is replica]
-
     def _send(self, unit: WorkUnit, replica: Replica) -> None:
-        self.flights[replica.submit(unit, self.care.get(unit.id))] = _Flight(unit, replica, self.sent, self.clock())
+        flight = _Flight(unit, replica, self.sent, self.clock())
+        self.flights[replica.submit(unit, self.care.get(unit.id))] = flight
+        self.held[replica].append(flight)
         self.sent += 1
 
     def _end_game(self, replicas: Sequence[Replica]) -> None:
         """Nothing waits: idle replicas back up stragglers, and those that cannot help are released."""
-        idle = [replica for replica in replicas if not self._of(replica)]
+        idle = [replica for replica in replicas if not self.held[replica]]
+        if not idle:
+            return
+        typical_s = [median(self.finished_s)] if self.finished_s else []
         copies = Counter(flight.unit.id for flight in self.flights.values())
         for flight in [f for f in self.flights.values() if f.unit.id in self.open]:
-            behind = self._of(flight.replica).index(flight) > 0
-            slow = behind or is_straggler(self.clock() - flight.began, self.finished_s)
+            behind = self.held[flight.replica][0] is not flight
+            slow = behind or is_straggler(self.clock() - flight.began, typical_s)
             # A unit that has killed a replica may kill the next one too: it is never copied.
             if not idle or not slow or copies[flight.unit.id] > 1 or self.unit_deaths[flight.unit.id]:
                 continue
@@ -178,7 +185,8 @@ class _Dispatcher:
     def _take(self, handle: Any) -> bool:
         """Take a handle that is done; whether its unit is."""
         flight = self.flights.pop(handle)
-        for behind in self._of(flight.replica):
+        self.held[flight.replica].remove(flight)
+        for behind in self.held[flight.replica]:
             behind.began = self.clock()
         unit = flight.unit
         try:
@@ -210,7 +218,7 @@ class _Dispatcher:
 
     def _bury(self, flight: _Flight, death: ReplicaDiedError) -> None:
         self.idle_deaths += 1
-        lost = sorted([flight, *self._of(flight.replica)], key=lambda f: f.number)
+        lost = sorted([flight, *self.held.pop(flight.replica)], key=lambda f: f.number)
         self.flights = {h: f for h, f in self.flights.items() if f.replica is not flight.replica}
         # Only the unit that was running can have caused it, whichever of them is reported first.
         unit = lost[0].unit

@@ -143,14 +143,17 @@ class RayPool:
         return [replica for replica in self._replicas if replica.ready]
 
     def wait(self, handles: Sequence[Any], timeout_s: float) -> Sequence[Any]:
-        """Finished units among the handles; wakes up for replicas that finished loading too."""
+        """Finished units among the handles, in their order; wakes up for replicas that finished loading too."""
         watched = [*handles, *self._loading]
         if not watched:
             time.sleep(timeout_s)
             return []
-        done, _ = ray.wait(watched, num_returns=1, timeout=timeout_s)
-        own = set(handles)
-        return [handle for handle in done if handle in own]
+        done, others = ray.wait(watched, num_returns=1, timeout=timeout_s)
+        if done and others:
+            # A call costs by the handles it watches, so whatever else is done by now is taken along.
+            done += ray.wait(others, num_returns=len(others), timeout=0)[0]
+        found = set(done)
+        return [handle for handle in handles if handle in found]
 
     def result(self, handle: Any) -> UnitReport:
         """See `harness.distributed.dispatch.Pool.result`."""

@@ -9,9 +9,13 @@ from __future__ import annotations
 import json
 import logging
 import os
+import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Collection, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -22,13 +26,16 @@ from pyarrow import fs
 
 from harness.errors import RunDirError
 from harness.results.retrying import PATIENCE, Patience, patiently
-from harness.results.schema import SCHEMA, table_digest
+from harness.results.schema import SCHEMA, holds, table_digest
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 UNIT_KEY, STATISTICS_KEY, DIGEST_KEY = b"harness_unit", b"harness_statistics", b"harness_digest"
 FOOTER_BYTES = 2**18
 """More than a part's footer takes: 22 columns of one row group, their least and greatest values cut at 4 KiB."""
+READERS = 8
+"""Parts read at a time: object stores answer slowly, but many at once."""
+TELL_EVERY_S = 5.0
 S3_TRIES = 3
 GCS_SECONDS = 10
 """How long the stores' own clients try, silently, before an error reaches `retrying`."""
@@ -187,15 +194,42 @@ class RunStore:
         try:
             file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
             schema = file.schema_arrow
-            table = file.read(columns=columns)
+            table = file.read(columns=columns, use_threads=False)
         except (pa.ArrowException, OSError) as error:
             raise ValueError(f"part {unit_id} cannot be read: {' '.join(str(error).split())}") from None
         found = (schema.metadata or {}).get(UNIT_KEY, b"").decode()
         if found != unit_id or not schema.equals(SCHEMA, check_metadata=False):
             raise ValueError(f"part {unit_id} holds the records of another unit or version")
-        if columns is None and table_digest(table) != schema.metadata.get(DIGEST_KEY, b"").decode():
+        if columns is None and not holds(table, schema.metadata.get(DIGEST_KEY, b"").decode()):
             raise ValueError(f"part {unit_id} does not hold what was written")
         return table
+
+    def read_parts(
+        self, unit_ids: Collection[str], columns: list[str] | None = None
+    ) -> Iterator[tuple[str, pa.Table | ValueError]]:
+        """The records of many units in the order of their ids, a few read ahead; see `read_part`.
+
+        Yields:
+            Unit and table, or what is wrong with the part.
+        """
+
+        def read(unit_id: str) -> pa.Table | ValueError:
+            try:
+                return self.read_part(unit_id, columns)
+            except ValueError as error:
+                return error
+
+        under_way: deque[tuple[str, Future[pa.Table | ValueError]]] = deque()
+        waiting, told = iter(sorted(unit_ids)), time.monotonic()
+        with ThreadPoolExecutor(READERS) as readers:
+            for done in range(len(unit_ids)):
+                for unit_id in islice(waiting, 2 * READERS - len(under_way)):
+                    under_way.append((unit_id, readers.submit(read, unit_id)))
+                if time.monotonic() - told > TELL_EVERY_S:
+                    told = time.monotonic()
+                    log.info("%s: %d of %d parts read", self.run_dir, done, len(unit_ids))
+                unit_id, part = under_way.popleft()
+                yield unit_id, part.result()
 
     def read_statistics(self, unit_id: str) -> dict[str, Any]:
         """What a committed unit took, from its part's footer.

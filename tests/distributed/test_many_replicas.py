@@ -1,0 +1,52 @@
+"""Handing out units does not slow down as replicas become many."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+from harness.distributed.dispatch import UNITS_IN_FLIGHT, dispatch
+from tests.distributed.test_dispatch import FakePool, units
+
+
+class Together(FakePool):
+    """Whatever is under way finishes at the same moment."""
+
+    def __init__(self, names: list[str]) -> None:
+        super().__init__(names)
+        self.rounds = 0
+
+    def replicas(self, useful):
+        self.rounds += 1
+        return super().replicas(useful)
+
+    def wait(self, handles, timeout_s):
+        super().wait(handles, timeout_s)
+        return list(handles)
+
+
+def test_units_that_finish_together_are_taken_and_replaced_in_one_round():
+    pool = Together([f"r{i}" for i in range(100)])
+    done: list[str] = []
+    dispatch(units(1000), pool, lambda unit, report: done.append(unit.id), lambda: False)
+    assert sorted(done) == sorted(f"u{i}" for i in range(1000))
+    assert pool.most_in_flight == 100 * UNITS_IN_FLIGHT
+    assert pool.rounds == 1000 / pool.most_in_flight
+
+
+def test_one_look_at_ray_finds_all_that_is_done_in_the_order_of_sending(shared_ray):
+    import ray
+
+    from harness.distributed.replicas import RayPool
+
+    @ray.remote(num_cpus=0)
+    class Slow:
+        def never(self):
+            import time
+
+            time.sleep(600)
+
+    slow = Slow.remote()
+    done = [ray.put(i) for i in range(20)]
+    handles = [*done[:7], slow.never.remote(), *done[7:]]
+    assert RayPool.wait(SimpleNamespace(_loading={}), handles, 30) == done
+    ray.kill(slow)
