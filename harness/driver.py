@@ -201,7 +201,7 @@ def _compute(
             if config.demos.policy == "lecture":
                 lecture = {seed: prepared.lecture_table(setup, seed) for seed in config.grid.seeds}
             log.info("loading %s", setup.info.path)
-            with backend.pool(spec, setup.draw, plan.shards, lecture, stop) as (pool, facts):
+            with backend.pool(spec, setup.draw, plan.shards, lecture, len(units), stop) as (pool, facts):
                 _check_dtype(config.run_dir, manifest["engines"].get(setup.info.path), facts)
                 manifest["engines"][setup.info.path] = facts.as_dict()
                 log.info("%s: %s", setup.info.path, facts)

@@ -17,13 +17,12 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import ray
-import ray.data
 from ray.exceptions import ActorUnavailableError, RayError, RayTaskError
 
 from harness.distributed.dispatch import Replica, ReplicaDiedError
 from harness.distributed.messages import Care, LectureTable, UnitReport, WorkerSpec
 from harness.distributed.metrics import ReplicaMetrics
-from harness.distributed.session import ReplicaShape
+from harness.distributed.session import Head, ReplicaShape, live_nodes, room_on_gpus
 from harness.engine.facts import EngineFacts
 from harness.errors import ReplicaError, UserError
 from harness.grid import Shard, WorkUnit
@@ -58,10 +57,11 @@ class ReplicaActor:
         self._metrics: ReplicaMetrics | None = None
 
     def load(self, spec: WorkerSpec, draw: Draw) -> EngineFacts:
-        """Load the model; says what it runs on."""
+        """Load the model, unless only the way to the driver was broken; says what it runs on."""
         from harness.distributed.worker import Worker
 
-        self._worker = Worker(spec, draw)
+        if self._worker is None:
+            self._worker = Worker(spec, draw)
         return self._worker.facts
 
     def node(self) -> tuple[str, str]:
@@ -107,8 +107,11 @@ class RayPool:
         shards: samples; they become blocks of a Ray Dataset.
         lecture: draws per seed for the lecture policy.
         shape: how many replicas, and what each takes.
-        grown_shape: the shape for the cluster as it is now; None when the number is fixed.
+        useful: the most replicas that find work.
         should_stop: asked while replicas load.
+
+    Raises:
+        ClusterError: the object store of the driver's node has no room for the samples.
     """
 
     def __init__(
@@ -118,11 +121,14 @@ class RayPool:
         shards: Sequence[Shard],
         lecture: Mapping[int, LectureTable],
         shape: ReplicaShape,
-        grown_shape: Callable[[], ReplicaShape] | None,
+        useful: int,
         should_stop: Callable[[], bool],
     ) -> None:
         self._spec, self._shape, self._should_stop = spec, shape, should_stop
-        self._grown_shape = grown_shape
+        # Without GPUs more nodes would mean other shares of processors.
+        self._may_grow = spec.config.cluster.replicas == "auto" and shape.gpus > 0
+        self._useful = useful
+        self._head = Head(ray.get_runtime_context().gcs_address)
         self._looked = time.monotonic()
         self._avoided: dict[str, str] = {}
         self._names = count()
@@ -132,7 +138,7 @@ class RayPool:
         self._failed_loads = 0
         self._loading: dict[Any, RayReplica] = {}
         self._resting: dict[RayReplica, float] = {}
-        self._replicas = [self._start() for _ in range(shape.count)]
+        self._replicas = [self._start() for _ in range(min(useful, shape.count))]
         self._started = time.monotonic()
         self.facts: EngineFacts | None = None
 
@@ -140,7 +146,11 @@ class RayPool:
         """Replicas whose model is loaded; starts more when nodes have joined."""
         self._collect_loaded(0)
         self._grow(useful)
-        return [replica for replica in self._replicas if replica.ready]
+        ready = [replica for replica in self._replicas if replica.ready]
+        if len(ready) > useful:
+            for late in [replica for replica in self._replicas if not replica.ready]:
+                self.release(late)
+        return ready
 
     def wait(self, handles: Sequence[Any], timeout_s: float) -> Sequence[Any]:
         """Finished units among the handles; wakes up for replicas that finished loading too."""
@@ -174,20 +184,27 @@ class RayPool:
         """End a replica that finds no more work, so that its node can go."""
         assert isinstance(replica, RayReplica)
         self._replicas.remove(replica)
-        self._grown_shape = None
+        self._loading = {handle: r for handle, r in self._loading.items() if r is not replica}
+        self._resting.pop(replica, None)
+        self._may_grow = False
         ray.kill(replica.actor, no_restart=True)
 
     def _grow(self, useful: int) -> None:
-        if self._grown_shape is None or time.monotonic() - self._looked < LOOK_EVERY_S:
+        if time.monotonic() - self._looked < LOOK_EVERY_S:
             return
         self._looked = time.monotonic()
-        wanted = min(useful, self._grown_shape().count)
+        if not self._head.answers() or not self._may_grow:
+            return
+        nodes = [resources for node, resources in live_nodes().items() if node not in self._avoided]
+        wanted = min(useful, room_on_gpus(self._spec.config, nodes))
         if wanted > len(self._replicas):
             log.info("the cluster has grown: %d replicas instead of %d", wanted, len(self._replicas))
             self._replicas += [self._start() for _ in range(wanted - len(self._replicas))]
 
     def close(self) -> None:
         """End all replicas at once."""
+        if self._head.is_lost:
+            return
         for replica in self._replicas:
             ray.kill(replica.actor, no_restart=True)
 
@@ -221,6 +238,7 @@ class RayPool:
             if self._should_stop():
                 raise Interrupted
             self._collect_loaded(0.5)
+            self._grow(self._useful)
             if not warned and time.monotonic() - self._started > START_TIMEOUT_S:
                 warned = True
                 log.warning(
@@ -256,8 +274,8 @@ class RayPool:
         except RayError:
             raise error from None
         self._avoided[node] = host
-        others = {n["NodeID"] for n in ray.nodes() if n["Alive"] and self._fits(n["Resources"])} - set(self._avoided)
-        if not others:
+        others = {other for other, resources in live_nodes().items() if self._fits(resources)}
+        if not others - set(self._avoided):
             raise error
         log.warning("%s does not load on node %s, which is avoided from now on: %s", self._spec.model, host, error)
         ray.kill(replica.actor, no_restart=True)
@@ -288,6 +306,8 @@ class RayPool:
 
 def shard_refs(shards: Sequence[Shard]) -> list[Any]:
     """Shards as block references of a Ray Dataset, in order."""
+    import ray.data  # takes a second, which replicas need not spend
+
     ray.data.DataContext.get_current().enable_progress_bars = False
     # Blocks are put, not computed: that replicas hold all processors does not matter.
     logging.getLogger("ray.data").setLevel(logging.ERROR)
