@@ -2,13 +2,14 @@
 # make test    the test suite
 # make lint    ruff and mypy
 # make test-slow, make test-gpu: what the default suite leaves out
+# make chaos   runs while nodes, replicas and drivers are killed; ROUNDS=20, SEED=any number
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 # make bench   what sharing prefixes is worth on this machine
-.PHONY: demo test test-slow test-gpu bench lint format clean
+.PHONY: demo test test-slow test-gpu chaos bench lint format clean
 .DEFAULT_GOAL := demo
 
 # Torch comes first and in exactly the pinned version, so that nothing else pulls in another.
@@ -30,6 +31,9 @@ test-slow: $(VENV)/.installed
 
 test-gpu: $(VENV)/.installed
 	$(BIN)/python -m pytest -m gpu
+
+chaos: $(VENV)/.installed
+	$(BIN)/python -m tests.chaos --rounds $(or $(ROUNDS),20) $(if $(SEED),--seed $(SEED))
 
 bench: $(VENV)/.installed
 	$(BIN)/python tests/bench_sharing.py

@@ -13,7 +13,6 @@ import json
 import random
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 from collections import Counter
@@ -28,10 +27,9 @@ import psutil
 from harness import load_records
 from harness.distributed.dispatch import UNITS_IN_FLIGHT
 from harness.watching import State, read_status
-from tests.distributed.simulated import REPO, SimulatedCluster
+from tests.distributed.simulated import N_UNITS, SimulatedCluster, start_driver
 
-N_UNITS = 300
-UNIT_SECONDS = 0.2
+UNIT_SECONDS = "0.2"
 GPUS, NODES = 2, 3
 FAULTS = ("kill a node", "add a node", "kill a replica", "kill the driver")
 STATES = (State.RUNNING, State.SILENT, State.COMPLETE)
@@ -63,8 +61,8 @@ class Round:
 class Chaos:
     """A cluster with a journal of begun units, and the records of a quiet run."""
 
-    def __init__(self, cluster: SimulatedCluster, folder: Path, model: str) -> None:
-        self.cluster, self.folder, self.model = cluster, folder, model
+    def __init__(self, cluster: SimulatedCluster, folder: Path) -> None:
+        self.cluster, self.folder = cluster, folder
         self.journal = folder / "journal"
         self.nodes = [cluster.add(num_gpus=GPUS) for _ in range(NODES)]
         started = time.monotonic()
@@ -77,12 +75,7 @@ class Chaos:
 
     @contextmanager
     def _driver(self, name: str) -> Iterator[subprocess.Popen[str]]:
-        overrides = [
-            f"cluster.address={self.cluster.address}", f"out={self.folder}", f"name={name}", "model.dtype=float32",
-            f"model.path={self.model}", "task.limit=40", "grid.k=[2]", "grid.seeds=[1,2,3]", "cluster.shard_size=2",
-        ]  # fmt: skip
-        command = [sys.executable, "-m", "harness", "run", "configs/demo.yaml", *overrides]
-        driver = subprocess.Popen(command, cwd=REPO, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        driver = start_driver(self.cluster.address, self.folder, name)
         try:
             yield driver
         finally:
@@ -191,11 +184,11 @@ def _draw(name: str, draws: random.Random) -> Fault:
 
 
 @contextmanager
-def chaos(folder: Path, model: str = "data_in/models/ko-tiny") -> Iterator[Chaos]:
+def chaos(folder: Path) -> Iterator[Chaos]:
     """A cluster that has done its quiet run."""
-    environment = {"LIGHT_SECONDS": str(UNIT_SECONDS), "LIGHT_JOURNAL": str(folder / "journal")}
+    environment = {"LIGHT_SECONDS": UNIT_SECONDS, "LIGHT_LAST": UNIT_SECONDS, "LIGHT_JOURNAL": str(folder / "journal")}
     with SimulatedCluster(environment=environment) as cluster:
-        yield Chaos(cluster, folder, model)
+        yield Chaos(cluster, folder)
 
 
 def main() -> None:

@@ -109,9 +109,6 @@ class RayPool:
         shape: how many replicas, and what each takes.
         useful: the most replicas that find work.
         should_stop: asked while replicas load.
-
-    Raises:
-        ClusterError: the object store of the driver's node has no room for the samples.
     """
 
     def __init__(
@@ -273,7 +270,7 @@ class RayPool:
             node, host = ray.get(replica.actor.node.remote(), timeout=10)
         except RayError:
             raise error from None
-        self._avoided[node] = host
+        self._avoided[node] = host = f"{host} ({node[:8]})"
         others = {other for other, resources in live_nodes().items() if self._fits(resources)}
         if not others - set(self._avoided):
             raise error

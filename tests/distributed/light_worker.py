@@ -1,8 +1,12 @@
 """A worker without a model: stands in for `harness.distributed.worker` on the nodes of a `SimulatedCluster`.
 
 Dispatch, actors, storage and driver are the real ones. Records follow from names and ids alone, so that any two
-runs of one grid must be equal. `LIGHT_SECONDS` is the time that a unit takes; every unit that is begun or ended is
-a line of the file `LIGHT_JOURNAL`.
+runs of one grid must be equal. A node's environment steers it:
+
+LIGHT_SECONDS   the time that a unit takes
+LIGHT_LAST      the time that the grid's last unit takes
+LIGHT_JOURNAL   a file that gets a line when a unit is begun and when it is ended
+LIGHT_NO_MODEL  set where the model does not load
 """
 
 from __future__ import annotations
@@ -13,10 +17,16 @@ import platform
 import time
 from dataclasses import asdict
 
+import ray
+
 from harness.distributed.messages import UnitReport
 from harness.engine.facts import EngineFacts
+from harness.errors import ModelError
 from harness.results.schema import Record, UnitStatistics, to_table
 from harness.results.store import RunStore
+
+LAST_SHARD = 19
+"""Of `tests.distributed.simulated.GRID`."""
 
 
 class Worker:
@@ -24,6 +34,8 @@ class Worker:
 
     def __init__(self, spec, draw):
         self.spec = spec
+        if "LIGHT_NO_MODEL" in os.environ:
+            raise ModelError(f"'{spec.model}' has no weights on this node")
         self.store = RunStore(spec.config.run_dir)
         self.facts = EngineFacts("cpu", "float32", 1, False, None, 1)
 
@@ -31,7 +43,7 @@ class Worker:
         if self.store.exists("parts", f"{unit.id}.parquet"):
             return UnitReport(unit.id, UnitStatistics(**self.store.read_statistics(unit.id)))
         note("begin", unit.id)
-        seconds = float(os.environ.get("LIGHT_SECONDS", "0"))
+        seconds = self.seconds(unit)
         time.sleep(seconds)
         records = [record(unit, sample, k) for sample in samples for k in unit.ks]
         where = f"{platform.node()}/{os.getpid()}"
@@ -40,11 +52,16 @@ class Worker:
         note("end", unit.id)
         return UnitReport(unit.id, statistics)
 
+    def seconds(self, unit):
+        grid = self.spec.config.grid
+        is_last = (unit.template, unit.seed, unit.shard) == (grid.templates[-1], grid.seeds[-1], LAST_SHARD)
+        return float(os.environ.get("LIGHT_LAST" if is_last else "LIGHT_SECONDS", "0"))
+
 
 def note(word, unit_id):
     if journal := os.environ.get("LIGHT_JOURNAL"):
         with open(journal, "a") as file:
-            file.write(f"{word} {unit_id} {os.getpid()} {time.time():.3f}\n")
+            file.write(f"{word} {unit_id} {os.getpid()} {ray.get_runtime_context().get_node_id()}\n")
 
 
 def record(unit, sample, k):

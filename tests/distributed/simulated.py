@@ -26,7 +26,24 @@ QUICK_HEALTH_CHECKS = {
     "RAY_health_check_failure_threshold": "2",
 }
 STORE_BYTES = 80 * 2**20
+GRID = [
+    "model.dtype=float32", "task.limit=40", "grid.k=[2]", "grid.seeds=[1,2,3]", "cluster.shard_size=2"
+]  # fmt: skip
+N_UNITS = 300
+"""Of `GRID` on the demo's five templates."""
 LIGHT = Path(__file__).parent / "light"
+
+
+def start_driver(address: str, out: str | Path, name: str, *overrides: str) -> subprocess.Popen[str]:
+    """A run of `GRID` in a process of its own, on a cluster."""
+    given = [f"cluster.address={address}", f"out={out}", f"name={name}", *GRID, *overrides]
+    return subprocess.Popen(
+        [sys.executable, "-m", "harness", "run", "configs/demo.yaml", *given],
+        cwd=REPO,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
 
 
 class SimulatedCluster:
