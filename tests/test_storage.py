@@ -697,6 +697,26 @@ def test_a_driver_that_was_killed_is_followed_by_one_on_another_machine(s3, loca
     assert_equal_records(local_run.run_dir, resumed.run_dir)
 
 
+@pytest.mark.parametrize("hours", [-1, 1])
+def test_a_storage_whose_clock_is_wrong_changes_nothing(s3, local_run, monkeypatch, hours):
+    from moto.s3 import models
+
+    true_time = models.utcnow
+    monkeypatch.setattr(models, "utcnow", lambda: true_time() + timedelta(hours=hours))
+    first = run(grid(s3.uri("")))
+    assert_equal_records(local_run.run_dir, first.run_dir)
+    shift = s3.keys("run")["manifest.json"].last_modified.timestamp() - time.time()
+    assert abs(shift - 3600 * hours) < 60, "the server does not tell the shifted time"
+    with (
+        held(RunStore(first.run_dir)),
+        pytest.raises(RunDirError, match=r"in use by another driver .*last seen [0-5] s ago"),
+    ):
+        run(grid(s3.uri("")))
+    s3.requests.clear()
+    run(grid(s3.uri("")))
+    assert s3.sent("PUT", ".parquet") == tables(s3), "a unit was computed again"
+
+
 def test_a_lease_is_renewed_while_the_driver_lives(s3, remote):
     with held(remote, beat_s=0.1):
         (name,) = leases(s3)

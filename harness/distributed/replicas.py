@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import platform
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from itertools import count
 from pathlib import PurePosixPath
@@ -34,10 +35,10 @@ if TYPE_CHECKING:
     from harness.distributed.worker import Worker
 
 log = logging.getLogger(__name__)
-MOST_FAILED_LOADS = 5
-"""Deaths in a row while loading before the run stops with the cause."""
+MOST_FAILED_LOADS = 3
+"""Deaths in a row on one node, while loading, before the node is avoided."""
 REST_S = 1.0
-"""How long an actor that Ray restarts is left alone before it is asked to load again."""
+"""How long an actor that Ray restarts is left alone before it is asked again."""
 LOOK_EVERY_S = 5.0
 """How often the pool looks whether nodes have joined."""
 NODE_LABEL = "ray.io/node-id"
@@ -87,8 +88,7 @@ class RayReplica:
         self.name = name
         self.actor = actor
         self.ready = False
-        self.restarting = False
-        """Whether it is known and told that Ray is restarting the process."""
+        self.node, self.host = "", ""
         self._shards = shards
         self._lecture = lecture
 
@@ -132,7 +132,8 @@ class RayPool:
         self._draw = ray.put(draw)
         self._shards = shard_refs(shards)
         self._lecture = {seed: ray.put(dict(table)) for seed, table in lecture.items()}
-        self._failed_loads = 0
+        self._failed_loads: Counter[str] = Counter()
+        self._asked: dict[Any, RayReplica] = {}
         self._loading: dict[Any, RayReplica] = {}
         self._resting: dict[RayReplica, float] = {}
         self._replicas = [self._start() for _ in range(min(useful, shape.count))]
@@ -151,7 +152,7 @@ class RayPool:
 
     def wait(self, handles: Sequence[Any], timeout_s: float) -> Sequence[Any]:
         """Finished units among the handles; wakes up for replicas that finished loading too."""
-        watched = [*handles, *self._loading]
+        watched = [*handles, *self._asked, *self._loading]
         if not watched:
             time.sleep(timeout_s)
             return []
@@ -175,12 +176,13 @@ class RayPool:
         """Probe a replica that Ray restarts; start another when it is gone for good."""
         assert isinstance(replica, RayReplica)
         replica.ready = False
-        self._load(replica)
+        self._ask(replica)
 
     def release(self, replica: Replica) -> None:
         """End a replica that finds no more work, so that its node can go."""
         assert isinstance(replica, RayReplica)
         self._replicas.remove(replica)
+        self._asked = {handle: r for handle, r in self._asked.items() if r is not replica}
         self._loading = {handle: r for handle, r in self._loading.items() if r is not replica}
         self._resting.pop(replica, None)
         self._may_grow = False
@@ -222,11 +224,12 @@ class RayPool:
             **options,
         ).remote()
         replica = RayReplica(f"replica {number} of {self._spec.model}", actor, self._shards, self._lecture)
-        self._load(replica)
+        self._ask(replica)
         return replica
 
-    def _load(self, replica: RayReplica) -> None:
-        self._loading[replica.actor.load.remote(self._spec, self._draw)] = replica
+    def _ask(self, replica: RayReplica) -> None:
+        """Ask the process where it is: once it answers, a death is one of loading."""
+        self._asked[replica.actor.node.remote()] = replica
 
     def wait_for_first(self) -> None:
         """Return when one replica has loaded its model; the others join as they are ready."""
@@ -243,62 +246,65 @@ class RayPool:
                 )
 
     def _collect_loaded(self, timeout_s: float) -> None:
+        """Take one step with each replica that is on its way: asked, loading, ready."""
         for replica in [r for r, due in self._resting.items() if due <= time.monotonic()]:
             del self._resting[replica]
-            self._load(replica)
-        if not self._loading:
-            return
-        done, _ = ray.wait(list(self._loading), num_returns=1, timeout=timeout_s)
+            self._ask(replica)
+        watched = [*self._asked, *self._loading]
+        done = ray.wait(watched, num_returns=1, timeout=timeout_s)[0] if watched else []
         for handle in done:
-            replica = self._loading.pop(handle)
-            try:
-                facts: EngineFacts = ray.get(handle)
-            except RayTaskError as error:
-                self._avoid(replica, _original(error))
-                continue
-            except RayError as error:
-                self._revive(replica, error)
-                continue
+            if handle in self._asked:
+                self._take_answer(self._asked.pop(handle), handle)
+            else:
+                self._take_loaded(self._loading.pop(handle), handle)
+
+    def _take_answer(self, replica: RayReplica, handle: Any) -> None:
+        try:
+            replica.node, host = ray.get(handle)
+            replica.host = f"{host} ({replica.node[:8]})"
+        except ActorUnavailableError:
+            # Ray is restarting the process: ask again when that has had time.
+            self._resting[replica] = time.monotonic() + REST_S
+        except RayError as error:
+            log.warning("%s is gone, another is started: %s", replica.name, _cause(error))
+            self._replicas[self._replicas.index(replica)] = self._start()
+        else:
+            self._loading[replica.actor.load.remote(self._spec, self._draw)] = replica
+
+    def _take_loaded(self, replica: RayReplica, handle: Any) -> None:
+        try:
+            facts: EngineFacts = ray.get(handle)
+        except RayTaskError as error:
+            self._avoid(replica, _original(error))
+        except RayError as error:
+            self._failed_loads[replica.node] += 1
+            times = self._failed_loads[replica.node]
+            log.warning("%s died while loading on node %s: %s", replica.name, replica.host, _cause(error))
+            if times >= MOST_FAILED_LOADS:
+                text = f"replicas died {times} times in a row while loading on node {replica.host}"
+                self._avoid(replica, ReplicaError(f"{text}; last cause: {_cause(error)}"))
+            else:
+                self._ask(replica)
+        else:
             replica.ready = True
-            replica.restarting = False
-            self._failed_loads = 0
+            self._failed_loads.pop(replica.node, None)
             self.facts = self.facts or facts
 
     def _avoid(self, replica: RayReplica, error: Exception) -> None:
         """Go on without a node where the model does not load, as long as there are others."""
-        try:
-            node, host = ray.get(replica.actor.node.remote(), timeout=10)
-        except RayError:
-            raise error from None
-        self._avoided[node] = host = f"{host} ({node[:8]})"
+        self._avoided[replica.node] = replica.host
         others = {other for other, resources in live_nodes().items() if self._fits(resources)}
         if not others - set(self._avoided):
             raise error
-        log.warning("%s does not load on node %s, which is avoided from now on: %s", self._spec.model, host, error)
+        log.warning(
+            "%s does not load on node %s, which is avoided from now on: %s", self._spec.model, replica.host, error
+        )
         ray.kill(replica.actor, no_restart=True)
         self._replicas[self._replicas.index(replica)] = self._start()
 
     def _fits(self, resources: Mapping[str, float]) -> bool:
         """Whether a node could hold a replica."""
         return resources.get("GPU", 0) >= self._shape.gpus and resources.get("CPU", 0) >= self._shape.cpus
-
-    def _revive(self, replica: RayReplica, error: Exception) -> None:
-        if isinstance(error, ActorUnavailableError):
-            # Ray is restarting the actor's process: ask again when that has had time.
-            if not replica.restarting:
-                log.warning("%s died while loading and is restarted: %s", replica.name, _cause(error))
-            replica.restarting = True
-            self._resting[replica] = time.monotonic() + REST_S
-            return
-        self._failed_loads += 1
-        if self._failed_loads > MOST_FAILED_LOADS:
-            raise ReplicaError(
-                f"replicas died {self._failed_loads} times in a row while loading {self._spec.model}; "
-                f"last cause: {_cause(error)}"
-            )
-        log.warning("%s died while loading: %s", replica.name, _cause(error))
-        position = self._replicas.index(replica)
-        self._replicas[position] = self._start()
 
 
 def shard_refs(shards: Sequence[Shard]) -> list[Any]:

@@ -7,6 +7,7 @@ LIGHT_SECONDS   the time that a unit takes
 LIGHT_LAST      the time that the grid's last unit takes
 LIGHT_JOURNAL   a file that gets a line when a unit is begun and when it is ended
 LIGHT_NO_MODEL  set where the model does not load
+LIGHT_DEADLY    set where loading kills the process
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
+import signal
 import time
 from dataclasses import asdict
 
@@ -36,6 +38,8 @@ class Worker:
         self.spec = spec
         if "LIGHT_NO_MODEL" in os.environ:
             raise ModelError(f"'{spec.model}' has no weights on this node")
+        if "LIGHT_DEADLY" in os.environ:
+            os.kill(os.getpid(), signal.SIGKILL)
         self.store = RunStore(spec.config.run_dir)
         self.facts = EngineFacts("cpu", "float32", 1, False, None, 1)
 

@@ -125,6 +125,19 @@ def test_a_node_where_the_model_does_not_load_is_avoided_and_named(cluster, tmp_
     assert "has no weights on this node" in log
 
 
+def test_a_node_where_loading_kills_the_process_is_avoided_and_nowhere_else_ends_the_run(cluster, tmp_path):
+    deadly = {"num_gpus": 1, "env_vars": {"LIGHT_DEADLY": "1"}}
+    with nodes(cluster, deadly) as [bad]:
+        errors = finish(start_driver(cluster.address, tmp_path, "nowhere"), status=1)
+        host = f"{os.uname().nodename} ({bad[:8]})"
+        assert f"error: replicas died 3 times in a row while loading on node {host}; last cause" in errors
+        with nodes(cluster, {"num_gpus": 1, "env_vars": {"LIGHT_LAST": "25"}}) as [good]:
+            finish(start_driver(cluster.address, tmp_path, "run"))
+            assert {node for _, _, node in begun(cluster)} == {good}
+    assert f"does not load on node {host}, which is avoided from now on" in (tmp_path / "run" / "run.log").read_text()
+    assert_whole(tmp_path / "run")
+
+
 def test_a_replica_that_hangs_is_overtaken_and_ended_with_the_run(cluster, tmp_path):
     with nodes(cluster, {"num_gpus": 2}):
         driver = start_driver(cluster.address, tmp_path, "run")
