@@ -23,7 +23,7 @@ from ray.exceptions import ActorUnavailableError, RayError, RayTaskError
 from harness.distributed.dispatch import Replica, ReplicaDiedError
 from harness.distributed.messages import Care, LectureTable, UnitReport, WorkerSpec
 from harness.distributed.metrics import ReplicaMetrics
-from harness.distributed.session import Head, ReplicaShape, live_nodes, room_on_gpus
+from harness.distributed.session import Head, ReplicaShape, can_hold, live_nodes, room_on_gpus
 from harness.engine.facts import EngineFacts
 from harness.errors import ReplicaError, UserError
 from harness.grid import Shard, WorkUnit
@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 MOST_FAILED_LOADS = 3
 """Deaths in a row on one node, while loading, before the node is avoided."""
+MOST_FAILED_STARTS = 5
+"""Processes in a row that end before they answer, for want of a package say, before the run stops."""
 REST_S = 1.0
 """How long an actor that Ray restarts is left alone before it is asked again."""
 LOOK_EVERY_S = 5.0
@@ -132,6 +134,7 @@ class RayPool:
         self._draw = ray.put(draw)
         self._shards = shard_refs(shards)
         self._lecture = {seed: ray.put(dict(table)) for seed, table in lecture.items()}
+        self._failed_starts = 0
         self._failed_loads: Counter[str] = Counter()
         self._asked: dict[Any, RayReplica] = {}
         self._loading: dict[Any, RayReplica] = {}
@@ -251,7 +254,8 @@ class RayPool:
             del self._resting[replica]
             self._ask(replica)
         watched = [*self._asked, *self._loading]
-        done = ray.wait(watched, num_returns=1, timeout=timeout_s)[0] if watched else []
+        most = 1 if timeout_s else len(watched)
+        done = ray.wait(watched, num_returns=most, timeout=timeout_s)[0] if watched else []
         for handle in done:
             if handle in self._asked:
                 self._take_answer(self._asked.pop(handle), handle)
@@ -266,9 +270,14 @@ class RayPool:
             # Ray is restarting the process: ask again when that has had time.
             self._resting[replica] = time.monotonic() + REST_S
         except RayError as error:
+            self._failed_starts += 1
+            if self._failed_starts >= MOST_FAILED_STARTS:
+                text = f"{self._failed_starts} replicas in a row died while their processes started"
+                raise ReplicaError(f"{text}; last cause: {_cause(error)}") from None
             log.warning("%s is gone, another is started: %s", replica.name, _cause(error))
             self._replicas[self._replicas.index(replica)] = self._start()
         else:
+            self._failed_starts = 0
             self._loading[replica.actor.load.remote(self._spec, self._draw)] = replica
 
     def _take_loaded(self, replica: RayReplica, handle: Any) -> None:
@@ -293,7 +302,8 @@ class RayPool:
     def _avoid(self, replica: RayReplica, error: Exception) -> None:
         """Go on without a node where the model does not load, as long as there are others."""
         self._avoided[replica.node] = replica.host
-        others = {other for other, resources in live_nodes().items() if self._fits(resources)}
+        config, shape = self._spec.config, self._shape
+        others = {other for other, resources in live_nodes().items() if can_hold(config, shape, resources)}
         if not others - set(self._avoided):
             raise error
         log.warning(
@@ -301,10 +311,6 @@ class RayPool:
         )
         ray.kill(replica.actor, no_restart=True)
         self._replicas[self._replicas.index(replica)] = self._start()
-
-    def _fits(self, resources: Mapping[str, float]) -> bool:
-        """Whether a node could hold a replica."""
-        return resources.get("GPU", 0) >= self._shape.gpus and resources.get("CPU", 0) >= self._shape.cpus
 
 
 def shard_refs(shards: Sequence[Shard]) -> list[Any]:

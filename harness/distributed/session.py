@@ -167,6 +167,12 @@ class Head:
         return False
 
 
+def can_hold(config: RunConfig, shape: ReplicaShape, node: Mapping[str, float]) -> bool:
+    """Whether a node with these resources has room for a replica, were nothing else on it."""
+    enough = node.get("GPU", 0.0) >= shape.gpus and node.get("CPU", 0.0) >= shape.cpus
+    return enough and bool(_of_type(config, [node]))
+
+
 def choose_shape(config: RunConfig, nodes: Iterable[Mapping[str, float]]) -> ReplicaShape:
     """Replicas that fit the cluster.
 

@@ -7,7 +7,7 @@ import socket
 import pytest
 
 from harness.config import config_from
-from harness.distributed.session import Head, choose_shape
+from harness.distributed.session import Head, ReplicaShape, can_hold, choose_shape
 from harness.errors import ClusterError, ClusterLostError
 
 NODE = {"node:10.0.0.1": 1.0, "node:__internal_head__": 1.0}
@@ -63,6 +63,14 @@ def test_only_nodes_of_the_asked_type_count():
         shape_of(big, small, cluster={"accelerator_type": "H100", "replicas": 3})
     with pytest.raises(ClusterError, match=r"no node has cluster.accelerator_type 'A100'"):
         shape_of(big, small, cluster={"accelerator_type": "A100"})
+
+
+def test_a_node_of_another_type_cannot_hold_a_replica():
+    config = config_from({"cluster": {"accelerator_type": "H100"}})
+    one = ReplicaShape(1, 1, 0, None)
+    assert can_hold(config, one, {"GPU": 1.0, "accelerator_type:H100": 1.0})
+    assert not can_hold(config, one, {"GPU": 8.0, "accelerator_type:L4": 1.0})
+    assert not can_hold(config_from({}), one, {"CPU": 8.0})
 
 
 def test_on_processors_every_replica_fits_onto_its_node():
