@@ -2,6 +2,7 @@
 # make test    the test suite
 # make lint    ruff and mypy
 # make test-slow, make test-gpu: what the default suite leaves out; make test-jobs: of it, runs as Ray jobs
+# make chaos   runs while nodes, replicas and drivers are killed; ROUNDS=20, SEED=any number
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -10,7 +11,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # make bench      this project beside the alternatives on this machine's CPU; BENCH="--write" updates docs/performance.md
 # make bench-gpu  the same on a GPU, with the Python that PYTHON names as it is: it needs torch and transformers only
 # make bench-dispatch, make bench-scale   what handing out units, and a run of millions of prompts, take of the driver
-.PHONY: demo test test-slow test-gpu test-jobs bench bench-gpu bench-dispatch bench-scale lint format clean
+.PHONY: demo test test-slow test-gpu test-jobs chaos bench bench-gpu bench-dispatch bench-scale lint format clean
 .DEFAULT_GOAL := demo
 
 # Torch comes first and in exactly the pinned version, so that nothing else pulls in another.
@@ -35,6 +36,9 @@ test-jobs: $(VENV)/.installed
 
 test-gpu: $(VENV)/.installed
 	$(BIN)/python -m pytest -m gpu
+
+chaos: $(VENV)/.installed
+	$(BIN)/python -m tests.chaos --rounds $(or $(ROUNDS),20) $(if $(SEED),--seed $(SEED))
 
 $(VENV)/.bench: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[bench]'

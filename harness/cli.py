@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.logging import RichHandler
 
 from harness.config import load_config
-from harness.errors import ConfigError, HarnessError, UserError, did_you_mean
+from harness.errors import ClusterLostError, ConfigError, HarnessError, UserError, did_you_mean
 from harness.reporting.console import output_console
 from harness.stopping import Interrupted, leave
 
@@ -276,6 +276,9 @@ def main() -> None:
     except UserError as error:
         sys.stderr.write(f"error: {error}\n")
         sys.exit(2)
+    except ClusterLostError as error:
+        sys.stderr.write(f"error: {error}\n")
+        leave(1)
     except HarnessError as error:
         sys.stderr.write(f"error: {error}\n")
         sys.exit(1)

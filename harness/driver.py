@@ -24,7 +24,7 @@ from harness.budget import measure
 from harness.config import RunConfig
 from harness.distributed.backend import Backend, open_backend
 from harness.distributed.dispatch import dispatch
-from harness.distributed.messages import LectureTable, UnitReport, WorkerSpec, note_name
+from harness.distributed.messages import NOTE_PREFIX, LectureTable, UnitReport, WorkerSpec, note_name
 from harness.engine.facts import EngineFacts
 from harness.errors import RunDirError, UserError
 from harness.grid import Cell, Plan, WorkUnit, choose_shard_size, grid_identity, make_plan
@@ -201,7 +201,7 @@ def _compute(
             if config.demos.policy == "lecture":
                 lecture = {seed: prepared.lecture_table(setup, seed) for seed in config.grid.seeds}
             log.info("loading %s", setup.info.path)
-            with backend.pool(spec, setup.draw, plan.shards, lecture, stop) as (pool, facts):
+            with backend.pool(spec, setup.draw, plan.shards, lecture, len(units), stop) as (pool, facts):
                 _check_dtype(config.run_dir, manifest["engines"].get(setup.info.path), facts)
                 manifest["engines"][setup.info.path] = facts.as_dict()
                 log.info("%s: %s", setup.info.path, facts)
@@ -238,6 +238,9 @@ def _check_complete(store: RunStore, plan: Plan) -> None:
 def _committed(store: RunStore, plan: Plan) -> set[str]:
     """Units whose parts are whole; damaged parts are removed, to be computed again."""
     store.remove_leftovers()
+    for name in store.files():
+        if name.startswith(NOTE_PREFIX):
+            store.remove(name)
     done = set()
     for unit_id, part in store.read_parts(store.part_ids() & {unit.id for unit in plan.units}):
         if isinstance(part, ValueError):

@@ -10,14 +10,16 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from harness.config import RunConfig
 from harness.hashing import content_hash, rows_hash
-from harness.preparation import ModelSetup, Prepared, content_free
 from harness.prompts.demonstrations import bank_set
 from harness.prompts.templates import Template
 from harness.task import Sample
+
+if TYPE_CHECKING:
+    from harness.preparation import ModelSetup, Prepared
 
 RECORDS_VERSION = 2
 """Part of every unit's identity: raise it when records change their meaning."""
@@ -123,6 +125,8 @@ def make_plan(prepared: Prepared, shard_size: int) -> Plan:
     Under the `bank` policy the samples are ordered by their set before they are cut, seed by
     seed, so that samples of one set meet in one unit.
     """
+    from harness.preparation import content_free  # heavy, and not needed to read units
+
     config = prepared.config
     samples = prepared.data.samples
     orders: dict[int | None, list[int]] = {}

@@ -40,23 +40,22 @@ OTHER = to_table([Record("m", "t", "a", 0, 1, "other", 0, 0, [-0.2, -1.0])])
 
 
 UNITS = 24
+GRID = [
+    "name=run",
+    "model.dtype=float32",
+    "model.device=cpu",
+    "task.limit=36",
+    "grid.templates=[lecture_1,good_bad]",
+    "grid.k=[0,2]",
+    "grid.seeds=[1,2]",
+    "cluster.address=inline",
+    "cluster.shard_size=6",
+]
 
 
 def grid(out: str | Path, *overrides: str) -> RunConfig:
     """A small float32 grid on the embedded model and data: `UNITS` units."""
-    base = [
-        f"out={out}",
-        "name=run",
-        "model.dtype=float32",
-        "model.device=cpu",
-        "task.limit=36",
-        "grid.templates=[lecture_1,good_bad]",
-        "grid.k=[0,2]",
-        "grid.seeds=[1,2]",
-        "cluster.address=inline",
-        "cluster.shard_size=6",
-    ]
-    return load_config(REPO / "configs" / "demo.yaml", [*base, *overrides])
+    return load_config(REPO / "configs" / "demo.yaml", [f"out={out}", *GRID, *overrides])
 
 
 @pytest.fixture(scope="module")
@@ -669,6 +668,55 @@ def test_a_lease_counts_for_two_minutes_of_the_storages_clock(s3, remote, caplog
         with held(remote):
             assert "lease-dead.json" not in leases(s3)
         assert "ended without a word 1" in caplog.text
+
+
+def test_a_driver_that_was_killed_is_followed_by_one_on_another_machine(s3, local_run, monkeypatch, caplog):
+    overrides = [f"out={s3.uri('')}", *GRID]
+    command = [sys.executable, "-m", "harness", "run", "configs/demo.yaml", *overrides]
+    driver = subprocess.Popen(command, cwd=REPO, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    try:
+        while len(s3.sent("PUT", ".parquet")) < 6:
+            assert driver.poll() is None, driver.communicate()
+            time.sleep(0.01)
+    finally:
+        driver.kill()
+        driver.communicate()
+    written = {name: key.last_modified for name, key in s3.keys("run").items()}
+    before = {name: when for name, when in written.items() if name.startswith("parts/") and name.endswith(".parquet")}
+    RunStore(s3.uri("run")).write_json("trying-unit.json", {"sample": "what a replica of that driver tried last"})
+    monkeypatch.setattr("platform.node", lambda: "another-machine")
+    with pytest.raises(
+        RunDirError, match=rf"process {driver.pid} on {os.uname().nodename}, .*when it was killed, its lease ends in"
+    ):
+        run(grid(s3.uri("")))
+    # As if two minutes had gone by on the storage's clock.
+    s3.keys("run")[leases(s3)[0]].last_modified -= timedelta(seconds=130)
+    resumed = run(grid(s3.uri("")))
+    assert "the lease of a driver that ended without a word" in caplog.text
+    after = {name: key.last_modified for name, key in s3.keys("run").items() if name in before}
+    assert "trying-unit.json" not in s3.keys("run")
+    assert 5 <= len(before) < UNITS and after == before, "a committed part was written again"
+    assert_equal_records(local_run.run_dir, resumed.run_dir)
+
+
+@pytest.mark.parametrize("hours", [-1, 1])
+def test_a_storage_whose_clock_is_wrong_changes_nothing(s3, local_run, monkeypatch, hours):
+    from moto.s3 import models
+
+    true_time = models.utcnow
+    monkeypatch.setattr(models, "utcnow", lambda: true_time() + timedelta(hours=hours))
+    first = run(grid(s3.uri("")))
+    assert_equal_records(local_run.run_dir, first.run_dir)
+    shift = s3.keys("run")["manifest.json"].last_modified.timestamp() - time.time()
+    assert abs(shift - 3600 * hours) < 60, "the server does not tell the shifted time"
+    with (
+        held(RunStore(first.run_dir)),
+        pytest.raises(RunDirError, match=r"in use by another driver .*last seen [0-5] s ago"),
+    ):
+        run(grid(s3.uri("")))
+    s3.requests.clear()
+    run(grid(s3.uri("")))
+    assert s3.sent("PUT", ".parquet") == tables(s3), "a unit was computed again"
 
 
 def test_a_lease_is_renewed_while_the_driver_lives(s3, remote):

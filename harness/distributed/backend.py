@@ -33,9 +33,19 @@ class Backend(Protocol):
         draw: Draw,
         shards: Sequence[Shard],
         lecture: Mapping[int, LectureTable],
+        useful: int,
         stop: StopFlag,
     ) -> OpenPool:
-        """Replicas of one model, and what the first says of itself; closed on exit."""
+        """Replicas of one model, and what the first says of itself; closed on exit.
+
+        Args:
+            spec: the run's settings.
+            draw: policy and demonstration pool.
+            shards: samples by their number.
+            lecture: draws per seed for the lecture policy.
+            useful: the most replicas that find work.
+            stop: asked while replicas load.
+        """
         ...
 
 
@@ -52,6 +62,7 @@ class InlineBackend:
         draw: Draw,
         shards: Sequence[Shard],
         lecture: Mapping[int, LectureTable],
+        useful: int,
         stop: StopFlag,
     ) -> Iterator[tuple[Pool, EngineFacts]]:
         """See `Backend.pool`."""
@@ -66,16 +77,9 @@ class RayBackend:
     """Replica actors on the Ray that this process has joined."""
 
     def __init__(self, config: RunConfig) -> None:
-        import ray
+        from harness.distributed.session import choose_shape, live_nodes
 
-        from harness.distributed.session import ReplicaShape, choose_shape
-
-        def shape_now() -> ReplicaShape:
-            return choose_shape(config, ray.cluster_resources())
-
-        self._shape = shape_now()
-        on_gpus = config.cluster.replicas == "auto" and self._shape.gpus > 0
-        self._grown_shape = shape_now if on_gpus else None
+        self._shape = choose_shape(config, live_nodes().values())
         self.n_replicas = self._shape.count
         self.threads = self._shape.threads
 
@@ -86,13 +90,14 @@ class RayBackend:
         draw: Draw,
         shards: Sequence[Shard],
         lecture: Mapping[int, LectureTable],
+        useful: int,
         stop: StopFlag,
     ) -> Iterator[tuple[Pool, EngineFacts]]:
         """See `Backend.pool`."""
         from harness.distributed.replicas import RayPool
 
         stop.polled = True
-        pool = RayPool(spec, draw, shards, lecture, self._shape, self._grown_shape, stop.is_set)
+        pool = RayPool(spec, draw, shards, lecture, self._shape, useful, stop.is_set)
         try:
             pool.wait_for_first()
             assert pool.facts is not None

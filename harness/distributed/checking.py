@@ -28,7 +28,7 @@ from ray.exceptions import GetTimeoutError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from harness.config import RunConfig
-from harness.distributed.session import choose_shape, ray_session
+from harness.distributed.session import TYPE_PREFIX, choose_shape, live_nodes, ray_session
 from harness.errors import ClusterError, HarnessError, UserError
 from harness.memory import least_need
 from harness.model_info import ModelInfo, read_model_info
@@ -54,7 +54,6 @@ ANSWER_S = 120.0
 VISIBLE_WITHIN_S = 10.0
 """How long a file of one node may take to appear on the others."""
 HEAD = "node:__internal_head__"
-TYPE_PREFIX = "accelerator_type:"
 LIST_GPUS = (
     "import json, torch\n"
     "n = torch.cuda.device_count()\n"
@@ -200,7 +199,7 @@ def _demand(config: RunConfig | None) -> tuple[Demand | None, tuple[Finding, ...
     if config is None:
         return None, ()
     try:
-        shape = choose_shape(config, ray.cluster_resources())
+        shape = choose_shape(config, live_nodes().values())
     except ClusterError as error:
         return None, (Finding(("cluster",), str(error), True),)
     return Demand(shape.count, shape.gpus, shape.cpus), ()

@@ -94,8 +94,8 @@ def dispatch(
 
     Units go out in their order; a replica with a free slot takes the next one, so that fast
     replicas do more. Towards the end a unit that drags on is given to an idle replica as well;
-    the first to commit wins. A unit whose replicas keep dying is taken sample by sample, and the
-    sample that kills them is quarantined.
+    the first to commit wins. A unit whose replica died is taken sample by sample, and a sample that
+    kills two by itself is quarantined.
 
     Args:
         units: what is not committed yet.
@@ -136,6 +136,8 @@ class _Dispatcher:
         self.care: dict[str, Care] = {}
         self.idle_deaths = 0
         self.sent = 0
+        self.counted_until = 0
+        """Flights with smaller numbers were under way at the last death that was counted."""
 
     def run(self) -> None:
         while self.open:
@@ -217,13 +219,17 @@ class _Dispatcher:
             self.waiting.extend(lost)
 
     def _bury(self, flight: _Flight, death: ReplicaDiedError) -> None:
-        self.idle_deaths += 1
         lost = sorted([flight, *self.held.pop(flight.replica)], key=lambda f: f.number)
         self.flights = {h: f for h, f in self.flights.items() if f.replica is not flight.replica}
         # Only the unit that was running can have caused it, whichever of them is reported first.
         unit = lost[0].unit
-        self.unit_deaths[unit.id] += 1
-        suspect = self.suspect_of(unit) if unit.id in self.care else None
+        # Replicas may have died together, with their node: what was under way by then is counted once.
+        counts = lost[0].number >= self.counted_until
+        if counts:
+            self.counted_until = self.sent
+            self.idle_deaths += 1
+            self.unit_deaths[unit.id] += 1
+        suspect = self.suspect_of(unit) if counts and unit.id in self.care else None
         log.warning(
             "%s died with %d units in flight, in unit %s%s: %s",
             flight.replica.name, len(lost), unit.id, f" at sample {suspect}" if suspect else "", death,

@@ -38,9 +38,12 @@ class Care:
     """Ids of samples that are recorded as failed instead."""
 
 
+NOTE_PREFIX = "trying-"
+
+
 def note_name(unit_id: str) -> str:
     """The file of the run directory in which a unit taken with care notes the sample it tries."""
-    return f"trying-{unit_id}.json"
+    return f"{NOTE_PREFIX}{unit_id}.json"
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,8 @@ from statistics import median
 MOST_ATTEMPTS = 4
 """Times one unit may raise before the run stops with its cause."""
 MOST_IDLE_DEATHS = 5
-"""Deaths of replicas in a row, with nothing finished or learnt between them, before the run stops."""
-DEATHS_BEFORE_CARE = 2
-"""Deaths in one unit after which its samples are taken one by one."""
+"""Deaths of replicas in a row, with nothing finished or learnt between them, before the run stops.
+Replicas that die together, as with their node, are one death: see `dispatch`."""
 DEATHS_OF_SUSPECT = 2
 """Deaths on one sample, taken by itself, after which it is quarantined."""
 MOST_QUARANTINED = 8
@@ -39,7 +38,7 @@ def after_replica_death(
     """A replica died while it held a unit.
 
     Args:
-        unit_deaths: deaths in this unit, this one included.
+        unit_deaths: deaths in this unit, this one included; 0 when it died along with another.
         suspect_deaths: of them, those on the sample that was being tried by itself; 0 when none was.
         quarantined: samples of the unit that are quarantined already.
         deaths_without_progress: deaths since a unit finished or a sample was quarantined.
@@ -48,7 +47,7 @@ def after_replica_death(
         return Decision.QUARANTINE if quarantined < MOST_QUARANTINED else Decision.STOP
     if deaths_without_progress >= MOST_IDLE_DEATHS:
         return Decision.STOP
-    return Decision.CAREFUL if unit_deaths >= DEATHS_BEFORE_CARE else Decision.RETRY
+    return Decision.CAREFUL if unit_deaths else Decision.RETRY
 
 
 def after_unit_error(attempts: int) -> Decision:

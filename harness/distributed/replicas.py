@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import platform
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from itertools import count
 from pathlib import PurePosixPath
@@ -17,13 +18,12 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import ray
-import ray.data
 from ray.exceptions import ActorUnavailableError, RayError, RayTaskError
 
 from harness.distributed.dispatch import Replica, ReplicaDiedError
 from harness.distributed.messages import Care, LectureTable, UnitReport, WorkerSpec
 from harness.distributed.metrics import ReplicaMetrics
-from harness.distributed.session import ReplicaShape
+from harness.distributed.session import Head, ReplicaShape, can_hold, live_nodes, room_on_gpus
 from harness.engine.facts import EngineFacts
 from harness.errors import ReplicaError, UserError
 from harness.grid import Shard, WorkUnit
@@ -35,10 +35,12 @@ if TYPE_CHECKING:
     from harness.distributed.worker import Worker
 
 log = logging.getLogger(__name__)
-MOST_FAILED_LOADS = 5
-"""Deaths in a row while loading before the run stops with the cause."""
+MOST_FAILED_LOADS = 3
+"""Deaths in a row on one node, while loading, before the node is avoided."""
+MOST_FAILED_STARTS = 5
+"""Processes in a row that end before they answer, for want of a package say, before the run stops."""
 REST_S = 1.0
-"""How long an actor that Ray restarts is left alone before it is asked to load again."""
+"""How long an actor that Ray restarts is left alone before it is asked again."""
 LOOK_EVERY_S = 5.0
 """How often the pool looks whether nodes have joined."""
 NODE_LABEL = "ray.io/node-id"
@@ -58,10 +60,11 @@ class ReplicaActor:
         self._metrics: ReplicaMetrics | None = None
 
     def load(self, spec: WorkerSpec, draw: Draw) -> EngineFacts:
-        """Load the model; says what it runs on."""
+        """Load the model, unless only the way to the driver was broken; says what it runs on."""
         from harness.distributed.worker import Worker
 
-        self._worker = Worker(spec, draw)
+        if self._worker is None:
+            self._worker = Worker(spec, draw)
         return self._worker.facts
 
     def node(self) -> tuple[str, str]:
@@ -87,8 +90,7 @@ class RayReplica:
         self.name = name
         self.actor = actor
         self.ready = False
-        self.restarting = False
-        """Whether it is known and told that Ray is restarting the process."""
+        self.node, self.host = "", ""
         self._shards = shards
         self._lecture = lecture
 
@@ -107,7 +109,7 @@ class RayPool:
         shards: samples; they become blocks of a Ray Dataset.
         lecture: draws per seed for the lecture policy.
         shape: how many replicas, and what each takes.
-        grown_shape: the shape for the cluster as it is now; None when the number is fixed.
+        useful: the most replicas that find work.
         should_stop: asked while replicas load.
     """
 
@@ -118,21 +120,26 @@ class RayPool:
         shards: Sequence[Shard],
         lecture: Mapping[int, LectureTable],
         shape: ReplicaShape,
-        grown_shape: Callable[[], ReplicaShape] | None,
+        useful: int,
         should_stop: Callable[[], bool],
     ) -> None:
         self._spec, self._shape, self._should_stop = spec, shape, should_stop
-        self._grown_shape = grown_shape
+        # Without GPUs more nodes would mean other shares of processors.
+        self._may_grow = spec.config.cluster.replicas == "auto" and shape.gpus > 0
+        self._useful = useful
+        self._head = Head(ray.get_runtime_context().gcs_address)
         self._looked = time.monotonic()
         self._avoided: dict[str, str] = {}
         self._names = count()
         self._draw = ray.put(draw)
         self._shards = shard_refs(shards)
         self._lecture = {seed: ray.put(dict(table)) for seed, table in lecture.items()}
-        self._failed_loads = 0
+        self._failed_starts = 0
+        self._failed_loads: Counter[str] = Counter()
+        self._asked: dict[Any, RayReplica] = {}
         self._loading: dict[Any, RayReplica] = {}
         self._resting: dict[RayReplica, float] = {}
-        self._replicas = [self._start() for _ in range(shape.count)]
+        self._replicas = [self._start() for _ in range(min(useful, shape.count))]
         self._started = time.monotonic()
         self.facts: EngineFacts | None = None
 
@@ -140,11 +147,15 @@ class RayPool:
         """Replicas whose model is loaded; starts more when nodes have joined."""
         self._collect_loaded(0)
         self._grow(useful)
-        return [replica for replica in self._replicas if replica.ready]
+        ready = [replica for replica in self._replicas if replica.ready]
+        if len(ready) > useful:
+            for late in [replica for replica in self._replicas if not replica.ready]:
+                self.release(late)
+        return ready
 
     def wait(self, handles: Sequence[Any], timeout_s: float) -> Sequence[Any]:
         """Finished units among the handles, in their order; wakes up for replicas that finished loading too."""
-        watched = [*handles, *self._loading]
+        watched = [*handles, *self._asked, *self._loading]
         if not watched:
             time.sleep(timeout_s)
             return []
@@ -171,26 +182,34 @@ class RayPool:
         """Probe a replica that Ray restarts; start another when it is gone for good."""
         assert isinstance(replica, RayReplica)
         replica.ready = False
-        self._load(replica)
+        self._ask(replica)
 
     def release(self, replica: Replica) -> None:
         """End a replica that finds no more work, so that its node can go."""
         assert isinstance(replica, RayReplica)
         self._replicas.remove(replica)
-        self._grown_shape = None
+        self._asked = {handle: r for handle, r in self._asked.items() if r is not replica}
+        self._loading = {handle: r for handle, r in self._loading.items() if r is not replica}
+        self._resting.pop(replica, None)
+        self._may_grow = False
         ray.kill(replica.actor, no_restart=True)
 
     def _grow(self, useful: int) -> None:
-        if self._grown_shape is None or time.monotonic() - self._looked < LOOK_EVERY_S:
+        if time.monotonic() - self._looked < LOOK_EVERY_S:
             return
         self._looked = time.monotonic()
-        wanted = min(useful, self._grown_shape().count)
+        if not self._head.answers() or not self._may_grow:
+            return
+        nodes = [resources for node, resources in live_nodes().items() if node not in self._avoided]
+        wanted = min(useful, room_on_gpus(self._spec.config, nodes))
         if wanted > len(self._replicas):
             log.info("the cluster has grown: %d replicas instead of %d", wanted, len(self._replicas))
             self._replicas += [self._start() for _ in range(wanted - len(self._replicas))]
 
     def close(self) -> None:
         """End all replicas at once."""
+        if self._head.is_lost:
+            return
         for replica in self._replicas:
             ray.kill(replica.actor, no_restart=True)
 
@@ -211,11 +230,12 @@ class RayPool:
             **options,
         ).remote()
         replica = RayReplica(f"replica {number} of {self._spec.model}", actor, self._shards, self._lecture)
-        self._load(replica)
+        self._ask(replica)
         return replica
 
-    def _load(self, replica: RayReplica) -> None:
-        self._loading[replica.actor.load.remote(self._spec, self._draw)] = replica
+    def _ask(self, replica: RayReplica) -> None:
+        """Ask the process where it is: once it answers, a death is one of loading."""
+        self._asked[replica.actor.node.remote()] = replica
 
     def wait_for_first(self) -> None:
         """Return when one replica has loaded its model; the others join as they are ready."""
@@ -224,6 +244,7 @@ class RayPool:
             if self._should_stop():
                 raise Interrupted
             self._collect_loaded(0.5)
+            self._grow(self._useful)
             if not warned and time.monotonic() - self._started > START_TIMEOUT_S:
                 warned = True
                 log.warning(
@@ -231,66 +252,74 @@ class RayPool:
                 )
 
     def _collect_loaded(self, timeout_s: float) -> None:
+        """Take one step with each replica that is on its way: asked, loading, ready."""
         for replica in [r for r, due in self._resting.items() if due <= time.monotonic()]:
             del self._resting[replica]
-            self._load(replica)
-        if not self._loading:
-            return
-        done, _ = ray.wait(list(self._loading), num_returns=1, timeout=timeout_s)
+            self._ask(replica)
+        watched = [*self._asked, *self._loading]
+        most = 1 if timeout_s else len(watched)
+        done = ray.wait(watched, num_returns=most, timeout=timeout_s)[0] if watched else []
         for handle in done:
-            replica = self._loading.pop(handle)
-            try:
-                facts: EngineFacts = ray.get(handle)
-            except RayTaskError as error:
-                self._avoid(replica, _original(error))
-                continue
-            except RayError as error:
-                self._revive(replica, error)
-                continue
+            if handle in self._asked:
+                self._take_answer(self._asked.pop(handle), handle)
+            else:
+                self._take_loaded(self._loading.pop(handle), handle)
+
+    def _take_answer(self, replica: RayReplica, handle: Any) -> None:
+        try:
+            replica.node, host = ray.get(handle)
+            replica.host = f"{host} ({replica.node[:8]})"
+        except ActorUnavailableError:
+            # Ray is restarting the process: ask again when that has had time.
+            self._resting[replica] = time.monotonic() + REST_S
+        except RayError as error:
+            self._failed_starts += 1
+            if self._failed_starts >= MOST_FAILED_STARTS:
+                text = f"{self._failed_starts} replicas in a row died while their processes started"
+                raise ReplicaError(f"{text}; last cause: {_cause(error)}") from None
+            log.warning("%s is gone, another is started: %s", replica.name, _cause(error))
+            self._replicas[self._replicas.index(replica)] = self._start()
+        else:
+            self._failed_starts = 0
+            self._loading[replica.actor.load.remote(self._spec, self._draw)] = replica
+
+    def _take_loaded(self, replica: RayReplica, handle: Any) -> None:
+        try:
+            facts: EngineFacts = ray.get(handle)
+        except RayTaskError as error:
+            self._avoid(replica, _original(error))
+        except RayError as error:
+            self._failed_loads[replica.node] += 1
+            times = self._failed_loads[replica.node]
+            log.warning("%s died while loading on node %s: %s", replica.name, replica.host, _cause(error))
+            if times >= MOST_FAILED_LOADS:
+                text = f"replicas died {times} times in a row while loading on node {replica.host}"
+                self._avoid(replica, ReplicaError(f"{text}; last cause: {_cause(error)}"))
+            else:
+                self._ask(replica)
+        else:
             replica.ready = True
-            replica.restarting = False
-            self._failed_loads = 0
+            self._failed_loads.pop(replica.node, None)
             self.facts = self.facts or facts
 
     def _avoid(self, replica: RayReplica, error: Exception) -> None:
         """Go on without a node where the model does not load, as long as there are others."""
-        try:
-            node, host = ray.get(replica.actor.node.remote(), timeout=10)
-        except RayError:
-            raise error from None
-        self._avoided[node] = host
-        others = {n["NodeID"] for n in ray.nodes() if n["Alive"] and self._fits(n["Resources"])} - set(self._avoided)
-        if not others:
+        self._avoided[replica.node] = replica.host
+        config, shape = self._spec.config, self._shape
+        others = {other for other, resources in live_nodes().items() if can_hold(config, shape, resources)}
+        if not others - set(self._avoided):
             raise error
-        log.warning("%s does not load on node %s, which is avoided from now on: %s", self._spec.model, host, error)
+        log.warning(
+            "%s does not load on node %s, which is avoided from now on: %s", self._spec.model, replica.host, error
+        )
         ray.kill(replica.actor, no_restart=True)
         self._replicas[self._replicas.index(replica)] = self._start()
-
-    def _fits(self, resources: Mapping[str, float]) -> bool:
-        """Whether a node could hold a replica."""
-        return resources.get("GPU", 0) >= self._shape.gpus and resources.get("CPU", 0) >= self._shape.cpus
-
-    def _revive(self, replica: RayReplica, error: Exception) -> None:
-        if isinstance(error, ActorUnavailableError):
-            # Ray is restarting the actor's process: ask again when that has had time.
-            if not replica.restarting:
-                log.warning("%s died while loading and is restarted: %s", replica.name, _cause(error))
-            replica.restarting = True
-            self._resting[replica] = time.monotonic() + REST_S
-            return
-        self._failed_loads += 1
-        if self._failed_loads > MOST_FAILED_LOADS:
-            raise ReplicaError(
-                f"replicas died {self._failed_loads} times in a row while loading {self._spec.model}; "
-                f"last cause: {_cause(error)}"
-            )
-        log.warning("%s died while loading: %s", replica.name, _cause(error))
-        position = self._replicas.index(replica)
-        self._replicas[position] = self._start()
 
 
 def shard_refs(shards: Sequence[Shard]) -> list[Any]:
     """Shards as block references of a Ray Dataset, in order."""
+    import ray.data  # takes a second, which replicas need not spend
+
     ray.data.DataContext.get_current().enable_progress_bars = False
     # Blocks are put, not computed: that replicas hold all processors does not matter.
     logging.getLogger("ray.data").setLevel(logging.ERROR)

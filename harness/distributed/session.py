@@ -7,20 +7,26 @@ with the driver.
 from __future__ import annotations
 
 import logging
+import math
 import os
 import signal
 import socket
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import ray
 
 from harness.config import RunConfig
-from harness.errors import ClusterError
+from harness.errors import ClusterError, ClusterLostError
 
 OBJECT_STORE_BYTES = 256 * 2**20
+HEAD_PATIENCE_S = 30.0
+"""How long the head may be away; Ray's own patience is 60 s (`gcs_rpc_server_reconnect_timeout_s`)."""
+TYPE_PREFIX = "accelerator_type:"
+"""How Ray names the resource of a node with GPUs of a type."""
 log = logging.getLogger(__name__)
 
 
@@ -73,48 +79,145 @@ def ray_session(address: str) -> Iterator[None]:
         signal.signal(signal.SIGTERM, on_sigterm)
     try:
         yield
-    finally:
+    except ClusterLostError:
+        raise  # Ray's own farewell would wait for the head, and end the process when that is in vain.
+    except BaseException:
         ray.shutdown()
+        raise
+    ray.shutdown()
 
 
 def _check_listening(address: str) -> None:
     """Refuse an address where nothing listens: Ray itself would try it for minutes."""
     if address in ("auto", "local"):
         return
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    try:
-        socket.create_connection((host, int(port)), timeout=5).close()
-    except (OSError, ValueError) as error:
+    error = connection_error(address.removeprefix("ray://"))
+    if error is not None:
         raise ClusterError(
             f"no Ray cluster at cluster.address='{address}': {error}; give the head's host:port, "
             "start one with `ray start --head`, or use cluster.address=local"
-        ) from None
+        )
 
 
-def choose_shape(config: RunConfig, resources: dict[str, float]) -> ReplicaShape:
+def connection_error(address: str) -> Exception | None:
+    """Why nothing listens at `host:port`; None when something does."""
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=5).close()
+    except (OSError, ValueError) as error:
+        return error
+    return None
+
+
+def live_nodes() -> dict[str, Mapping[str, float]]:
+    """Node id to resources, of the nodes that are alive."""
+    return {node["NodeID"]: node["Resources"] for node in ray.nodes() if node["Alive"]}
+
+
+def room_on_gpus(config: RunConfig, nodes: Iterable[Mapping[str, float]]) -> int:
+    """Replicas that fit on the nodes' GPUs: a replica's GPUs are all of one node, a fraction is of one GPU.
+
+    Args:
+        config: the run's settings.
+        nodes: the resources of each node.
+    """
+    share = config.model.gpus_per_replica
+    gpus = [node.get("GPU", 0.0) for node in _of_type(config, nodes)]
+    return sum(int(n // share) if share >= 1 else int(n) * int(1 / share + 1e-9) for n in gpus)
+
+
+class Head:
+    """The cluster's head, as far as a driver must know it.
+
+    Ray ends a process that cannot reach the head for a minute, without a word to its caller. Whoever
+    asks `answers` now and then comes before that.
+
+    Args:
+        address: `host:port` of Ray's control store.
+        patience_s: how long it may be away, restarting.
+        clock: seconds.
+    """
+
+    def __init__(
+        self, address: str, patience_s: float = HEAD_PATIENCE_S, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._address, self._patience_s, self._clock = address, patience_s, clock
+        self._seen = clock()
+        # Clients outside of the cluster (`ray://`) have never seen it: they are told by their proxy.
+        self._is_seen = connection_error(address) is None
+        self.is_lost = False
+
+    def answers(self) -> bool:
+        """Whether it can be asked anything now.
+
+        Raises:
+            ClusterLostError: it has been away for too long.
+        """
+        error = connection_error(self._address) if self._is_seen else None
+        if error is None:
+            self._seen = self._clock()
+            return True
+        away_s = self._clock() - self._seen
+        if away_s > self._patience_s:
+            self.is_lost = True
+            raise ClusterLostError(
+                f"the cluster's head at {self._address} has not answered for {away_s:.0f} s ({error}); committed work "
+                "is kept, start the cluster again and run the same command, it goes on where it stopped"
+            )
+        return False
+
+
+def can_hold(config: RunConfig, shape: ReplicaShape, node: Mapping[str, float]) -> bool:
+    """Whether a node with these resources has room for a replica, were nothing else on it."""
+    enough = node.get("GPU", 0.0) >= shape.gpus and node.get("CPU", 0.0) >= shape.cpus
+    return enough and bool(_of_type(config, [node]))
+
+
+def choose_shape(config: RunConfig, nodes: Iterable[Mapping[str, float]]) -> ReplicaShape:
     """Replicas that fit the cluster.
 
     Args:
         config: the run's settings.
-        resources: `ray.cluster_resources()`.
+        nodes: the resources of each node.
 
     Raises:
         ClusterError: more GPUs are asked for than there are.
     """
-    gpus, cpus = resources.get("GPU", 0.0), max(1.0, resources.get("CPU", 1.0))
+    of_type = _of_type(config, nodes)
+    gpus = sum(node.get("GPU", 0.0) for node in of_type)
     wanted, per_replica = config.cluster.replicas, config.model.gpus_per_replica
+    kind = config.cluster.accelerator_type
+    if kind is not None and not of_type:
+        raise ClusterError(f"no node has cluster.accelerator_type '{kind}'; `harness cluster check` shows the types")
     if config.model.device == "cuda" and gpus == 0:
         raise ClusterError("model.device is 'cuda', but the cluster has no GPU; use model.device=auto or cpu")
     if config.model.device == "cpu" or gpus == 0:
-        nodes = sum(name.startswith("node:") and name != "node:__internal_head__" for name in resources)
-        count = max(1, nodes) if wanted == "auto" else int(wanted)
-        share = cpus / count
-        return ReplicaShape(count, 0, float(int(share)) if share >= 1 else share, max(1, int(share)))
-    fits = int(gpus // per_replica) if per_replica >= 1 else int(gpus) * int(1 // per_replica)
+        return _shape_on_cpus([node["CPU"] for node in of_type if node.get("CPU", 0.0) > 0] or [1.0], wanted)
+    fits = room_on_gpus(config, of_type)
     count = fits if wanted == "auto" else int(wanted)
     if count > fits or fits == 0:
         raise ClusterError(
             f"{count or 1} replicas of {per_replica:g} GPUs need {(count or 1) * per_replica:g}, "
-            f"but the cluster has {gpus:g}; lower cluster.replicas or model.gpus_per_replica"
+            f"but the cluster has {gpus:g}{f' of type {kind}' if kind else ''}, room for {fits}; "
+            "lower cluster.replicas or model.gpus_per_replica"
         )
     return ReplicaShape(count, per_replica, 0, None)
+
+
+def _of_type(config: RunConfig, nodes: Iterable[Mapping[str, float]]) -> list[Mapping[str, float]]:
+    kind = config.cluster.accelerator_type
+    return [node for node in nodes if kind is None or f"{TYPE_PREFIX}{kind}" in node]
+
+
+def _shape_on_cpus(cpus: Sequence[float], wanted: int | str) -> ReplicaShape:
+    """The largest whole number of CPUs with which so many replicas fit, or a fraction of one.
+
+    Args:
+        cpus: of each node that has any.
+        wanted: replicas; `auto` for one per node.
+    """
+    count = len(cpus) if wanted == "auto" else int(wanted)
+    for share in range(int(sum(cpus) / count), 0, -1):
+        if sum(int(n // share) for n in cpus) >= count:
+            return ReplicaShape(count, 0, float(share), share)
+    return ReplicaShape(count, 0, 1 / math.ceil(count / max(1, int(sum(cpus)))), 1)

@@ -6,7 +6,9 @@ import os
 
 import pytest
 
+from harness import run
 from harness.config import RunConfig, load_config
+from tests.conftest import REPO
 
 
 @pytest.fixture(scope="session")
@@ -20,22 +22,30 @@ def shared_ray():
     ray.shutdown()
 
 
+SMALL = [
+    "model.dtype=float32",
+    "model.device=cpu",
+    "task.limit=36",
+    "grid.templates=[lecture_1,good_bad]",
+    "grid.k=[0,2,4]",
+    "grid.seeds=[1,2]",
+    "cluster.address=inline",
+]
+
+
 @pytest.fixture
 def small_grid(tmp_path):
     """A function from overrides to a small float32 grid on the embedded model and data."""
 
     def make(*overrides: str) -> RunConfig:
-        base = [
-            f"out={tmp_path}",
-            "name=run",
-            "model.dtype=float32",
-            "model.device=cpu",
-            "task.limit=36",
-            "grid.templates=[lecture_1,good_bad]",
-            "grid.k=[0,2,4]",
-            "grid.seeds=[1,2]",
-            "cluster.address=inline",
-        ]
-        return load_config("configs/demo.yaml", [*base, *overrides])
+        return load_config("configs/demo.yaml", [f"out={tmp_path}", "name=run", *SMALL, *overrides])
 
     return make
+
+
+@pytest.fixture(scope="session")
+def quiet_run(tmp_path_factory):
+    """The directory of a run of `small_grid` that nothing disturbed."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(REPO)
+        return run(load_config("configs/demo.yaml", [f"out={tmp_path_factory.mktemp('quiet')}", *SMALL])).run_dir

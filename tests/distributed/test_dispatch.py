@@ -125,13 +125,13 @@ def test_a_stop_between_units_keeps_what_is_done():
 
 
 def test_a_sample_that_kills_its_replica_is_found_quarantined_and_the_rest_is_done():
-    deaths = {"u1": [ReplicaDiedError("segfault")] * 4}
+    deaths = {"u1": [ReplicaDiedError("segfault")] * 3}
     pool = FakePool(["a"], deaths)
     done: list[str] = []
     dispatch(units(4), pool, lambda unit, report: done.append(unit.id), lambda: False, lambda unit: "bad sample")
     assert sorted(done) == ["u0", "u1", "u2", "u3"]
     cares = [care for unit, care in pool.cares if unit == "u1"]
-    assert cares == [None, None, Care(), Care(), Care(("bad sample",))]
+    assert cares == [None, Care(), Care(), Care(("bad sample",))]
     assert all(care is None for unit, care in pool.cares if unit != "u1")
 
 
@@ -151,7 +151,7 @@ def test_the_unit_that_was_running_is_blamed_whichever_is_reported_first():
             return super().result(handle)
 
     pool = Backwards(["a"])
-    pool.deaths = 4
+    pool.deaths = 3
     dispatch(units(4), pool, lambda unit, report: None, lambda: False, lambda unit: "bad sample")
     assert {unit for unit, care in pool.cares if care is not None} == {"u1"}
 
@@ -162,6 +162,46 @@ def test_a_unit_full_of_killers_stops_the_run_in_the_end():
     with pytest.raises(ReplicaError, match="segfault"):
         dispatch(units(3), pool, lambda unit, report: None, lambda: False, lambda unit: next(culprits))
     assert max(len(care.quarantined) for _, care in pool.cares if care) == MOST_QUARANTINED
+
+
+class NodePool(FakePool):
+    """All replicas are on one node, which dies so many times, with all units that it has by then."""
+
+    def __init__(self, names: list[str], deaths: int) -> None:
+        super().__init__(names)
+        self.deaths = deaths
+        self.dead: set = set()
+
+    def wait(self, handles, timeout_s):
+        if self.deaths and not self.dead and len(handles) == 2 * len(self.members):
+            self.deaths -= 1
+            self.dead = set(handles)
+        return list(handles)[:1]
+
+    def result(self, handle):
+        if handle in self.dead:
+            self.dead -= {entry[0] for entry in self.queue if entry[2] is self.member_of(handle)}
+            raise ReplicaDiedError("node died")
+        return super().result(handle)
+
+    def member_of(self, handle):
+        return next(entry[2] for entry in self.queue if entry[0] == handle)
+
+
+def test_a_node_with_many_replicas_that_dies_again_and_again_counts_as_one_death_each_time():
+    pool = NodePool(list("abcdefgh"), deaths=MOST_IDLE_DEATHS - 1)
+    done: list[str] = []
+    dispatch(units(30), pool, lambda unit, report: done.append(unit.id), lambda: False)
+    assert sorted(done) == sorted(f"u{i}" for i in range(30))
+    assert len(pool.replaced) == 8 * (MOST_IDLE_DEATHS - 1)
+    with pytest.raises(ReplicaError, match=f"died {MOST_IDLE_DEATHS} times without progress.*node died"):
+        run(NodePool(list("abcdefgh"), deaths=MOST_IDLE_DEATHS), 30)
+
+
+def test_units_that_died_along_with_another_are_not_taken_with_care():
+    pool = NodePool(["a", "b", "c"], deaths=1)
+    run(pool, 12)
+    assert {unit for unit, care in pool.cares if care is not None} == {"u0"}
 
 
 class SlowPool(FakePool):
@@ -193,10 +233,10 @@ def test_replicas_that_can_help_no_more_are_released():
 
 
 def test_policy_retries_within_its_bounds_only():
-    assert after_replica_death(1, 0, 0, 1) is Decision.RETRY
-    assert after_replica_death(2, 0, 0, 2) is Decision.CAREFUL
-    assert after_replica_death(3, 1, 0, 3) is Decision.CAREFUL
-    assert after_replica_death(4, 2, 0, 4) is Decision.QUARANTINE
+    assert after_replica_death(0, 0, 0, 1) is Decision.RETRY
+    assert after_replica_death(1, 0, 0, 1) is Decision.CAREFUL
+    assert after_replica_death(2, 1, 0, 2) is Decision.CAREFUL
+    assert after_replica_death(3, 2, 0, 3) is Decision.QUARANTINE
     assert after_replica_death(9, 2, MOST_QUARANTINED, 2) is Decision.STOP
     assert after_replica_death(1, 0, 0, MOST_IDLE_DEATHS) is Decision.STOP
     assert after_unit_error(MOST_ATTEMPTS - 1) is Decision.RETRY

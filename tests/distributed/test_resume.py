@@ -44,8 +44,7 @@ def test_records_are_equal_for_any_number_of_replicas_and_shard_size(shared_ray,
     assert frame["error"].isna().all()
 
 
-def test_killed_replica_loses_and_doubles_nothing(shared_ray, small_grid):
-    quiet = run(small_grid("name=quiet"))
+def test_killed_replica_loses_and_doubles_nothing(shared_ray, small_grid, quiet_run):
     killed: list[int] = []
     config = small_grid("name=hit", "cluster.address=local", "cluster.replicas=2", "cluster.shard_size=3")
 
@@ -65,7 +64,7 @@ def test_killed_replica_loses_and_doubles_nothing(shared_ray, small_grid):
     killer.join()
     assert len(killed) == 1
     assert " died " in Path(hit.run_dir, "run.log").read_text()
-    assert_equal_records(quiet.run_dir, hit.run_dir)
+    assert_equal_records(quiet_run, hit.run_dir)
 
 
 def driver(config_overrides: list[str], config: str = "configs/demo.yaml") -> subprocess.Popen:
@@ -111,8 +110,7 @@ def name_of(process: psutil.Process) -> str:
 
 
 @pytest.mark.parametrize("address", [pytest.param("inline", marks=pytest.mark.slow), "local"])
-def test_killed_driver_resumes_where_it_was(small_grid, address):
-    quiet = run(small_grid("name=quiet"))
+def test_killed_driver_resumes_where_it_was(small_grid, quiet_run, address):
     config = small_grid("name=hit", f"cluster.address={address}", "cluster.shard_size=3")
     process = driver(overrides_of(config))
     children = []
@@ -131,7 +129,7 @@ def test_killed_driver_resumes_where_it_was(small_grid, address):
     resumed = run(small_grid("name=hit"))
     after = part_times(config.run_dir)
     assert {name: after[name] for name in before} == before, "a committed part was computed again"
-    assert_equal_records(quiet.run_dir, resumed.run_dir)
+    assert_equal_records(quiet_run, resumed.run_dir)
 
 
 @pytest.mark.parametrize(
@@ -159,8 +157,7 @@ def test_signals_stop_the_run_keep_parts_and_print_how_to_go_on(small_grid, numb
     assert not alive, "Ray processes outlive their driver"
 
 
-def test_damaged_parts_are_computed_again_and_said_in_the_log(small_grid):
-    quiet = run(small_grid("name=quiet"))
+def test_damaged_parts_are_computed_again_and_said_in_the_log(small_grid, quiet_run):
     first = run(small_grid("cluster.shard_size=12"))
     parts = sorted(Path(first.run_dir, "parts").iterdir())
     truncated, flipped, foreign, kept = parts[:4]
@@ -176,7 +173,7 @@ def test_damaged_parts_are_computed_again_and_said_in_the_log(small_grid):
     assert changed == {truncated.name, flipped.name, foreign.name}
     log = Path(first.run_dir, "run.log").read_text()
     assert log.count("computing it again") == 3
-    assert_equal_records(quiet.run_dir, again.run_dir)
+    assert_equal_records(quiet_run, again.run_dir)
 
 
 def test_a_second_driver_is_refused(small_grid):
@@ -225,9 +222,8 @@ def test_zero_shot_is_scored_once_and_recorded_under_every_seed(small_grid):
     assert scored == 36 * 2 * (1 + 2 * 3)
 
 
-def test_one_bad_sample_is_recorded_alone(small_grid, monkeypatch):
-    quiet = run(small_grid("name=quiet"))
-    records = load_records(quiet.run_dir)
+def test_one_bad_sample_is_recorded_alone(small_grid, quiet_run, monkeypatch):
+    records = load_records(quiet_run)
     victim = records["sample_id"].iloc[7]
     from harness.preparation import prepare
 

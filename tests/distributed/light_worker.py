@@ -1,0 +1,77 @@
+"""A worker without a model: stands in for `harness.distributed.worker` on the nodes of a `SimulatedCluster`.
+
+Dispatch, actors, storage and driver are the real ones. Records follow from names and ids alone, so that any two
+runs of one grid must be equal. A node's environment steers it:
+
+LIGHT_SECONDS   the time that a unit takes
+LIGHT_LAST      the time that the grid's last unit takes
+LIGHT_JOURNAL   a file that gets a line when a unit is begun and when it is ended
+LIGHT_NO_MODEL  set where the model does not load
+LIGHT_DEADLY    set where loading kills the process
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import signal
+import time
+from dataclasses import asdict
+
+import ray
+
+from harness.distributed.messages import UnitReport
+from harness.engine.facts import EngineFacts
+from harness.errors import ModelError
+from harness.results.schema import Record, UnitStatistics, to_table
+from harness.results.store import RunStore
+
+LAST_SHARD = 19
+"""Of `tests.distributed.simulated.GRID`."""
+
+
+class Worker:
+    """Has what `harness.distributed.replicas` asks of a worker."""
+
+    def __init__(self, spec, draw):
+        self.spec = spec
+        if "LIGHT_NO_MODEL" in os.environ:
+            raise ModelError(f"'{spec.model}' has no weights on this node")
+        if "LIGHT_DEADLY" in os.environ:
+            os.kill(os.getpid(), signal.SIGKILL)
+        self.store = RunStore(spec.config.run_dir)
+        self.facts = EngineFacts("cpu", "float32", 1, False, None, 1)
+
+    def run_unit(self, unit, samples, lecture, care=None):
+        if self.store.exists("parts", f"{unit.id}.parquet"):
+            return UnitReport(unit.id, UnitStatistics(**self.store.read_statistics(unit.id)))
+        note("begin", unit.id)
+        seconds = self.seconds(unit)
+        time.sleep(seconds)
+        records = [record(unit, sample, k) for sample in samples for k in unit.ks]
+        where = f"{platform.node()}/{os.getpid()}"
+        statistics = UnitStatistics(len(records), 0, len(records), len(records), len(records), seconds, seconds, where)
+        self.store.write_part(unit.id, to_table(records), asdict(statistics))
+        note("end", unit.id)
+        return UnitReport(unit.id, statistics)
+
+    def seconds(self, unit):
+        grid = self.spec.config.grid
+        is_last = (unit.template, unit.seed, unit.shard) == (grid.templates[-1], grid.seeds[-1], LAST_SHARD)
+        return float(os.environ.get("LIGHT_LAST" if is_last else "LIGHT_SECONDS", "0"))
+
+
+def note(word, unit_id):
+    if journal := os.environ.get("LIGHT_JOURNAL"):
+        with open(journal, "a") as file:
+            file.write(f"{word} {unit_id} {os.getpid()} {ray.get_runtime_context().get_node_id()}\n")
+
+
+def record(unit, sample, k):
+    named = repr((unit.model, unit.template, unit.seed, k, sample.id, sorted(sample.fields.items())))
+    share = hashlib.blake2b(named.encode(), digest_size=1).digest()[0] / 256
+    return Record(
+        unit.model, unit.task, unit.template, k, unit.seed, sample.id, sample.gold, int(share < 0.5),
+        [-share, share - 1], [1, 1], 0, "", None, share, 1,
+    )  # fmt: skip
