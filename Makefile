@@ -8,7 +8,8 @@ BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 # make bench   what sharing prefixes is worth on this machine
-.PHONY: demo test test-slow test-gpu bench lint format clean
+# make bench-analysis, make bench-tracking: what analyses of 500,000 records cost, and a W&B server that fails
+.PHONY: demo test test-slow test-gpu bench bench-analysis bench-tracking lint format clean
 .DEFAULT_GOAL := demo
 
 # Torch comes first and in exactly the pinned version, so that nothing else pulls in another.
@@ -34,6 +35,12 @@ test-gpu: $(VENV)/.installed
 bench: $(VENV)/.installed
 	$(BIN)/python tests/bench_sharing.py
 	$(BIN)/python tests/bench_generation.py
+
+bench-analysis: $(VENV)/.installed
+	$(BIN)/python tests/bench_analysis.py
+
+bench-tracking: $(VENV)/.installed
+	$(BIN)/python tests/bench_tracking.py
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .
