@@ -228,7 +228,8 @@ def _notes(strategies: Strategies, fixed_seeds: bool) -> tuple[str, ...]:
         )
     missing = int((~np.isfinite(strategies.per_sample)).any(axis=1).sum())
     if missing:
-        notes.append(f"{missing} strategies lack samples; each pair is over the samples that both have scored")
+        lack = "1 strategy lacks" if missing == 1 else f"{missing} strategies lack"
+        notes.append(f"{lack} samples; each pair is over the samples that both have scored")
     seeds = len(strategies.seeds)
     if seeds > 1 and fixed_seeds:
         notes.append(f"{seeds} seeds averaged; conclusions hold for these seeds only")
@@ -236,11 +237,18 @@ def _notes(strategies: Strategies, fixed_seeds: bool) -> tuple[str, ...]:
         notes.append(f"{seeds} seeds averaged, as drawn at random: intervals and tests include their variance")
         if seeds < 5:
             notes.append(
-                "fewer than 5 seeds say little about seeds at large; run more, or limit to these: --fixed-seeds"
+                f"{seeds} seeds say little about seeds at large: {_conservative(seeds)} "
+                "Run 5 or more, or limit to these: --fixed-seeds"
             )
     elif seeds == 1:
         notes.append("one seed: nothing is known about others")
     return tuple(notes)
+
+
+def _conservative(seeds: int) -> str:
+    if seeds == 2:
+        return "intervals hold the truth in 95 to 99.5% of cases, and tests rarely tell two apart."
+    return "tests rarely tell two apart where seeds hardly matter."
 
 
 def _variance(table: ValueTable) -> pd.DataFrame:

@@ -60,7 +60,8 @@ class Upload:
         self._thread.start()
 
     def finish(self, upload_s: float) -> bool:
-        """Wait for the rest, `unreached_s` only where no server has answered yet.
+        """Wait for the rest; where no server has answered yet `unreached_s` at most, and not at all
+        once it has been silent for `connect_s`.
 
         An upload that ended before it reached a server is tried once more, from the whole file.
 
@@ -109,8 +110,8 @@ class Upload:
         self._look()
         self._errors += self._losses()
         if self._process.poll() is None:
-            waited = self._upload_s if self._url else min(self._unreached_s, self._upload_s)
-            self._errors.append(f"{'upload not done' if self._url else 'no answer'} {waited:.0f} s after the end")
+            silent = f"no answer for {time.monotonic() - self._began:.0f} s"
+            self._errors.append(f"upload not done {self._upload_s:.0f} s after the end" if self._url else silent)
         elif not self._marker.exists():
             self._errors.append(f"the upload ended with status {self._process.returncode}: {self._last_line}")
         if self._errors:
@@ -119,8 +120,10 @@ class Upload:
     def _overdue(self) -> bool:
         if self._closing is None:
             return False
-        waited = time.monotonic() - self._closing
-        return waited > self._upload_s or (self._url is None and waited > self._unreached_s)
+        now = time.monotonic()
+        if self._url is None and (now - self._closing > self._unreached_s or now - self._began > self._connect_s):
+            return True
+        return now - self._closing > self._upload_s
 
     def _look(self) -> None:
         with self._output.open("rb") as output:

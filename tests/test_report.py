@@ -512,6 +512,18 @@ def test_generated_answers_open_with_their_values(open_page, answered, tmp_path)
     assert page.trouble == []
 
 
+def test_long_names_are_not_cut_off_by_the_edge_of_a_phones_screen(open_page, tmp_path):
+    shares = {(name, k): 0.7 for name in ("a_name_that_no_phone_has_room_for", "b") for k in (0, 4, 8)}
+    run = classified_run(tmp_path / "long", texts(), shares)
+    page = open_page(write_report([run], str(tmp_path / "long.html")), width=360)
+    hidden = page.evaluate(
+        """[...document.querySelectorAll('[data-chart]')].filter((p) => !p.closest('.wide')).flatMap((p) =>
+        [...p.querySelectorAll('.ytick text')].filter((t) =>
+          t.getBoundingClientRect().left < p.getBoundingClientRect().left).map((t) => t.textContent))"""
+    )
+    assert hidden == []
+
+
 def test_everything_that_scrolls_or_acts_can_be_reached_by_keyboard(open_page):
     page = open_page(width=360)
     unreachable = page.evaluate(

@@ -27,6 +27,8 @@ SIGN_FLIPS = 99_999
 TIE = 1e-12
 """Means that differ by less are equal but for rounding."""
 POWER = 0.8
+MOST_SAMPLES = 10**12
+"""Beyond this no number of samples is said to suffice; differences of rounding would ask for more."""
 Pair = tuple[int, int]
 
 
@@ -166,16 +168,16 @@ def samples_to_settle(error: MeanError, alpha: float, discordance: float | None 
         does, because the difference is nil or the seeds alone vary too much.
     """
     delta, n = abs(error.value), error.n
-    if not math.isfinite(error.sample_variance) or delta == 0:
+    if not math.isfinite(error.sample_variance) or delta <= TIE:
         return None
     z_alpha, z_beta = float(-special.ndtri(alpha / 2)), float(special.ndtri(POWER))
     if discordance is not None:
         root = z_alpha * math.sqrt(discordance) + z_beta * math.sqrt(max(discordance - delta**2, 0))
-        return max(0, math.ceil(root**2 / delta**2) - n)
-    allowed = (delta / (z_alpha + z_beta)) ** 2 - (error.total - error.sample_variance)
-    if allowed <= 0:
-        return None
-    return max(0, math.ceil(error.sample_variance * n / allowed) - n)
+        needed = root**2 / delta**2
+    else:
+        allowed = (delta / (z_alpha + z_beta)) ** 2 - (error.total - error.sample_variance)
+        needed = error.sample_variance * n / allowed if allowed > 0 else math.inf
+    return max(0, math.ceil(needed) - n) if needed <= MOST_SAMPLES else None
 
 
 def best_group(means: FloatArray, all_pairs: pd.DataFrame) -> tuple[int, list[int]]:

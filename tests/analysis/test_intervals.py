@@ -5,11 +5,12 @@ import math
 import numpy as np
 import pytest
 import statsmodels.api as sm
-from scipy import stats
+from scipy import optimize, special, stats
 
 from harness.analysis.cells import wilson_interval
+from harness.analysis.discordance import score_interval
 from harness.analysis.intervals import (
-    bonett_price,
+    MeanError,
     half_width,
     mean_error,
     mean_interval,
@@ -93,9 +94,27 @@ def test_the_generalised_p_value_is_its_monte_carlo():
 
 
 def test_interval_and_p_value_belong_together():
-    found = mean_error(crossed(np.random.default_rng(2), 3, 100, seed=0.3), np.repeat(np.arange(25), 4))
+    found = mean_error(crossed(np.random.default_rng(2), 2, 100, seed=0.3), np.repeat(np.arange(25), 4))
     assert tail_probability(found, half_width(found)) == pytest.approx(0.05, abs=1e-6)
     assert tail_probability(found, half_width(found, 0.8)) == pytest.approx(0.2, abs=1e-6)
+
+
+def test_the_interval_over_three_seeds_is_that_of_its_posterior():
+    """Posterior of the variance W of the seeds' means from its density on a grid."""
+    v1, v2, v3 = 1.0, 0.8, 0.3
+    w = np.geomspace(1e-4, 1e6, 400_001)
+    density = w**-1 * (1 + ((v1 - v3) / (2 * w)) ** 2) * w**-1 * np.exp(-v2 / w) * w
+    spread = np.sqrt(v1 + np.maximum(w - v3, 0))
+    half = half_width(MeanError(0.0, v1, 1e9, v2, v3, 3))
+    assert np.average(2 * stats.norm.sf(half / spread), weights=density) == pytest.approx(0.05, abs=2e-4)
+
+
+def test_no_interval_is_longer_than_that_of_the_test_and_two_seeds_have_the_same():
+    for n_seeds in (2, 3, 4, 10):
+        for seed in (0.01, 0.1, 1.0):
+            found = mean_error(crossed(np.random.default_rng(2), n_seeds, 100, seed=seed))
+            p = tail_probability(found, half_width(found))
+            assert p == pytest.approx(0.05, abs=1e-6) if n_seeds == 2 else 0.05 <= p <= 0.15
 
 
 def test_seeds_without_samples_to_speak_of_are_t_over_seeds():
@@ -143,17 +162,39 @@ def test_values_outside_of_shares_have_a_plain_interval():
     assert (found.low, found.high) == pytest.approx(stats.t.interval(0.95, 59, values.mean(), stats.sem(values)))
 
 
-def test_bonett_price_by_hand():
-    """12 against 4 of 98: (13 - 5)/100 = 0.08, variance (0.18 - 0.0064)/100."""
-    half = 1.959963984540054 * math.sqrt(0.1736 / 100)
-    assert bonett_price(12, 4, 98) == pytest.approx((0.08 - half, 0.08 + half))
+@pytest.mark.parametrize(("more", "fewer", "n"), [(12, 2, 50), (3, 0, 40), (7, 9, 1000), (40, 55, 100)])
+def test_the_paired_interval_holds_what_the_score_test_does_not_reject(more, fewer, n):
+    """Score statistic with the chances that a numerical search finds most likely."""
+
+    def statistic(d):
+        def unlikely(q):
+            return -(
+                special.xlogy(more, q + d) + special.xlogy(fewer, q) + special.xlogy(n - more - fewer, 1 - 2 * q - d)
+            )
+
+        within = (max(0, -d), (1 - d) / 2)
+        q = optimize.minimize_scalar(unlikely, bounds=within, options={"xatol": 1e-10}).x
+        return (more - fewer - n * d) / math.sqrt(n * (2 * q + d - d**2))
+
+    low, high = score_interval(more, fewer, n, 0.95)
+    assert statistic(low) == pytest.approx(1.959963984540054, abs=2e-3)
+    assert statistic(high) == pytest.approx(-1.959963984540054, abs=2e-3)
+
+
+def test_the_paired_interval_is_the_same_from_the_other_side_and_stays_within_one():
+    low, high = score_interval(3, 8, 30, 0.9)
+    assert score_interval(8, 3, 30, 0.9) == pytest.approx((-high, -low))
+    assert score_interval(30, 0, 30, 0.95)[1] == 1.0
+    assert math.isnan(score_interval(0, 0, 0, 0.95)[0])
 
 
 def test_strategies_that_agree_everywhere_are_not_known_to_be_equal():
+    """By hand: n d = z sqrt(n d (1 - d)) gives d = z^2 / (n + z^2)."""
+    squared = 1.959963984540054**2
     found = paired_interval(np.zeros(98))
-    assert found.high == -found.low == pytest.approx(1.959963984540054 * math.sqrt(0.02 / 100))
+    assert found.high == -found.low == pytest.approx(squared / (98 + squared))
     clustered = paired_interval(np.zeros(60), EVEN)
-    assert clustered.high == pytest.approx(1.959963984540054 * math.sqrt(2) / 14)
+    assert clustered.high == pytest.approx(squared / (12 + squared))
 
 
 def test_differences_that_are_no_shares_have_students_t():

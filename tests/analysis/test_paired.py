@@ -199,6 +199,10 @@ def test_the_number_of_samples_by_hand():
 
 def test_no_number_of_samples_settles_a_nil_difference_or_what_the_seeds_decide():
     assert samples_to_settle(mean_error(np.tile([1.0, -1.0], 50)), 0.05) is None
+    rounding = mean_error(np.tile([0.1 + 1e-15, -0.1], 50))
+    assert 0 < rounding.value < 1e-14
+    assert samples_to_settle(rounding, 0.05) is None
+    assert samples_to_settle(mean_error(np.tile([0.1 + 1e-9, -0.1], 50)), 0.05) is None
     seeds = crossed(np.random.default_rng(4), 3, 500, sample=0.1, seed=1.0, noise=0.1, mean=0.2)
     assert samples_to_settle(mean_error(seeds), 0.05) is None
 

@@ -16,7 +16,7 @@ from harness.reporting.report.gathering import ReportData, RunFacts
 from harness.reporting.report.wording import count, last_part
 
 ABSENT = (
-    "This run directory has no prompts.json, so demonstrations are not shown: the prompts below are K=0, "
+    "This run directory has no prompts.json, so demonstrations are not shown: the prompts above are K=0, "
     "from the wording in the manifest and the first sample."
 )
 CHAT = "A chat: the model's tokenizer writes it, so it is not shown without prompts.json."

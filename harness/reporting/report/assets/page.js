@@ -68,6 +68,9 @@
     };
   }
 
+  // Names are escaped; one with a character reference is left whole.
+  const shortened = (name) => (name.length > 16 && !name.includes("&") ? `${name.slice(0, 15)}…` : name);
+
   function draw(place) {
     const style = getComputedStyle(root);
     const spec = coloured(style, specs[place.dataset.chart]);
@@ -78,13 +81,16 @@
     const names = small ? spec.layout.yaxis.categoryarray.map((text) => ({
       text, x: 0, xref: "paper", xanchor: "left", y: text, yshift: 17, showarrow: false, font: { size: 12 },
     })) : [];
+    const tight = narrow.matches && spec.data[0].type === "heatmap" && !place.closest(".wide");
+    const data = tight ? spec.data.map((trace) => ({ ...trace, showscale: false })) : spec.data;
+    const rows = tight ? { tickvals: spec.data[0].y, ticktext: spec.data[0].y.map(shortened) } : {};
     const layout = {
       margin: { l: 12, r: 12, t: 12, b: 12 }, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
       font: { family: style.getPropertyValue("--font").trim(), size: 13, color: ink }, dragmode: false,
       hoverlabel: { bgcolor: style.getPropertyValue("--panel").trim(), bordercolor: style.getPropertyValue("--faint").trim(), font: { color: ink } },
-      ...spec.layout, annotations: names, xaxis: axis(style, spec.layout.xaxis), yaxis: { ...axis(style, spec.layout.yaxis), ...above },
+      ...spec.layout, annotations: names, xaxis: axis(style, spec.layout.xaxis), yaxis: { ...axis(style, spec.layout.yaxis), ...above, ...rows },
     };
-    return Plotly.react(place, spec.data, layout, { displayModeBar: false, responsive: true });
+    return Plotly.react(place, data, layout, { displayModeBar: false, responsive: true });
   }
 
   function drawAll() {
