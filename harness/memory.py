@@ -7,9 +7,10 @@ gives were measured; docs/performance.md has predictions beside measurements.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from harness.config import RunConfig
+if TYPE_CHECKING:
+    from harness.config import RunConfig
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 CPU_TOKENS_PER_PACK = 2048

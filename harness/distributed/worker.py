@@ -17,7 +17,6 @@ from harness.distributed.messages import Care, LectureTable, UnitReport, WorkerS
 from harness.engine.factory import load_engine
 from harness.engine.generator import Generator
 from harness.engine.loading import ModelSpec
-from harness.engine.tree import Origin
 from harness.errors import ContextError, ModelError
 from harness.grid import WorkUnit
 from harness.prompts.demonstrations import Draw
@@ -25,6 +24,7 @@ from harness.prompts.rendering import Prompt, Renderer
 from harness.prompts.tokenizing import PromptTokenizer
 from harness.results.schema import Record, UnitStatistics, to_table
 from harness.results.store import RunStore
+from harness.sharing import origins
 from harness.task import NO_CLASS, LabelScores, Sample, find_task
 
 log = logging.getLogger(__name__)
@@ -179,10 +179,7 @@ class Worker:
 
     def _compare_labels(self, unit: WorkUnit, renderer: Renderer, prompts: list[Prompt]) -> tuple[list[Record], int]:
         """Records by the labels' log-probabilities, and the tokens that were computed."""
-        # Samples of one cluster, such as questions on one passage, share more than what every query begins with.
-        alike = any(p.sample.cluster for p in prompts)
-        origins = None if alike else [Origin(p.sample.id, p.fork) for p in prompts]
-        scores = self.scorer.score([p.ids for p in prompts], [p.label_ids for p in prompts], origins)
+        scores = self.scorer.score([p.ids for p in prompts], [p.label_ids for p in prompts], origins(prompts))
         logprobs = scores.logprobs.tolist()
         argmax, off_label = scores.argmax.tolist(), scores.off_label_mass.tolist()
         records = []

@@ -15,7 +15,9 @@ import torch
 
 from harness.engine.generator import Generator
 from harness.engine.scorer import Scorer
+from harness.engine.tree import Origin
 from harness.prompts.rendering import Prompt
+from harness.sharing import origins
 from tests.bench.clock import Clock
 from tests.bench.workloads import Workload
 
@@ -222,15 +224,20 @@ class ThisProject:
     def run(self, batches: Batches) -> Found:
         """The whole workload."""
         prompts = self.subject.workload.render()
-        answers, tokens = _ask(self.subject, self.scorer, [p.ids for p in prompts], [p.label_ids for p in prompts])
+        contexts, labels = [p.ids for p in prompts], [p.label_ids for p in prompts]
+        answers, tokens = _ask(self.subject, self.scorer, contexts, labels, origins(prompts))
         return Found(dict(enumerate(answers)), tokens)
 
 
 def _ask(
-    subject: Subject, scorer: Scorer, contexts: list[list[int]], labels: list[Any]
+    subject: Subject,
+    scorer: Scorer,
+    contexts: list[list[int]],
+    labels: list[Any],
+    may_share: list[Origin] | None = None,
 ) -> tuple[Iterator[Answer], int]:
     if subject.new_tokens:
         generated = Generator(scorer).generate(contexts, subject.new_tokens, lambda tokens: False)
         return map(subject.text, generated.tokens), generated.prompt_tokens_computed
-    scores = scorer.score(contexts, labels)
+    scores = scorer.score(contexts, labels, may_share)
     return map(tuple, scores.logprobs.tolist()), scores.tokens_computed

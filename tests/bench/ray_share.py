@@ -22,6 +22,7 @@ from harness.engine.factory import load_engine
 from harness.engine.loading import ModelSpec
 from harness.grid import make_plan
 from harness.preparation import prepare
+from harness.sharing import origins
 from tests.bench.models import REPO, model_folder
 
 CONFIG = REPO / "configs" / "demo.yaml"
@@ -137,5 +138,5 @@ def _alone(config: RunConfig, folder: str, threads: int) -> float:
     started = time.perf_counter()
     for unit in plan.units:
         prompts = renderer.prompts(plan.shards[unit.shard].samples, unit.seed, unit.ks)
-        scorer.score([p.ids for p in prompts], [p.label_ids for p in prompts])
+        scorer.score([p.ids for p in prompts], [p.label_ids for p in prompts], origins(prompts))
     return time.perf_counter() - started
