@@ -48,5 +48,5 @@ def test_one_look_at_ray_finds_all_that_is_done_in_the_order_of_sending(shared_r
     slow = Slow.remote()
     done = [ray.put(i) for i in range(20)]
     handles = [*done[:7], slow.never.remote(), *done[7:]]
-    assert RayPool.wait(SimpleNamespace(_loading={}), handles, 30) == done
+    assert RayPool.wait(SimpleNamespace(_asked={}, _loading={}), handles, 30) == done
     ray.kill(slow)

@@ -232,10 +232,10 @@ def test_one_bad_sample_is_recorded_alone(small_grid, quiet_run, monkeypatch):
     poisoned = prepared.models[0].tokenizer.whole(f"문장: {poison}\n감정:")
     whole = Scorer.score
 
-    def score(self, contexts, labels):
+    def score(self, contexts, labels, origins):
         if any(context[-len(poisoned) :] == poisoned for context in contexts):
             raise RuntimeError("poison")
-        return whole(self, contexts, labels)
+        return whole(self, contexts, labels, origins)
 
     monkeypatch.setattr(Scorer, "score", score)
     hit = run(small_grid("name=hit"))
