@@ -226,7 +226,7 @@ def _portions(first: int, last: int) -> list[slice]:
     """
     if last - first < BLOCK_ROWS or (last - first) % BLOCK_ROWS not in range(1, LEAST_ROWS):
         return [slice(first, last)]
-    middle = last - BLOCK_ROWS // 4
+    middle = last - LEAST_ROWS
     return [slice(first, middle), slice(middle, last)]
 
 

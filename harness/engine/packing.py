@@ -16,8 +16,8 @@ from harness.engine.tree import Ints, Tree
 
 ALONE_FROM = 128
 """Paths of at least this many tokens get an attention call of their own."""
-LEAST_ROWS = 4
-"""Matrix products of fewer rows take another routine, whose sums differ in the last bit."""
+LEAST_ROWS = 16
+"""Matrix products of few rows (below 4 with AVX2) take another routine, whose sums differ in the last bit."""
 LEAST_RUN = 2
 """So many paths of one length in a row are attended to where they lie, without gathering them."""
 
