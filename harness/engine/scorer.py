@@ -16,14 +16,12 @@ from harness.engine.kernels import PARTS, Kernel
 from harness.engine.packing import Pack, make_packs
 from harness.engine.transfer import to_device
 from harness.engine.tree import Fork, Origin, Tree, build_forked_tree, build_tree
+from harness.engine.trunks import TrunkMemory
 from harness.memory import CONVERTED_AT_ONCE, LOGITS_AT_ONCE
 
 log = logging.getLogger(__name__)
 Floats = npt.NDArray[np.float64]
 Ids = Sequence[int]
-CPU_TRUNK_BYTES = 2**28
-GPU_TRUNK_BYTES = 2**30
-"""Most memory for the keys and values of a trunk that are kept from one unit to the next."""
 
 
 @dataclass(frozen=True)
@@ -50,31 +48,6 @@ class Target(NamedTuple):
     label: int
     place: int
     token: int
-
-
-class _TrunkMemory:
-    """Keys and values of the trunk that was computed last: the next unit often begins with it.
-
-    Args:
-        most_bytes: of a trunk that is worth its memory; a larger one is computed again.
-    """
-
-    def __init__(self, most_bytes: int) -> None:
-        self.most_bytes = most_bytes
-        self.tokens: list[int] = []
-        self.kept: Kept = {}
-
-    def recall(self, trunk: list[int]) -> Kept | None:
-        """The caches of a trunk, as of path 0, when it is a part of the one remembered."""
-        if trunk and self.tokens[: len(trunk)] == trunk:
-            return self.kept
-        return None
-
-    def learn(self, trunk: list[int], kept: Kept) -> None:
-        """Remember a trunk instead of the last; `kept` holds path 0 of every layer."""
-        caches = {layer: {0: paths[0]} for layer, paths in kept.items()}
-        size = sum(x.numel() * x.element_size() for paths in caches.values() for x in paths[0])
-        self.tokens, self.kept = (trunk, caches) if size <= self.most_bytes else ([], {})
 
 
 class _Collector:
@@ -210,7 +183,7 @@ class Scorer:
         self.plain_attention = "sdpa" if attention == NAME else attention
         self.set_attention(self.plain_attention)
         self.plain_logits = logits_are_plain(model, self.head)
-        self.trunk = _TrunkMemory(CPU_TRUNK_BYTES if self.device.type == "cpu" else GPU_TRUNK_BYTES)
+        self.trunk = TrunkMemory(self.device)
 
     def score(
         self, contexts: Sequence[Ids], labels: Sequence[Sequence[Ids]], origins: Sequence[Origin] | None = None
