@@ -25,6 +25,8 @@ LIVE, AT_THE_END = ("beta", "sync", "--live"), ("sync", "--include-synced")
 FLUSH_S = 2.0
 """How often the log file grows, and so how fresh the upload is."""
 RUN_PAGE = re.compile(r"View run .* at (https?://\S+)")
+REFUSED = re.compile(r"error 40[13]\b")
+"""The server knows the key and does not want it."""
 LOSSES = ("file transfer: upload", "filestream:", "runfiles:", "sender: failed")
 """How messages of wandb's upload log begin when something did not arrive."""
 
@@ -63,14 +65,15 @@ class Upload:
         """Wait for the rest; where no server has answered yet `unreached_s` at most, and not at all
         once it has been silent for `connect_s`.
 
-        An upload that ended before it reached a server is tried once more, from the whole file.
+        An upload that ended before it reached a server is tried once more, from the whole file,
+        but for one whose key was refused.
 
         Returns:
             Whether everything has arrived, as far as wandb knows.
         """
         self._upload_s, self._closing = upload_s, time.monotonic()
         self._thread.join()
-        if self._process.returncode is not None and self._url is None:
+        if self._process.returncode is not None and self._url is None and not any(map(REFUSED.search, self._errors)):
             self._errors.clear()
             self._start(AT_THE_END)
             self._watch()

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from harness.calibrating import Calibration
 from harness.comparing import Comparison, selection_facts
-from harness.reporting.terminal import json_rows, new_table
+from harness.reporting.terminal import json_rows, new_table, print_table
 
 PAIRS_SHOWN = 20
 """Pairs in the table; with more, those of the best strategy."""
@@ -74,7 +74,7 @@ def _strategies_table(console: Console, comparison: Comparison) -> None:
     table.add_column("", no_wrap=True)
     table.add_column("strategy", overflow="fold")
     for name in ("mean", _interval_title(comparison), "scored", "best in resamples"):
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", no_wrap=True)
     for row in comparison.strategies.to_dict("records"):
         table.add_row(
             "*" if row["is_best"] else "=" if row["like_best"] else "",
@@ -85,7 +85,7 @@ def _strategies_table(console: Console, comparison: Comparison) -> None:
             f"{row['share_best']:.3f}",
             style="bold" if row["like_best"] else "",
         )
-    console.print(table)
+    print_table(console, table, ["best in resamples", "scored"])
 
 
 def _pairs_table(console: Console, comparison: Comparison) -> None:
@@ -99,7 +99,7 @@ def _pairs_table(console: Console, comparison: Comparison) -> None:
     table.add_column("first", overflow="fold")
     table.add_column("second", overflow="fold")
     for name in ("difference", _interval_title(comparison), "p", "p Holm", "n"):
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", no_wrap=True)
     table.add_column("verdict")
     for row in pairs.to_dict("records"):
         table.add_row(
@@ -112,7 +112,7 @@ def _pairs_table(console: Console, comparison: Comparison) -> None:
             str(row["n"]),
             _verdict(row),
         )
-    console.print(table)
+    print_table(console, table, ["p", "n"])
 
 
 def _verdict(row: dict[Any, Any]) -> str:
@@ -145,9 +145,9 @@ def _sensitivity_table(console: Console, comparison: Comparison) -> None:
     table = new_table(console, "Over templates (spread by chance: if all were equally good)")
     keys = [name for name in ("run", "model") if frame[name].nunique() > 1] + ["k"]
     for name in (*keys, "templates", "best", "worst", "mean", _interval_title(comparison), "spread", "by chance"):
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", no_wrap=True)
     for name in ("saturation", "combined", "n"):
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", no_wrap=True)
     for row in frame.to_dict("records"):
         table.add_row(
             *(str(row[name]) for name in keys),
@@ -157,7 +157,7 @@ def _sensitivity_table(console: Console, comparison: Comparison) -> None:
             *(f"{row[name]:.4f}" for name in ("spread", "spread_by_chance", "saturation", "combined")),
             str(row["n"]),
         )
-    console.print(table)
+    print_table(console, table, ["combined", "saturation", "by chance", "n"])
 
 
 def _variance_table(console: Console, comparison: Comparison) -> None:
@@ -169,7 +169,7 @@ def _variance_table(console: Console, comparison: Comparison) -> None:
     for name in (*keys, "effect"):
         table.add_column(name, overflow="fold")
     for name in ("component", "s.e.", "share", "s.e.", "n"):
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", no_wrap=True)
     for row in frame.to_dict("records"):
         table.add_row(
             *(str(row[name]) for name in keys),
@@ -178,7 +178,7 @@ def _variance_table(console: Console, comparison: Comparison) -> None:
             *(f"{row[name]:.3f}" for name in ("share", "share_se")),
             str(row["n_samples"]),
         )
-    console.print(table)
+    print_table(console, table)
     _write_notes(console, [str(note) for note in frame["note"].unique() if note])
 
 
@@ -187,7 +187,7 @@ def _calibration_table(console: Console, frame: pd.DataFrame, keys: Sequence[str
     for name in keys:
         table.add_column(name, overflow="fold")
     for name in ("before", "after", "difference", "95% interval", "n"):
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", no_wrap=True)
     for row in frame.to_dict("records"):
         table.add_row(
             *(str(row[name]) for name in keys),
@@ -197,7 +197,7 @@ def _calibration_table(console: Console, frame: pd.DataFrame, keys: Sequence[str
             f"{row['low']:+.4f} {row['high']:+.4f}",
             f"{row['n']}/{row['n_attempted']}",
         )
-    console.print(table)
+    print_table(console, table, ["n"])
 
 
 def _write_notes(console: Console, notes: Sequence[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
@@ -43,9 +44,32 @@ def json_rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def new_table(console: Console, title: str | None = None) -> Table:
-    """A table that fits 80 columns on a terminal, and plain characters in a pipe."""
+    """An empty table, with plain characters in a pipe; `print_table` fits it to the terminal."""
     style = box.SIMPLE_HEAD if console.is_terminal else box.ASCII
     return Table(box=style, title=title, title_justify="left", padding=(0, 1, 0, 0), collapse_padding=True)
+
+
+def print_table(console: Console, table: Table, spare: Sequence[str] = ()) -> None:
+    """Print a table whole: figures are never cut off.
+
+    Args:
+        console: standard output.
+        table: from `new_table`.
+        spare: titles of columns that are left out where the console is too narrow for all, the
+            first to go first. A line names them.
+    """
+    wide = console.options.update_width(10 * console.width)
+    left_out = []
+    for title in spare:
+        if console.measure(table, options=wide).minimum <= console.width:
+            break
+        kept = [column for column in table.columns if column.header != title]
+        if len(kept) < len(table.columns):
+            table.columns = kept
+            left_out.append(title)
+    console.print(table)
+    if left_out:
+        console.print(f"- not shown for want of width: {', '.join(left_out)}", highlight=False)
 
 
 def _table(console: Console, cells: pd.DataFrame) -> None:
@@ -71,7 +95,7 @@ def _table(console: Console, cells: pd.DataFrame) -> None:
             *texts,
             style="bold" if row[main] == best else "",
         )
-    console.print(table)
+    print_table(console, table, [*reversed(names[2:]), "failed", *names[1:2]])
 
 
 def _class_figures(cells: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
@@ -125,7 +149,7 @@ def _seeds_table(console: Console, seeds: pd.DataFrame, figure: str) -> None:
             str(row["n_seeds"]),
             *(f"{row[name]:.4f}" for name in ("mean", "least", "most", "spread")),
         )
-    console.print(table)
+    print_table(console, table)
 
 
 def _markdown(frame: pd.DataFrame) -> str:

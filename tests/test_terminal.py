@@ -1,0 +1,65 @@
+"""Tables on terminals of several widths: no figure is cut off, and what has no place is named."""
+
+import io
+import re
+
+import pandas as pd
+import pytest
+from rich.console import Console
+
+from harness.reporting.terminal import new_table, print_table, write_cells
+
+CELLS = pd.DataFrame(
+    {
+        "model": "ko-tiny",
+        "task": "nsmc",
+        "template": ["lecture_1", "document_first"],
+        "k": [0, 16],
+        "seed": [1, 2],
+        "n_scored": 50_000,
+        "n_attempted": 50_000,
+        "n_failed": 0,
+        "accuracy": [0.8123, 0.8234],
+        "low": 0.8,
+        "high": 0.83,
+        "macro_f1": 0.8101,
+        "predicted_positive_share": 0.481,
+        "off_label_mass": 0.026,
+    }
+)
+SEEDS = pd.DataFrame({"n_seeds": [1]})
+
+
+def printed(width):
+    file = io.StringIO()
+    console = Console(file=file, width=width, force_terminal=True, no_color=True, legacy_windows=False)
+    write_cells(console, CELLS, SEEDS, "table")
+    return re.sub(r"\x1b\[[0-9;]*m", "", file.getvalue())
+
+
+@pytest.mark.parametrize(
+    ("width", "left_out"),
+    [(140, ""), (90, "off-label"), (80, "off-label, positive"), (70, "off-label, positive, macro F1")],
+)
+def test_a_narrow_terminal_has_fewer_columns_and_whole_figures(width, left_out):
+    text = printed(width)
+    assert "…" not in text
+    for figure in ("lecture_1", "document_first", "50000/50000", "0.8123", "0.8234", "0.8000-0.8300"):
+        assert figure in text
+    assert re.search(r"document_first +16 +2 ", text)
+    assert ("0.026" in text) == ("off-label" not in left_out)
+    assert max(map(len, text.splitlines())) <= width
+    note = re.search(r"- not shown for want of width: (.*)", text)
+    assert (note[1] if note else "") == left_out
+
+
+def test_columns_that_may_not_go_stay():
+    file = io.StringIO()
+    console = Console(file=file, width=26, force_terminal=True, no_color=True)
+    table = new_table(console)
+    for name in ("template", "first figure", "second figure"):
+        table.add_column(name, no_wrap=True)
+    table.add_row("t", "1", "2")
+    print_table(console, table, ["second figure"])
+    assert "first figure" in file.getvalue()
+    assert " ".join(file.getvalue().split()).endswith("- not shown for want of width: second figure")
