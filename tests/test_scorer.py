@@ -87,13 +87,17 @@ def random_grid(seed, vocabulary=4096, n_queries=8):
     return contexts, [rows[i % len(rows)] for i in range(len(contexts))]
 
 
+COMPANY = 0.0 if torch.backends.cpu.get_cpu_capability() == "AVX2" else 1e-6
+"""How far scores may move with what is scored beside them; products of other processors were not looked at."""
+
+
 def origins_of(prompts):
     return [Origin(p.sample.id, p.fork) for p in prompts]
 
 
 @pytest.mark.parametrize("policy", ["fixed", "bank", "per_sample"])
-def test_forked_scores_are_those_of_the_naive_loop_in_any_company(ko_tiny, make_config, policy):
-    """float32, to 1e-6: packs of any size, samples together, in pairs or alone."""
+def test_forked_scores_are_those_of_the_naive_loop_bit_by_bit_in_any_company(ko_tiny, make_config, policy):
+    """float32: packs of any size, samples together, in pairs or alone; the naive loop within rounding."""
     config = make_config(
         task={"limit": 9}, grid={"templates": ["lecture_1"], "k": [0, 2, 8], "seeds": [1]},
         demos={"policy": policy, "bank_size": 2},
@@ -109,7 +113,7 @@ def test_forked_scores_are_those_of_the_naive_loop_in_any_company(ko_tiny, make_
 
     together = scored(9, 2048)
     for size, tokens_per_pack in ((9, 128), (2, 2048), (1, 300)):
-        assert np.abs(scored(size, tokens_per_pack) - together).max() <= 1e-6
+        assert np.abs(scored(size, tokens_per_pack) - together).max() <= COMPANY
     expected, _, _ = naive_scores(ko_tiny, [p.ids for p in prompts[:12]], [p.label_ids for p in prompts[:12]])
     assert np.abs(together[:12] - expected).max() < 1e-4
 
@@ -132,10 +136,10 @@ def test_a_trunk_that_comes_again_is_not_computed_again(ko_tiny, make_config):
     first, again, half = score(one), score(one), score(one[:6])
     trunk = max(p.fork for p in one)
     assert first.tokens_computed - again.tokens_computed == trunk
-    assert np.abs(first.logprobs - again.logprobs).max() <= 1e-6
-    assert np.abs(first.logprobs[:6] - half.logprobs).max() <= 1e-6
+    assert np.abs(first.logprobs - again.logprobs).max() <= COMPANY
+    assert np.abs(first.logprobs[:6] - half.logprobs).max() <= COMPANY
     fresh = Scorer(ko_tiny, 2048, True).score([p.ids for p in two], [p.label_ids for p in two], origins_of(two))
-    assert np.abs(score(two).logprobs - fresh.logprobs).max() <= 1e-6
+    assert np.abs(score(two).logprobs - fresh.logprobs).max() <= COMPANY
     assert score(one).tokens_computed == first.tokens_computed
 
 

@@ -53,6 +53,18 @@ def test_a_narrow_terminal_has_fewer_columns_and_whole_figures(width, left_out):
     assert (note[1] if note else "") == left_out
 
 
+def test_of_columns_with_one_title_the_last_goes_first():
+    file = io.StringIO()
+    console = Console(file=file, width=24, force_terminal=True, no_color=True)
+    table = new_table(console)
+    for name in ("exact match", "interval", "interval"):
+        table.add_column(name, no_wrap=True)
+    table.add_row("0.5", "first", "second")
+    print_table(console, table, ["interval", "interval"])
+    assert "first" in file.getvalue()
+    assert "second" not in file.getvalue()
+
+
 def test_columns_that_may_not_go_stay():
     file = io.StringIO()
     console = Console(file=file, width=26, force_terminal=True, no_color=True)

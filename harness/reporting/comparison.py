@@ -178,7 +178,7 @@ def _variance_table(console: Console, comparison: Comparison) -> None:
             *(f"{row[name]:.3f}" for name in ("share", "share_se")),
             str(row["n_samples"]),
         )
-    print_table(console, table)
+    console.print(table)
     _write_notes(console, [str(note) for note in frame["note"].unique() if note])
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import pandas as pd
@@ -49,23 +49,23 @@ def new_table(console: Console, title: str | None = None) -> Table:
     return Table(box=style, title=title, title_justify="left", padding=(0, 1, 0, 0), collapse_padding=True)
 
 
-def print_table(console: Console, table: Table, spare: Sequence[str] = ()) -> None:
-    """Print a table whole: figures are never cut off.
+def print_table(console: Console, table: Table, spare: Iterable[str]) -> None:
+    """Print a table, without some columns where the console is too narrow for all.
 
     Args:
         console: standard output.
         table: from `new_table`.
-        spare: titles of columns that are left out where the console is too narrow for all, the
-            first to go first. A line names them.
+        spare: titles of columns that may be left out, the first to go first; of columns with one
+            title the last goes. A line names what was left out.
     """
     wide = console.options.update_width(10 * console.width)
     left_out = []
     for title in spare:
         if console.measure(table, options=wide).minimum <= console.width:
             break
-        kept = [column for column in table.columns if column.header != title]
-        if len(kept) < len(table.columns):
-            table.columns = kept
+        places = [place for place, column in enumerate(table.columns) if column.header == title]
+        if places:
+            del table.columns[places[-1]]
             left_out.append(title)
     console.print(table)
     if left_out:
@@ -95,7 +95,7 @@ def _table(console: Console, cells: pd.DataFrame) -> None:
             *texts,
             style="bold" if row[main] == best else "",
         )
-    print_table(console, table, [*reversed(names[2:]), "failed", *names[1:2]])
+    print_table(console, table, reversed(names[1:]))
 
 
 def _class_figures(cells: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
@@ -149,7 +149,7 @@ def _seeds_table(console: Console, seeds: pd.DataFrame, figure: str) -> None:
             str(row["n_seeds"]),
             *(f"{row[name]:.4f}" for name in ("mean", "least", "most", "spread")),
         )
-    print_table(console, table)
+    console.print(table)
 
 
 def _markdown(frame: pd.DataFrame) -> str:

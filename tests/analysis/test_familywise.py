@@ -37,7 +37,7 @@ def test_all_pairs_of_equal_strategies(n):
         unadjusted += (pairs["p"] <= 0.05).any()
         excluded += len(best_group(values.mean(axis=1), pairs)[1]) < 5
     assert wrong / GRIDS <= LIMIT
-    assert unadjusted / GRIDS > LIMIT
+    assert unadjusted / GRIDS > 0.08
     assert excluded <= wrong
 
 
