@@ -188,3 +188,11 @@ def test_a_cluster_that_is_not_there_is_refused(harness, tmp_path, monkeypatch):
 
 def test_control_characters_of_data_do_not_steer_the_terminal():
     assert printable("가\x1b[31m나\r\u009b\u00a0다\n\t") == "가?[31m나??\u00a0다\n\t"
+
+
+def test_the_demo_prints_the_table_in_the_readme(harness, tmp_path):
+    status, out, _ = harness("run", CONFIG, f"out={tmp_path}", "cluster.address=inline")
+    readme = Path("README.md").read_text(encoding="utf-8")
+    expected = readme.split("<!-- demo-output -->")[1].split("```")[1].replace("data_out/demo", f"{tmp_path}/demo")
+    assert status == 0
+    assert [line.rstrip() for line in out.strip().splitlines()] == expected.strip().splitlines()

@@ -1,5 +1,6 @@
 """Scores: shared, unshared and a naive loop over `model(ids).logits` agree, whatever the packs."""
 
+import os
 import random
 
 import numpy as np
@@ -8,6 +9,7 @@ import torch
 
 from harness.engine.attention import NAME
 from harness.engine.parity import sharing_error
+from harness.engine.products import VARIABLE
 from harness.engine.scorer import Scorer
 from harness.engine.tree import Origin, build_tree
 from harness.prefixes import count_unique_tokens
@@ -87,7 +89,7 @@ def random_grid(seed, vocabulary=4096, n_queries=8):
     return contexts, [rows[i % len(rows)] for i in range(len(contexts))]
 
 
-COMPANY = 0.0 if torch.backends.cpu.get_cpu_capability() == "AVX2" else 1e-6
+COMPANY = 0.0 if torch.backends.cpu.get_cpu_capability() == "AVX2" or VARIABLE in os.environ else 1e-6
 """How far scores may move with what is scored beside them; products of other processors were not looked at."""
 
 
