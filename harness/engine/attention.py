@@ -10,12 +10,13 @@ attends in float64: float32 partial sums would carry the cuts into the results.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from transformers import AttentionInterface, AttentionMaskInterface
 
@@ -48,11 +49,13 @@ class PackState:
     device: torch.device
     exact: bool = field(init=False)
     keep: Kept = field(default_factory=dict)
-    buckets: list[Tensor] = field(init=False)
+    gathered: Tensor | None = field(init=False)
+    """Rows of the paths that are gathered, bucket after bucket."""
 
     def __post_init__(self) -> None:
         self.exact = not self.pack.fixed
-        self.buckets = [to_device(rows, self.device) for rows in self.pack.buckets]
+        rows = [bucket.reshape(-1) for bucket in self.pack.buckets]
+        self.gathered = to_device(np.concatenate(rows), self.device) if rows else None
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
         """See `State.attend`."""
@@ -188,21 +191,25 @@ def _attend(state: PackState, layer: int, query: Tensor, key: Tensor, value: Ten
     exact = torch.promote_types(query.dtype, torch.float32)
     lse = torch.empty((heads, n_tokens), dtype=exact, device=query.device)
 
-    def own(take: Callable[[Tensor], Tensor], shape: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        q, k, v = (take(x).unflatten(1, shape).transpose(0, 1) for x in (query, key, value))
-        part, sums = partial_attention(q, k, v, scale, True)
-        return part.transpose(0, 1), sums.transpose(0, 1)
-
     for run in pack.runs:
         shape = (run.n_paths, run.length)
-        part, sums = own(lambda x, rows=run.rows: x[:, rows], shape)  # type: ignore[misc]
-        output[:, run.rows].unflatten(1, shape).copy_(part)
-        lse[:, run.rows].unflatten(1, shape).copy_(sums)
-    for places in state.buckets:
-        flat = places.reshape(-1)
-        part, sums = own(lambda x, flat=flat: x.index_select(1, flat), (places.shape[0], places.shape[1]))  # type: ignore[misc]
-        output.index_copy_(1, flat, part.flatten(1, 2))
-        lse.index_copy_(1, flat, sums.flatten(1, 2))
+        q, k, v = (x[:, run.rows].transpose(0, 1) for x in (query, key, value))
+        part, sums = _own(q, k, v, shape, scale)
+        output[:, run.rows].transpose(0, 1).unflatten(0, shape).copy_(part)
+        lse[:, run.rows].T.unflatten(0, shape).copy_(sums)
+    if state.gathered is not None:
+        # Not index_select, which would first copy all of a tensor that is not contiguous.
+        vectors = [x.transpose(0, 1)[state.gathered] for x in (query, key, value)]
+        parts, all_sums, begin = [], [], 0
+        for bucket in pack.buckets:
+            rows = slice(begin, begin + bucket.size)
+            q, k, v = (x[rows] for x in vectors)
+            part, sums = _own(q, k, v, bucket.shape, scale)
+            parts.append(part.flatten(0, 1))
+            all_sums.append(sums.flatten(0, 1))
+            begin = rows.stop
+        output.transpose(0, 1).index_copy_(0, state.gathered, torch.cat(parts))
+        lse.index_copy_(1, state.gathered, torch.cat(all_sums).T)
 
     kept = state.kept.get(layer, {})
     for edge in pack.ancestors:
@@ -217,6 +224,23 @@ def _attend(state: PackState, layer: int, query: Tensor, key: Tensor, value: Ten
             output[:, rows], lse[:, rows] = merge(output[:, rows], lse[:, rows], part, sums)
     state.keep[layer] = kept_for_later(pack, kept, key, value)
     return output
+
+
+def _own(query: Tensor, key: Tensor, value: Tensor, shape: tuple[int, ...], scale: float) -> tuple[Tensor, Tensor]:
+    """Attention of paths of one length to themselves.
+
+    Args:
+        query: `(n_tokens, heads, head_size)`, path after path.
+        key, value: `(n_tokens, kv_heads, head_size)`.
+        shape: number of paths and their length.
+        scale: factor of the dot products.
+
+    Returns:
+        Output `(n_paths, length, heads, head_size)` and log-sum-exp `(n_paths, length, heads)`.
+    """
+    q, k, v = (x.unflatten(0, shape).transpose(1, 2) for x in (query, key, value))
+    part, sums = partial_attention(q, k, v, scale, True)
+    return part.transpose(1, 2), sums.transpose(1, 2)
 
 
 def _portions(first: int, last: int) -> list[slice]:
