@@ -314,11 +314,11 @@ def test_memory_that_runs_out_half_way_keeps_what_was_computed(random_models):
     scorer = Scorer(random_models["gpt_neox"], 200, True)
     forward, done = scorer.forward_pack, []
 
-    def failing(pack, kept):
+    def failing(pack, kept, rows):
         if len(done) >= 2 and len(pack.tokens) > 90:
             raise torch.OutOfMemoryError("CUDA out of memory")
         done.append((pack.first_path, pack.last_path))
-        return forward(pack, kept)
+        return forward(pack, kept, rows)
 
     scorer.forward_pack = failing
     scores = scorer.score(contexts, labels)

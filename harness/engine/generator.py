@@ -155,14 +155,18 @@ class Generator:
         for pack in make_packs(tree, sequences, self.scorer.tokens_per_pack):
             paths = range(pack.first_path, pack.last_path)
             own = [(path, tree.paths[path].end - tree.paths[path].start) for path in paths]
-            hidden, found = self.scorer.forward_pack(replace(pack, keep=own), kept)
+            read = [
+                (index, pack.offsets[path - pack.first_path] + offset)
+                for path in paths
+                for index, offset in at.get(path, ())
+            ]
+            hidden, found = self.scorer.forward_pack(replace(pack, keep=own), kept, [row for _, row in read])
             for layer, values in found.items():
                 kept.setdefault(layer, {}).update(values)
             if ends is None:
                 ends = hidden.new_empty(len(sequences), hidden.shape[1])
-            for path in paths:
-                for index, offset in at.get(path, ()):
-                    ends[index] = hidden[pack.offsets[path - pack.first_path] + offset]
+            for index, row in read:
+                ends[index] = hidden[row]
             batch.prompt_tokens_computed += len(pack.tokens)
         assert ends is not None
         return kept, ends

@@ -70,16 +70,18 @@ def _difference(model: Any, kernel: Kernel) -> float:
     tree = build_tree(sequences)
     kept: Kept = {}
     for pack in make_packs(tree, sequences, scorer.tokens_per_pack):
-        hidden, kept = scorer.forward_pack(pack, kept)
+        read: dict[int, int] = {}
+        for index, sequence in enumerate(sequences):
+            path, offset = tree.locate(index, len(sequence) - 1)
+            if pack.first_path <= path < pack.last_path:
+                read[index] = pack.offsets[path - pack.first_path] + offset
+        hidden, kept = scorer.forward_pack(pack, kept, list(read.values()))
         if len(kept) != model.config.num_hidden_layers:
             raise SharingError(
                 f"{len(kept)} of its {model.config.num_hidden_layers} layers use transformers' attention interface"
             )
-        for index, sequence in enumerate(sequences):
-            path, offset = tree.locate(index, len(sequence) - 1)
-            if pack.first_path <= path < pack.last_path:
-                row = pack.offsets[path - pack.first_path] + offset
-                packed[index] = scorer.head(hidden[row][None])[0].float()
+        for index, row in read.items():
+            packed[index] = scorer.head(hidden[row][None])[0].float()
     if not scorer.plain_logits:
         raise SharingError("the model changes its logits after the head")
     spread = plain.std(-1)

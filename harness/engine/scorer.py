@@ -13,6 +13,7 @@ import torch
 
 from harness.engine.attention import NAME, Kept, attending
 from harness.engine.kernels import PARTS, Kernel
+from harness.engine.last_layer import last_feed_forward, reading
 from harness.engine.packing import Pack, make_packs
 from harness.engine.transfer import to_device
 from harness.engine.tree import Fork, Origin, Tree, build_forked_tree, build_tree
@@ -184,6 +185,7 @@ class Scorer:
         self.set_attention(self.plain_attention)
         self.plain_logits = logits_are_plain(model, self.head)
         self.trunk = TrunkMemory(self.device)
+        self.feed_forward = last_feed_forward(model)
 
     def score(
         self, contexts: Sequence[Ids], labels: Sequence[Sequence[Ids]], origins: Sequence[Origin] | None = None
@@ -233,8 +235,12 @@ class Scorer:
         while first_path < len(tree.paths):
             try:
                 for pack in make_packs(tree, sequences, self.tokens_per_pack, first_path, bool(trunk)):
-                    hidden, kept = self.forward_pack(pack, kept)
-                    readouts.collect(pack, hidden, collector)
+                    read = readouts.of(pack)
+                    hidden, kept = self.forward_pack(pack, kept, [*read.first_rows, *read.later_rows])
+                    if read.prompts:
+                        collector.first_tokens(hidden[to_device(read.first_rows, hidden.device)], read.prompts)
+                    if read.targets:
+                        collector.later_tokens(hidden[to_device(read.later_rows, hidden.device)], read.targets)
                     computed += len(pack.tokens)
                     first_path = pack.last_path
                     if trunk and pack.first_path == 0:
@@ -243,10 +249,20 @@ class Scorer:
                 self.halve_pack(error)
         return computed
 
-    def forward_pack(self, pack: Pack, kept: Kept) -> tuple[torch.Tensor, Kept]:
-        """Hidden states `(n_tokens, hidden_size)` and what later packs need of the caches."""
+    def forward_pack(self, pack: Pack, kept: Kept, rows: Sequence[int]) -> tuple[torch.Tensor, Kept]:
+        """Compute a pack.
+
+        Args:
+            pack: the layout.
+            kept: of earlier packs.
+            rows: tokens of the pack whose hidden states will be read.
+
+        Returns:
+            Hidden states `(n_tokens, hidden_size)`, of which only those rows are whole, and what later packs
+            need of the caches.
+        """
         state = self.kernel.begin(pack, kept, self.device)
-        with attending(state):
+        with attending(state), reading(self.feed_forward, rows, len(pack.tokens)):
             output = self.model.base_model(
                 input_ids=to_device(pack.tokens, self.device)[None],
                 position_ids=to_device(pack.positions, self.device)[None],
@@ -364,6 +380,15 @@ def _trunk(tree: Tree, sequences: Sequence[Ids]) -> list[int]:
     return list(sequences[first.sequence][: first.end]) if first.last > 2 else []
 
 
+class _Read(NamedTuple):
+    """Rows of a pack, and for what each is read."""
+
+    first_rows: list[int]
+    prompts: list[int]
+    later_rows: list[int]
+    targets: list[Target]
+
+
 class _Readouts:
     """Which rows of which path are read, and for what."""
 
@@ -378,21 +403,15 @@ class _Readouts:
             path, offset = tree.locate(sequence, depth)
             self.first.setdefault(path, []).append((offset, prompt))
 
-    def collect(self, pack: Pack, hidden: torch.Tensor, collector: _Collector) -> None:
-        """Hand a pack's hidden states to the collector; `(n_tokens, hidden_size)`."""
-        rows: list[int] = []
-        prompts: list[int] = []
-        later_rows: list[int] = []
-        targets: list[Target] = []
+    def of(self, pack: Pack) -> _Read:
+        """What is read of a pack."""
+        read = _Read([], [], [], [])
         for path in range(pack.first_path, pack.last_path):
             base = pack.offsets[path - pack.first_path]
             for offset, prompt in self.first.get(path, ()):
-                rows.append(base + offset)
-                prompts.append(prompt)
+                read.first_rows.append(base + offset)
+                read.prompts.append(prompt)
             for offset, target in self.later.get(path, ()):
-                later_rows.append(base + offset)
-                targets.append(target)
-        if rows:
-            collector.first_tokens(hidden[to_device(rows, hidden.device)], prompts)
-        if later_rows:
-            collector.later_tokens(hidden[to_device(later_rows, hidden.device)], targets)
+                read.later_rows.append(base + offset)
+                read.targets.append(target)
+        return read
