@@ -72,6 +72,7 @@ class Load:
         unit_tokens: tokens of a unit that go through the model; a pack has no more.
         unit_prompt_tokens: tokens of all its prompts.
         prompts_per_token: prompts read per token computed.
+        generates: whether answers are generated: a float32 model on a CPU then attends in float64.
     """
 
     tokens_per_pack: int
@@ -79,6 +80,7 @@ class Load:
     unit_tokens: int
     unit_prompt_tokens: int
     prompts_per_token: float
+    generates: bool = False
 
 
 @dataclass(frozen=True)
@@ -192,7 +194,7 @@ def tokens_that_fit(
     return size
 
 
-def bytes_per_token(shape: ModelShape, dtype: str, device: str, shares: bool) -> int:
+def bytes_per_token(shape: ModelShape, dtype: str, device: str, shares: bool, generates: bool = False) -> int:
     """Activations of one token of a pack at the widest place of a layer.
 
     Args:
@@ -200,16 +202,17 @@ def bytes_per_token(shape: ModelShape, dtype: str, device: str, shares: bool) ->
         dtype: of its weights.
         device: `cpu` or `cuda`.
         shares: whether packs attend over a prefix tree.
+        generates: as of `Load`.
     """
     size = BYTES[dtype]
     query, key = shape.query_size, shape.key_size
     # Residual, normed input; projections and their rotated copies.
     attention = (2 * shape.hidden + 2 * query + 3 * key) * size
     if shares and device == "cpu":
-        # float32 attends in float64; parts in 16 bits merge in float32.
-        exact = 8 if dtype == "float32" else size
-        attention += (query + 2 * key) * exact * (dtype == "float32")
-        # The output; gathered queries and keys of short paths, and their output twice over.
+        exact = 8 if dtype == "float32" and generates else size
+        if exact > size:
+            attention += (query + 2 * key) * exact
+        # The output; gathered queries, keys and values of short paths, and their output twice over, merged in float32.
         attention += query * exact + 3 * query * exact + 2 * query * max(exact, 4)
     elif shares:
         # Padded or transposed copies; output and one part of it in float32.
@@ -240,11 +243,11 @@ def predict(shape: ModelShape, dtype: str, device: str, shares: bool, load: Load
     rows = min(tokens * load.prompts_per_token, LOGITS_AT_ONCE // shape.vocabulary)
     weights = shape.parameters * size
     converts = abs(shape.stored_bytes - weights) > 0.1 * weights
-    cached = 2 * shape.layers * shape.key_size * (8 if on_cpu and dtype == "float32" else size)
+    cached = 2 * shape.layers * shape.key_size * (8 if on_cpu and dtype == "float32" and load.generates else size)
     return MemoryNeed(
         weights=weights,
         head=converted,
-        pack=tokens * bytes_per_token(shape, dtype, device, shares),
+        pack=tokens * bytes_per_token(shape, dtype, device, shares, load.generates),
         # Those of the pack before last until the last layer has run.
         kept=2 * load.longest_prompt * cached if shares else 0,
         logits=int(LOGIT_COPIES * rows * shape.vocabulary * exact),

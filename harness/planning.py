@@ -142,6 +142,7 @@ def _memory(prepared: Prepared, budgets: Sequence[TemplateBudget], shard_size: i
                         (budget.tokens_unique if shares else budget.tokens_one_pass) // units,
                         budget.tokens_one_pass // units,
                         budget.prompts_scored / max(1, budget.tokens_unique if shares else budget.tokens_one_pass),
+                        prepared.method == "generate",
                     ),
                 )
                 for budget in own

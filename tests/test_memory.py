@@ -54,11 +54,21 @@ def test_a_wide_feed_forward_part_counts_where_it_is_wider_than_attention():
     assert bytes_per_token(wide, "bfloat16", "cuda", True) == (3 * 8 + 3 * 320) * 2
 
 
-def test_float32_on_a_cpu_keeps_float64():
+def test_float32_on_a_cpu_by_hand():
     need = predict(NEOX, "float32", "cpu", True, LOAD)
-    assert need.head == 100 * 8 * 8
-    assert need.kept == 2 * 20 * (2 * 2 * 8 * 8)
+    assert need.head == 100 * 8 * 8, "a float64 copy"
+    assert need.kept == 2 * 20 * (2 * 2 * 8 * 4)
+    # (2 hidden + 2 query + 3 key), the output, gathered queries, keys and values, and their output twice.
+    assert need.pack == 50 * (7 + 1 + 3 + 2) * 8 * 4
     assert need.host == memory.PROCESS_BYTES + 24 * 2000
+
+
+def test_generating_in_float32_on_a_cpu_attends_in_float64():
+    need = predict(NEOX, "float32", "cpu", True, replace(LOAD, generates=True))
+    assert need.kept == 2 * 20 * (2 * 2 * 8 * 8)
+    assert need.pack == 50 * (7 * 8 * 4 + (3 + 1 + 3 + 2) * 8 * 8)
+    half = replace(LOAD, generates=True)
+    assert predict(NEOX, "bfloat16", "cpu", True, half) == predict(NEOX, "bfloat16", "cpu", True, LOAD)
 
 
 def test_a_pack_is_no_larger_than_its_unit_and_no_smaller_than_a_prompt():
