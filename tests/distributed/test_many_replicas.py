@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from types import SimpleNamespace
+
+import pytest
 
 from harness.distributed.dispatch import UNITS_IN_FLIGHT, dispatch
 from tests.distributed.test_dispatch import FakePool, units
@@ -50,3 +54,15 @@ def test_one_look_at_ray_finds_all_that_is_done_in_the_order_of_sending(shared_r
     handles = [*done[:7], slow.never.remote(), *done[7:]]
     assert RayPool.wait(SimpleNamespace(_asked={}, _loading={}), handles, 30) == done
     ray.kill(slow)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("n", [2, 16])
+def test_sleeping_replicas_finish_near_the_ideal_time(n):
+    """The benchmark's own stage; what is near is for it to tell, on a quiet machine."""
+    done = subprocess.run(
+        [sys.executable, "tests/bench_dispatch.py", "ideal", str(n)], capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    ratio = float(done.stdout.split()[-2])
+    assert 1 <= ratio < 1.5
