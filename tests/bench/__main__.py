@@ -79,10 +79,10 @@ def _measure(options: argparse.Namespace) -> Iterator[Result]:
     yield from chain.from_iterable(_measure_model(model, dtype, g, options) for (model, dtype), g in groups.items())
     for case in cases:
         if case.letter == RAY:
-            from tests.bench.ray_share import measure_ray_share
+            from tests.bench.ray_share import SHARD, measure_ray_share
 
             _tell(f"(ray) {case.model}, float32: a run of the harness beside the engine alone")
-            yield f"ray {case.model}", measure_ray_share(case.model, case.samples or 48, options.rounds, _tell)
+            yield f"ray {case.model}", measure_ray_share(case.model, case.samples or 3 * SHARD, options.rounds, _tell)
 
 
 def _measure_model(model: str, dtype: str, cases: list[Case], options: argparse.Namespace) -> Iterator[Result]:

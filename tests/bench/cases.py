@@ -33,7 +33,7 @@ CPU = (
     Case("d", "40m"),
     Case("d-drawn", "40m", 60),
     Case("e", "40m", 40),
-    Case(RAY, "40m", 48),
+    Case(RAY, "40m"),
 )
 """Under 15 minutes on two cores."""
 CPU_BFLOAT16 = (Case("a", "40m", None, "bfloat16"), Case("a", "160m", 60, "bfloat16"))

@@ -26,7 +26,7 @@ from harness.sharing import origins
 from tests.bench.models import REPO, model_folder
 
 CONFIG = REPO / "configs" / "demo.yaml"
-SHARD = 16
+SHARD = 52
 OVERRIDES = (
     "name=ray",
     "grid.templates=[lecture_1]",
