@@ -111,7 +111,7 @@ class Simulation:
 
     n_replicas, threads = REPLICAS, None
 
-    def pool(self, spec, draw, shards, lecture, stop):
+    def pool(self, spec, draw, shards, lecture, useful, stop):
         from contextlib import contextmanager
 
         from harness.engine.facts import EngineFacts
@@ -255,6 +255,7 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as folder:
         arguments.out = arguments.out or folder
+        Path(arguments.out).mkdir(parents=True, exist_ok=True)
         arguments.data = arguments.data or str(invented_reviews(Path(arguments.out) / "reviews", arguments.rows))
         for stage in arguments.stages:
             measure(stage, arguments)
