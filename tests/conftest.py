@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.engine.products import fix_order_of_sums
+from harness.engine.reproducibility import fix_order_of_sums
 
 fix_order_of_sums()
 os.environ.setdefault("HF_HUB_OFFLINE", "1")

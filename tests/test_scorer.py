@@ -9,7 +9,7 @@ import torch
 
 from harness.engine.attention import NAME
 from harness.engine.parity import sharing_error
-from harness.engine.products import VARIABLE
+from harness.engine.reproducibility import VARIABLE
 from harness.engine.scorer import Scorer
 from harness.engine.tree import Origin, build_tree
 from harness.prefixes import count_unique_tokens

@@ -13,7 +13,7 @@ from harness.engine.facts import EngineFacts
 from harness.engine.kernels import PARTS, KernelChoice, choose_kernel, shape_of
 from harness.engine.loading import ModelSpec, load_model
 from harness.engine.parity import sharing_error
-from harness.engine.products import fix_order_of_sums
+from harness.engine.reproducibility import fix_order_of_sums
 from harness.engine.scorer import Scorer
 
 FREE_SHARE = 0.8

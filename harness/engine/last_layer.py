@@ -46,15 +46,15 @@ def reading(feed_forward: torch.nn.Module | None, rows: Sequence[int], n_rows: i
     if feed_forward is None or len(wanted) == n_rows:
         yield
         return
-    places = to_device(wanted, next(feed_forward.parameters()).device)
 
     def take(module: torch.nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...] | None:
         # Some add a residual of their own, which is another input.
-        return (inputs[0].index_select(1, places),) if len(inputs) == 1 else None
+        return (inputs[0].index_select(1, to_device(wanted, inputs[0].device)),) if len(inputs) == 1 else None
 
     def put(module: torch.nn.Module, inputs: tuple[Any, ...], output: Tensor) -> Tensor | None:
         if output.shape[1] == n_rows:
             return None
+        places = to_device(wanted, output.device)
         return output.new_zeros(1, n_rows, output.shape[-1]).index_copy_(1, places, output)
 
     handles = [feed_forward.register_forward_pre_hook(take), feed_forward.register_forward_hook(put)]

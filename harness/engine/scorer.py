@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,8 +15,9 @@ from harness.engine.attention import NAME, Kept, attending
 from harness.engine.kernels import PARTS, Kernel
 from harness.engine.last_layer import last_feed_forward, reading
 from harness.engine.packing import Pack, make_packs
+from harness.engine.readouts import Readouts, Target, forks_of, sequences_of
 from harness.engine.transfer import to_device
-from harness.engine.tree import Fork, Origin, Tree, build_forked_tree, build_tree
+from harness.engine.tree import Origin, Tree, build_forked_tree, build_tree
 from harness.engine.trunks import TrunkMemory
 from harness.memory import CONVERTED_AT_ONCE, LOGITS_AT_ONCE
 
@@ -40,15 +41,6 @@ class Scores:
     argmax: npt.NDArray[np.int64]
     off_label_mass: Floats
     tokens_computed: int
-
-
-class Target(NamedTuple):
-    """One later token of one label."""
-
-    prompt: int
-    label: int
-    place: int
-    token: int
 
 
 class _Collector:
@@ -219,12 +211,12 @@ class Scorer:
         origins: Sequence[Origin] | None,
         collector: _Collector,
     ) -> int:
-        sequences, firsts, laters = _sequences(contexts, labels)
+        sequences, firsts, laters = sequences_of(contexts, labels)
         if origins is None:
             tree = build_tree(sequences)
         else:
-            tree = build_forked_tree(sequences, _forks(len(sequences), firsts, contexts, origins))
-        readouts = _Readouts(tree, firsts, laters)
+            tree = build_forked_tree(sequences, forks_of(len(sequences), firsts, contexts, origins))
+        readouts = Readouts(tree, firsts, laters)
         self.set_attention(NAME)
         kept: Kept = {}
         computed = first_path = 0
@@ -271,7 +263,7 @@ class Scorer:
         return output.last_hidden_state[0], state.keep
 
     def _unshared(self, contexts: Sequence[Ids], labels: Sequence[Sequence[Ids]], collector: _Collector) -> int:
-        sequences, firsts, laters = _sequences(contexts, labels)
+        sequences, firsts, laters = sequences_of(contexts, labels)
         self.set_attention(self.plain_attention)
         order = sorted(range(len(sequences)), key=lambda i: -len(sequences[i]))
         computed = start = 0
@@ -333,85 +325,9 @@ class Scorer:
             torch.cuda.empty_cache()
 
 
-Firsts = dict[int, tuple[int, int]]
-Laters = dict[int, list[tuple[int, Target]]]
-
-
-def _sequences(contexts: Sequence[Ids], labels: Sequence[Sequence[Ids]]) -> tuple[list[list[int]], Firsts, Laters]:
-    """The sequences to compute, and what is read from each.
-
-    A prompt whose labels have one token each is one sequence; a label of more tokens adds
-    one, all but its last token appended.
-
-    Returns:
-        The sequences; sequence to (depth, prompt) where first label tokens are read;
-        sequence to (depth, target) for later label tokens.
-    """
-    sequences: list[list[int]] = []
-    firsts: Firsts = {}
-    laters: Laters = {}
-    for prompt, (context, row) in enumerate(zip(contexts, labels, strict=True)):
-        home = len(sequences)
-        for index, label in enumerate(row):
-            if len(label) > 1:
-                targets = [(len(context) + i - 1, Target(prompt, index, i, label[i])) for i in range(1, len(label))]
-                laters[len(sequences)] = targets
-                sequences.append([*context, *label[:-1]])
-        if len(sequences) == home:
-            sequences.append(list(context))
-        firsts[home] = (len(context) - 1, prompt)
-    return sequences, firsts, laters
-
-
-def _forks(n_sequences: int, firsts: Firsts, contexts: Sequence[Ids], origins: Sequence[Origin]) -> list[Fork]:
-    """The fork of every sequence; those of one prompt follow one another, beginning with its home."""
-    result: list[Fork] = []
-    for home, (_, prompt) in sorted(firsts.items(), reverse=True):
-        fork = Fork(prompt, origins[prompt], len(contexts[prompt]))
-        result += [fork] * (n_sequences - len(result) - home)
-    return result[::-1]
-
-
 def _trunk(tree: Tree, sequences: Sequence[Ids]) -> list[int]:
     """The tokens of the first path where it is a trunk that the next unit may begin with."""
     if not tree.fixed or len(tree.paths) < 2 or tree.paths[1].parent != 0:
         return []
     first = tree.paths[0]
     return list(sequences[first.sequence][: first.end]) if first.last > 2 else []
-
-
-class _Read(NamedTuple):
-    """Rows of a pack, and for what each is read."""
-
-    first_rows: list[int]
-    prompts: list[int]
-    later_rows: list[int]
-    targets: list[Target]
-
-
-class _Readouts:
-    """Which rows of which path are read, and for what."""
-
-    def __init__(self, tree: Tree, firsts: Firsts, laters: Laters) -> None:
-        self.first: dict[int, list[tuple[int, int]]] = {}
-        self.later: dict[int, list[tuple[int, Target]]] = {}
-        for sequence, targets in laters.items():
-            for depth, target in targets:
-                path, offset = tree.locate(sequence, depth)
-                self.later.setdefault(path, []).append((offset, target))
-        for sequence, (depth, prompt) in firsts.items():
-            path, offset = tree.locate(sequence, depth)
-            self.first.setdefault(path, []).append((offset, prompt))
-
-    def of(self, pack: Pack) -> _Read:
-        """What is read of a pack."""
-        read = _Read([], [], [], [])
-        for path in range(pack.first_path, pack.last_path):
-            base = pack.offsets[path - pack.first_path]
-            for offset, prompt in self.first.get(path, ()):
-                read.first_rows.append(base + offset)
-                read.prompts.append(prompt)
-            for offset, target in self.later.get(path, ()):
-                read.later_rows.append(base + offset)
-                read.targets.append(target)
-        return read
