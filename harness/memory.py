@@ -20,14 +20,16 @@ LOGITS_AT_ONCE = 2**26
 """Most logits in memory at a time (rows x vocabulary)."""
 CONVERTED_AT_ONCE = 2**26
 """Weights of the head that are converted to higher precision at a time; fewer are kept converted."""
-PROCESS_BYTES = 540 * 2**20
+PROCESS_BYTES = 580 * 2**20
 """A process on a CPU with torch, transformers and Ray imported and a model of no size loaded."""
-LOADING_BYTES = 480 * 2**20
+LOADING_BYTES = 520 * 2**20
 """The same process before its first forward pass."""
 GPU_PROCESS_BYTES = 600 * 2**20
 """CUDA's context and the libraries' workspaces. An assumption: it was not measured."""
 LOGIT_COPIES = 2.0
 """Logits, and the exponentials of their log-sum-exp."""
+REMEMBERED_BYTES = {"cpu": 2**26, "cuda": 2**28}
+"""Most memory for the first layer's results per token, beyond those of the tokens of one pack."""
 PROMPTS_PER_TOKEN = 1 / 26
 """Prompts read per token computed, where the data are not known: a review is as long."""
 PROMPT_BYTES = 24
@@ -95,6 +97,8 @@ class MemoryNeed:
     kept: int
     """Keys and values of shared trunks, of all layers."""
     logits: int
+    remembered: int
+    """The first layer's results per token."""
     host: int
     """The process itself and its prompts; on a GPU what lies beside torch's allocations."""
     loading: int = 0
@@ -108,7 +112,7 @@ class MemoryNeed:
     @property
     def working(self) -> int:
         """All together at work."""
-        return self.weights + self.head + self.pack + self.kept + self.logits + self.host
+        return self.weights + self.head + self.pack + self.kept + self.logits + self.remembered + self.host
 
 
 def shape_of_config(config: Any, parameters: int, stored_bytes: int = 0) -> ModelShape | None:
@@ -178,6 +182,12 @@ def least_need(shape: ModelShape, config: RunConfig, device: str, context: int |
     )
 
 
+def remembered_tokens(bytes_per_token: int, vocabulary: int, tokens_per_pack: int, device: str) -> int:
+    """Tokens whose results in the first layer are remembered at a time: those of any pack at least."""
+    room = REMEMBERED_BYTES.get(device, REMEMBERED_BYTES["cpu"]) // max(1, bytes_per_token)
+    return min(vocabulary, max(room, tokens_per_pack))
+
+
 def tokens_that_fit(
     shape: ModelShape, dtype: str, shares: bool, longest_prompt: int, free_bytes: int, least: int, most: int
 ) -> int:
@@ -188,7 +198,7 @@ def tokens_that_fit(
     size = most
     while size > least:
         need = predict(shape, dtype, "cuda", shares, Load(size, longest_prompt, size, 0, PROMPTS_PER_TOKEN))
-        if need.head + need.pack + need.kept + need.logits <= free_bytes:
+        if need.head + need.pack + need.kept + need.logits + need.remembered <= free_bytes:
             break
         size //= 2
     return size
@@ -243,6 +253,8 @@ def predict(shape: ModelShape, dtype: str, device: str, shares: bool, load: Load
     rows = min(tokens * load.prompts_per_token, LOGITS_AT_ONCE // shape.vocabulary)
     weights = shape.parameters * size
     converts = abs(shape.stored_bytes - weights) > 0.1 * weights
+    results = (shape.query_size + 2 * shape.key_size + shape.hidden) * size
+    remembered = remembered_tokens(results, shape.vocabulary, load.tokens_per_pack, device) if shares else 0
     cached = 2 * shape.layers * shape.key_size * (8 if on_cpu and dtype == "float32" and load.generates else size)
     return MemoryNeed(
         weights=weights,
@@ -251,6 +263,7 @@ def predict(shape: ModelShape, dtype: str, device: str, shares: bool, load: Load
         # Those of the pack before last until the last layer has run.
         kept=2 * load.longest_prompt * cached if shares else 0,
         logits=int(LOGIT_COPIES * rows * shape.vocabulary * exact),
+        remembered=results * remembered,
         host=(PROCESS_BYTES + PROMPT_BYTES * load.unit_prompt_tokens) if on_cpu else GPU_PROCESS_BYTES,
         loading=LOADING_BYTES + weights + converts * shape.stored_bytes if on_cpu else 0,
     )

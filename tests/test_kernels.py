@@ -211,8 +211,8 @@ class Wrong:
 
     name = "wrong"
 
-    def begin(self, pack, kept, device):
-        state = PARTS.begin(pack, kept, device)
+    def begin(self, pack, kept, device, needed=None):
+        state = PARTS.begin(pack, kept, device, needed)
         straight = state.attend
         state.attend = lambda *args: straight(*args) * 1.1
         return state

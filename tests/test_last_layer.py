@@ -1,13 +1,13 @@
-"""The last layer's feed-forward part computes what is read, and nothing that is read changes."""
+"""The last layer computes what is read, and nothing that is read changes."""
 
 import pytest
 import torch
 
-from harness.engine.last_layer import last_feed_forward, reading
-from harness.engine.packing import LEAST_ROWS, make_packs
+from harness.engine.last_layer import reading
+from harness.engine.packing import ROW_STEP, make_packs
 from harness.engine.scorer import Scorer
 from harness.engine.tree import build_tree
-from tests.test_scorer import KINDS, OTHERS, random_grid
+from tests.test_scorer import KINDS, random_grid
 
 
 def seen_rows(module):
@@ -19,7 +19,7 @@ def seen_rows(module):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_is_read_is_that_of_the_whole_layer(random_models, kind):
-    """The other rows are not: they lack their feed-forward part."""
+    """The other rows are not: they lack attention and feed-forward part."""
     model = random_models[kind]
     scorer = Scorer(model, 4096, True)
     sequences = [[5, 6, 7, *range(100, 140), i, i + 1, *range(40)] for i in range(200, 260)]
@@ -28,7 +28,7 @@ def test_what_is_read_is_that_of_the_whole_layer(random_models, kind):
     (pack,) = make_packs(tree, sequences, 4096)
     n = len(pack.tokens)
     read = list(range(30, n, 41))
-    assert len(read) >= LEAST_ROWS
+    assert len(read) >= ROW_STEP
     with torch.inference_mode():
         whole, _ = scorer.forward_pack(pack, {}, range(n))
         some, _ = scorer.forward_pack(pack, {}, read)
@@ -42,41 +42,29 @@ def test_a_grid_computes_a_row_per_prompt_there(random_models):
     contexts, labels = random_grid(seed=21)
     one = [[row[0][:1], row[1][:1]] for row in labels]
     scorer = Scorer(model, 300, True)
-    counts = seen_rows(scorer.feed_forward)
+    projection, feed_forward = (seen_rows(part) for part in scorer.after_attention)
     computed = scorer.score(contexts, one).tokens_computed
     ends = len({tuple(context) for context in contexts})
-    assert ends <= sum(counts) <= ends + LEAST_ROWS * len(counts)
-    assert sum(counts) < computed / 2
+    assert ends <= sum(feed_forward) <= ends + ROW_STEP * len(feed_forward)
+    assert sum(feed_forward) < computed / 2
+    assert projection == feed_forward
 
 
-@pytest.mark.parametrize("read", [[], [3], list(range(40)), [7, 7, 30]])
-def test_no_product_has_fewer_rows_than_the_least(read):
+@pytest.mark.parametrize("read", [[], [3], list(range(40)), [7, 30]])
+def test_rows_fill_up_a_step(read):
     part = torch.nn.Sequential(torch.nn.Linear(8, 8), torch.nn.GELU(), torch.nn.Linear(8, 8))
     hidden = torch.randn(1, 40, 8)
     counts = seen_rows(part)
-    with torch.inference_mode(), reading(part, read, 40):
+    with torch.inference_mode(), reading([part], read, 40):
         found = part(hidden)
     assert found.shape == hidden.shape
     assert torch.allclose(found[0, read], part(hidden)[0, read], atol=1e-6)
-    assert counts[0] == max(LEAST_ROWS, len(set(read)))
+    assert counts[0] == (ROW_STEP if len(read) <= ROW_STEP else 40)
 
 
 def test_hooks_are_gone_afterwards_also_after_an_error():
     part = torch.nn.Linear(8, 8)
-    with pytest.raises(RuntimeError, match="half way"), reading(part, [1], 40):
+    with pytest.raises(RuntimeError, match="half way"), reading([part], [1], 40):
         raise RuntimeError("half way")
     assert not part._forward_hooks
     assert not part._forward_pre_hooks
-
-
-@pytest.mark.parametrize("kind", ["opt", "mamba"])
-def test_layers_without_such_a_part_are_computed_whole(make_model, kind):
-    assert last_feed_forward(make_model(kind, **OTHERS[kind])) is None
-
-
-def test_experts_are_computed_whole(make_model):
-    """A part that holds weights other than linear maps is not looked into."""
-    heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "intermediate_size": 96}
-    experts = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32, "head_dim": 16}
-    model = make_model("qwen3_moe", vocab_size=4096, hidden_size=64, num_hidden_layers=2, **heads, **experts)
-    assert last_feed_forward(model) is None

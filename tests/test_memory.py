@@ -46,7 +46,9 @@ def test_bfloat16_on_a_gpu_by_hand():
     assert bytes_per_token(NEOX, "bfloat16", "cuda", True) == (56 + 24) * 2 + 2 * 8 * 4
     assert need.pack == 50 * 224
     assert need.host == memory.GPU_PROCESS_BYTES
-    assert need.total == need.weights + need.head + need.kept + need.logits + need.pack + need.host
+    assert need.remembered == 100 * (8 + 2 * 8 + 8) * 2, "one layer's projections and feed-forward part of all tokens"
+    parts = need.weights + need.head + need.kept + need.logits + need.pack + need.remembered
+    assert need.total == parts + need.host
 
 
 def test_a_wide_feed_forward_part_counts_where_it_is_wider_than_attention():
@@ -94,13 +96,23 @@ def test_what_is_not_shared_is_not_kept():
     assert predict(NEOX, "float32", "cpu", False, LOAD).kept == 0
 
 
+def test_room_for_results_per_token():
+    """64 MiB on a CPU, 256 on a GPU, the tokens of a pack at least, the vocabulary at most."""
+    assert memory.remembered_tokens(8192, 50_000, 2048, "cpu") == 2**26 // 8192
+    assert memory.remembered_tokens(8192, 50_000, 2048, "cuda") == 2**28 // 8192
+    assert memory.remembered_tokens(65536, 50_000, 2048, "cpu") == 2048
+    assert memory.remembered_tokens(8192, 4096, 2048, "cpu") == 4096
+    unshared = predict(NEOX, "bfloat16", "cpu", False, Load(50, 20, 50, 0, 1 / 26))
+    assert unshared.remembered == 0
+
+
 def test_packs_are_halved_until_they_fit_the_free_memory():
     def fit(free):
         return tokens_that_fit(NEOX, "bfloat16", True, 20, free, 2048, 16384)
 
     def need(tokens):
         found = predict(NEOX, "bfloat16", "cuda", True, Load(tokens, 20, tokens, 0, 1 / 26))
-        return found.head + found.pack + found.kept + found.logits
+        return found.head + found.pack + found.kept + found.logits + found.remembered
 
     assert fit(2**40) == fit(need(16384)) == 16384
     assert fit(need(16384) - 1) == 8192

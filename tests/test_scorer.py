@@ -1,5 +1,6 @@
 """Scores: shared, unshared and a naive loop over `model(ids).logits` agree, whatever the packs."""
 
+import copy
 import os
 import random
 
@@ -8,6 +9,7 @@ import pytest
 import torch
 
 from harness.engine.attention import NAME
+from harness.engine.packed_weights import pack_weights
 from harness.engine.parity import sharing_error
 from harness.engine.reproducibility import VARIABLE
 from harness.engine.scorer import Scorer
@@ -97,9 +99,13 @@ def origins_of(prompts):
     return [Origin(p.sample.id, p.fork) for p in prompts]
 
 
+@pytest.mark.parametrize("packed", [True, False])
 @pytest.mark.parametrize("policy", ["fixed", "bank", "per_sample"])
-def test_forked_scores_are_those_of_the_naive_loop_bit_by_bit_in_any_company(ko_tiny, make_config, policy):
+def test_forked_scores_are_those_of_the_naive_loop_bit_by_bit_in_any_company(ko_tiny, make_config, policy, packed):
     """float32: packs of any size, samples together, in pairs or alone; the naive loop within rounding."""
+    model = copy.deepcopy(ko_tiny)
+    if packed:
+        pack_weights(model)
     config = make_config(
         task={"limit": 9}, grid={"templates": ["lecture_1"], "k": [0, 2, 8], "seeds": [1]},
         demos={"policy": policy, "bank_size": 2},
@@ -107,7 +113,7 @@ def test_forked_scores_are_those_of_the_naive_loop_bit_by_bit_in_any_company(ko_
     (prompts,) = grid_prompts(config)
 
     def scored(size, tokens_per_pack):
-        scorer = Scorer(ko_tiny, tokens_per_pack, True)
+        scorer = Scorer(model, tokens_per_pack, True)
         parts = [prompts[i : i + 3 * size] for i in range(0, len(prompts), 3 * size)]
         return np.concatenate(
             [scorer.score([p.ids for p in x], [p.label_ids for p in x], origins_of(x)).logprobs for x in parts]

@@ -17,10 +17,11 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from transformers import AttentionInterface, AttentionMaskInterface
 
-from harness.engine.keeping import kept_for_later, tokens_of
+from harness.engine.keeping import Layer, kept_for_later, tokens_of
 from harness.engine.packing import LEAST_ROWS, Pack
 from harness.engine.transfer import to_device
 from harness.errors import SharingError
@@ -28,9 +29,23 @@ from harness.errors import SharingError
 NAME = "harness_prefix_tree"
 BLOCK_ROWS = 32
 Tensor = torch.Tensor
+Ints = npt.NDArray[np.int64]
 
 
 Kept = dict[int, dict[int, tuple[Tensor, Tensor]]]
+
+
+@dataclass(frozen=True)
+class Needed:
+    """The rows of one layer's attention whose results matter; the others may come out as zeros.
+
+    Attributes:
+        layer: number of the layer.
+        rows: in order, each once.
+    """
+
+    layer: int
+    rows: Ints
 
 
 @dataclass
@@ -41,12 +56,14 @@ class PackState:
         pack: the layout.
         kept: per layer, path to its keys and values `(kv_heads, n_tokens, head_size)` from
             earlier packs.
-        keep: the same for later packs, filled as the layers run.
+        needed: rows of one layer that alone are computed there.
+        keep: the same as `kept` for later packs, filled as the layers run.
     """
 
     pack: Pack
     kept: Kept
     device: torch.device
+    needed: Needed | None = None
     exact: bool = field(init=False)
     keep: Kept = field(default_factory=dict)
     gathered: Tensor | None = field(init=False)
@@ -59,7 +76,19 @@ class PackState:
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
         """See `State.attend`."""
-        return _attend(self, layer, query, key, value, scale)
+        kept = self.kept.get(layer, {})
+        n_rows, n_tokens = query.shape[1], len(self.pack.tokens)
+        some = self.needed is not None and self.needed.layer == layer
+        # Laid out as the model wants it back: no copy follows.
+        output = query.new_empty(n_rows, query.shape[0], value.shape[-1]).transpose(0, 1)
+        output[:, 0 if some else n_tokens :] = 0
+        query, key, value = (x[:, :n_tokens] for x in (query, key, value))
+        if some:
+            _attend_some(self, kept, query, key, value, scale, output)
+        else:
+            _attend(self, kept, query, key, value, scale, output[:, :n_tokens])
+        self.keep[layer] = kept_for_later(self.pack, kept, key, value)
+        return output
 
 
 class State(Protocol):
@@ -73,12 +102,12 @@ class State(Protocol):
 
         Args:
             layer: number of the layer.
-            query: `(heads, n_tokens, head_size)`.
-            key, value: `(kv_heads, n_tokens, head_size)`.
+            query: `(heads, n_tokens, head_size)`; on a CPU rows that no token has may follow.
+            key, value: `(kv_heads, n_tokens, head_size)`, likewise.
             scale: factor of the dot products.
 
         Returns:
-            Output `(heads, n_tokens, head_size)` in the query's dtype.
+            Output of the query's shape and dtype.
         """
         ...
 
@@ -183,13 +212,12 @@ def tree_attention(
     return output.transpose(0, 1).unsqueeze(0), None
 
 
-def _attend(state: PackState, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+def _attend(
+    state: PackState, kept: Layer, query: Tensor, key: Tensor, value: Tensor, scale: float, output: Tensor
+) -> None:
     pack = state.pack
-    heads, n_tokens, _ = query.shape
-    # Laid out as the model wants it back: no copy follows.
-    output = query.new_empty(n_tokens, heads, value.shape[-1]).transpose(0, 1)
     exact = torch.promote_types(query.dtype, torch.float32)
-    lse = torch.empty((heads, n_tokens), dtype=exact, device=query.device)
+    lse = torch.empty(query.shape[:2], dtype=exact, device=query.device)
 
     for run in pack.runs:
         shape = (run.n_paths, run.length)
@@ -211,19 +239,53 @@ def _attend(state: PackState, layer: int, query: Tensor, key: Tensor, value: Ten
         output.transpose(0, 1).index_copy_(0, state.gathered, torch.cat(parts))
         lse.index_copy_(1, state.gathered, torch.cat(all_sums).T)
 
-    kept = state.kept.get(layer, {})
     for edge in pack.ancestors:
         keys, values = tokens_of(pack, kept, edge.path, edge.n_keys, key, value)
-        for rows in _portions(edge.first, edge.last):
-            n_rows = rows.stop - rows.start
-            asked = query[:, rows]
-            if n_rows < LEAST_ROWS:
-                asked = torch.cat([asked, asked[:, :1].expand(-1, LEAST_ROWS - n_rows, -1)], 1)
-            part, sums = partial_attention(asked[None], keys[None], values[None], scale, False)
-            part, sums = part[0, :, :n_rows], sums[0, :, :n_rows]
-            output[:, rows], lse[:, rows] = merge(output[:, rows], lse[:, rows], part, sums)
-    state.keep[layer] = kept_for_later(pack, kept, key, value)
-    return output
+        _add_ancestors(query, keys, values, edge.first, edge.last, scale, output, lse)
+
+
+def _attend_some(
+    state: PackState, kept: Layer, query: Tensor, key: Tensor, value: Tensor, scale: float, whole: Tensor
+) -> None:
+    """`_attend` for the rows that are needed; the others are left as they are."""
+    assert state.needed is not None
+    pack, rows = state.pack, state.needed.rows
+    if not len(rows):
+        return
+    places = to_device(rows, query.device)
+    asked = query[:, places]
+    offsets = np.asarray(pack.offsets)
+    begins = offsets[np.searchsorted(offsets, rows, side="right") - 1]
+    output = query.new_empty(query.shape[0], len(rows), value.shape[-1])
+    lse = query.new_empty(query.shape[0], len(rows), dtype=torch.promote_types(query.dtype, torch.float32))
+    lengths = rows + 1 - begins
+    for length in np.unique(lengths):
+        group = np.flatnonzero(lengths == length)
+        index = to_device(begins[group][:, None] + np.arange(length), query.device)
+        k, v = (x.transpose(0, 1)[index].transpose(1, 2) for x in (key, value))
+        at = to_device(group, query.device)
+        part, sums = partial_attention(asked[:, at].transpose(0, 1)[:, :, None], k, v, scale, False)
+        output[:, at], lse[:, at] = part[:, :, 0].transpose(0, 1), sums[:, :, 0].T
+    for edge in pack.ancestors:
+        first, last = np.searchsorted(rows, [edge.first, edge.last]).tolist()
+        if first < last:
+            keys, values = tokens_of(pack, kept, edge.path, edge.n_keys, key, value)
+            _add_ancestors(asked, keys, values, first, last, scale, output, lse)
+    whole[:, places] = output
+
+
+def _add_ancestors(
+    query: Tensor, keys: Tensor, values: Tensor, first: int, last: int, scale: float, output: Tensor, lse: Tensor
+) -> None:
+    """Merge the attention of rows `[first, last)` to tokens above them into their output and log-sum-exp."""
+    for rows in _portions(first, last):
+        n_rows = rows.stop - rows.start
+        asked = query[:, rows]
+        if n_rows < LEAST_ROWS:
+            asked = torch.cat([asked, asked[:, :1].expand(-1, LEAST_ROWS - n_rows, -1)], 1)
+        part, sums = partial_attention(asked[None], keys[None], values[None], scale, False)
+        part, sums = part[0, :, :n_rows], sums[0, :, :n_rows]
+        output[:, rows], lse[:, rows] = merge(output[:, rows], lse[:, rows], part, sums)
 
 
 def _own(query: Tensor, key: Tensor, value: Tensor, shape: tuple[int, ...], scale: float) -> tuple[Tensor, Tensor]:

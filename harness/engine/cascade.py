@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from harness.engine.attention import Kept, merge, reference_attention
+from harness.engine.attention import Kept, Needed, merge, reference_attention
 from harness.engine.keeping import kept_for_later
 from harness.engine.packing import Ancestors, Pack
 from harness.engine.transfer import to_device
@@ -144,7 +144,7 @@ class CascadeKernel:
     def __init__(self, varlen: VarlenAttention = flash_varlen) -> None:
         self.varlen = varlen
 
-    def begin(self, pack: Pack, kept: Kept, device: torch.device) -> CascadeState:
+    def begin(self, pack: Pack, kept: Kept, device: torch.device, needed: Needed | None = None) -> CascadeState:
         """The state of one forward pass."""
         return CascadeState(self.varlen, pack, kept)
 

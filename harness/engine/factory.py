@@ -12,6 +12,7 @@ from harness import memory
 from harness.engine.facts import EngineFacts
 from harness.engine.kernels import PARTS, KernelChoice, choose_kernel, shape_of
 from harness.engine.loading import ModelSpec, load_model
+from harness.engine.packed_weights import bound_compiled_products, pack_weights
 from harness.engine.parity import sharing_error
 from harness.engine.reproducibility import fix_order_of_sums
 from harness.engine.scorer import Scorer
@@ -40,9 +41,11 @@ def load_engine(
         ModelError: the model does not load.
     """
     fix_order_of_sums()
+    bound_compiled_products()
     if threads is not None:
         torch.set_num_threads(threads)
     model = load_model(spec)
+    pack_weights(model)
     size = tokens_per_pack or _tokens_per_pack(model, longest_prompt, share_prefixes)
     started = time.monotonic()
     choice, notice = _choose_sharing(model, size, longest_prompt) if share_prefixes else (None, None)

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch.nn.attention.flex_attention import BlockMask, flex_attention
 
-from harness.engine.attention import Kept
+from harness.engine.attention import Kept, Needed
 from harness.engine.keeping import kept_for_later
 from harness.engine.packing import Pack
 from harness.engine.transfer import to_device
@@ -63,7 +63,7 @@ class FlexKernel:
             self._function = torch.compile(flex_attention, dynamic=False)
         self.compiled = compiled
 
-    def begin(self, pack: Pack, kept: Kept, device: torch.device) -> FlexState:
+    def begin(self, pack: Pack, kept: Kept, device: torch.device, needed: Needed | None = None) -> FlexState:
         """The state of one forward pass."""
         return FlexState(self, pack, kept)
 

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from harness.engine.attention import Kept, PackState, State
+from harness.engine.attention import Kept, Needed, PackState, State
 from harness.engine.cascade import CascadeKernel, why_not_flash
 from harness.engine.flex import FlexKernel, why_not_flex
 from harness.engine.packing import Pack, make_packs
@@ -48,13 +48,14 @@ class Kernel(Protocol):
         """For log and manifest."""
         ...
 
-    def begin(self, pack: Pack, kept: Kept, device: torch.device) -> PackAttention:
+    def begin(self, pack: Pack, kept: Kept, device: torch.device, needed: Needed | None = None) -> PackAttention:
         """The state of one forward pass.
 
         Args:
             pack: the layout.
             kept: per layer, keys and values of earlier packs.
             device: of the embeddings; layers may lie on others.
+            needed: rows of one layer that matter; a kernel may compute the others all the same.
         """
         ...
 
@@ -64,9 +65,9 @@ class PartsKernel:
 
     name = "parts"
 
-    def begin(self, pack: Pack, kept: Kept, device: torch.device) -> PackState:
+    def begin(self, pack: Pack, kept: Kept, device: torch.device, needed: Needed | None = None) -> PackState:
         """See `Kernel.begin`."""
-        return PackState(pack, kept, device)
+        return PackState(pack, kept, device, needed)
 
 
 PARTS = PartsKernel()

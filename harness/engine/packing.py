@@ -18,6 +18,8 @@ ALONE_FROM = 128
 """Paths of at least this many tokens get an attention call of their own."""
 LEAST_ROWS = 16
 """Matrix products of few rows (below 4 with AVX2) take another routine, whose sums differ in the last bit."""
+ROW_STEP = 32
+"""Products on a CPU have so many rows or a multiple: code is compiled for each number of rows and shape of weights."""
 LEAST_RUN = 2
 """So many paths of one length in a row are attended to where they lie, without gathering them."""
 
@@ -80,6 +82,11 @@ class Pack:
     def last_path(self) -> int:
         """Index after the pack's last path."""
         return self.first_path + len(self.offsets) - 1
+
+
+def whole_steps(n_rows: int) -> int:
+    """Rows of a product, with those that fill up its last step of `ROW_STEP`; one step at least."""
+    return max(ROW_STEP, -(-n_rows // ROW_STEP) * ROW_STEP)
 
 
 def make_packs(

@@ -11,10 +11,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from harness.engine.attention import NAME, Kept, attending
+from harness.engine.attention import NAME, Kept, Needed, attending
+from harness.engine.first_layer import FirstLayer
 from harness.engine.kernels import PARTS, Kernel
-from harness.engine.last_layer import last_feed_forward, reading
-from harness.engine.packing import Pack, make_packs
+from harness.engine.last_layer import reading
+from harness.engine.packing import Pack, make_packs, whole_steps
+from harness.engine.parts import Parts, find_parts
 from harness.engine.readouts import Readouts, Target, forks_of, sequences_of
 from harness.engine.transfer import to_device
 from harness.engine.tree import Origin, Tree, build_forked_tree, build_tree
@@ -177,7 +179,9 @@ class Scorer:
         self.set_attention(self.plain_attention)
         self.plain_logits = logits_are_plain(model, self.head)
         self.trunk = TrunkMemory(self.device)
-        self.feed_forward = last_feed_forward(model)
+        parts = find_parts(model) if share_prefixes else Parts({}, [])
+        self.first_layer = FirstLayer(parts.by_token, model.get_input_embeddings().weight, tokens_per_pack)
+        self.after_attention = parts.after_attention
 
     def score(
         self, contexts: Sequence[Ids], labels: Sequence[Sequence[Ids]], origins: Sequence[Origin] | None = None
@@ -253,14 +257,24 @@ class Scorer:
             Hidden states `(n_tokens, hidden_size)`, of which only those rows are whole, and what later packs
             need of the caches.
         """
-        state = self.kernel.begin(pack, kept, self.device)
-        with attending(state), reading(self.feed_forward, rows, len(pack.tokens)):
+        read = sorted(set(rows))
+        last = self.model.config.get_text_config().num_hidden_layers - 1
+        state = self.kernel.begin(pack, kept, self.device, Needed(last, np.asarray(read, dtype=np.int64)))
+        n_tokens = len(pack.tokens)
+        # The other kernels are for GPUs.
+        fill = whole_steps(n_tokens) - n_tokens if self.kernel is PARTS and self.device.type == "cpu" else 0
+        tokens, positions = (np.pad(x, (0, fill), mode="edge") for x in (pack.tokens, pack.positions))
+        with (
+            attending(state),
+            self.first_layer.remembering(tokens),
+            reading(self.after_attention, read, len(tokens)),
+        ):
             output = self.model.base_model(
-                input_ids=to_device(pack.tokens, self.device)[None],
-                position_ids=to_device(pack.positions, self.device)[None],
+                input_ids=to_device(tokens, self.device)[None],
+                position_ids=to_device(positions, self.device)[None],
                 use_cache=False,
             )
-        return output.last_hidden_state[0], state.keep
+        return output.last_hidden_state[0, :n_tokens], state.keep
 
     def _unshared(self, contexts: Sequence[Ids], labels: Sequence[Sequence[Ids]], collector: _Collector) -> int:
         sequences, firsts, laters = sequences_of(contexts, labels)

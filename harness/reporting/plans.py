@@ -46,6 +46,7 @@ def write_plan(console: Console, report: PlanReport) -> None:
             "a pack": need.pack,
             "kept keys and values": need.kept,
             "logits": need.logits,
+            "first layer's results": need.remembered,
             "process": need.host,
         }
         words = ", ".join(f"{name} {gibibytes(size)}" for name, size in parts.items() if size >= SHOWN_BYTES)

@@ -23,7 +23,7 @@ from transformers import AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
 from harness.engine.factory import load_engine
-from harness.engine.loading import ModelSpec
+from harness.engine.loading import ModelSpec, load_model
 from harness.engine.scorer import Scorer
 from harness.errors import UserError
 from tests.bench import lm_evaluation, machine, page
@@ -93,11 +93,12 @@ def _measure_model(model: str, dtype: str, cases: list[Case], options: argparse.
         spec = ModelSpec(str(folder), dtype=dtype, device=options.device)
         scorer, facts = load_engine(spec, True, None, LONGEST, options.threads)
         _tell(f"{model}: {facts}; loaded in {now() - began:.1f} s")
+        plain = scorer.model if options.device == "cuda" else load_model(spec)
     if not facts.shares_prefixes:
         raise SystemExit(f"{model} is not shared: {facts.sharing_notice}")
     for case in cases:
         workload = make_workload(case.letter, tokenizer, LONGEST, case.samples, options.data)
-        subject = Subject(scorer.model, tokenizer, workload, workload.render(), now)
+        subject = Subject(plain, scorer.model, tokenizer, workload, workload.render(), now)
         _tell(f"({case.letter}) {model}, {dtype}: {len(subject.prompts):,} prompts")
         truth = None if dtype == "float32" else _in_float32(subject, options.rounds)
         own, profile = ThisProject(subject, scorer), Profile(now)
@@ -142,7 +143,7 @@ def _measure_model(model: str, dtype: str, cases: list[Case], options: argparse.
 def _in_float32(subject: Subject, rounds: int) -> dict[int, Answer]:
     """What the same weights answer in float32, one prompt at a time, to the prompts that all contenders get."""
     model = copy.deepcopy(subject.model).float()
-    reference = Subject(model, subject.tokenizer, subject.workload, subject.prompts, subject.now)
+    reference = Subject(model, model, subject.tokenizer, subject.workload, subject.prompts, subject.now)
     answers = NotebookLoop(reference).run([first_prompts(subject, rounds)]).answers
     del model, reference
     if torch.cuda.is_available():

@@ -46,9 +46,15 @@ class Found:
 
 @dataclass(frozen=True)
 class Subject:
-    """What all contenders of one comparison share."""
+    """What all contenders of one comparison share.
+
+    Attributes:
+        model: as transformers loads it.
+        own: the same weights as this project lays them out; the same object on a GPU.
+    """
 
     model: Any
+    own: Any
     tokenizer: Any
     workload: Workload
     prompts: list[Prompt]
@@ -63,6 +69,11 @@ class Subject:
     def device(self) -> torch.device:
         """Where the weights are."""
         return self.model.get_input_embeddings().weight.device
+
+    @property
+    def layouts(self) -> list[Any]:
+        """The model with its weights laid out in each way."""
+        return [self.model] if self.model is self.own else [self.model, self.own]
 
     @property
     def new_tokens(self) -> int:
@@ -199,7 +210,7 @@ class SharingOff:
     def run(self, batches: Batches) -> Found:
         """See `Contender.run`."""
         s, found = self.subject, Found()
-        scorer = Scorer(s.model, self.tokens_per_pack, share_prefixes=False)
+        scorer = Scorer(s.own, self.tokens_per_pack, share_prefixes=False)
         for batch in batches:
             contexts = [s.prompts[i].ids for i in batch]
             answers, tokens = _ask(s, scorer, contexts, [s.prompts[i].label_ids for i in batch])
@@ -222,7 +233,9 @@ class ThisProject:
         return len(self.subject.prompts)
 
     def run(self, batches: Batches) -> Found:
-        """The whole workload."""
+        """The whole workload, as the first unit of a run."""
+        self.scorer.first_layer.forget()
+        self.scorer.trunk.learn([], {})
         prompts = self.subject.workload.render()
         contexts, labels = [p.ids for p in prompts], [p.label_ids for p in prompts]
         answers, tokens = _ask(self.subject, self.scorer, contexts, labels, origins(prompts))

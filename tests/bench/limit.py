@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from harness.engine.packed_weights import PackedLinear
 from harness.prefixes import shared_prefix_lengths
 from tests.bench.clock import Clock
 
@@ -64,25 +65,36 @@ def linear_layers(model: Any) -> list[torch.nn.Linear]:
 
 
 @torch.inference_mode()
-def measure_peak(model: Any, rows: int, repeats: int, now: Clock) -> float:
-    """Operations per second of the model's own weight matrices, one after another.
+def measure_peak(models: Sequence[Any], rows: int, repeats: int, now: Clock) -> float:
+    """Operations per second of a model's own weight matrices, one after another, without biases.
 
     Args:
+        models: the same model with its weights laid out in several ways; the fastest counts.
         rows: tokens of one product, those of a pack.
         repeats: the fastest counts.
         now: the clock.
     """
-    layers = linear_layers(model)
-    first = layers[0].weight
-    inputs = {n: torch.randn(rows, n, device=first.device, dtype=first.dtype) for n in {m.in_features for m in layers}}
+    return max(_speed(linear_layers(model), rows, repeats, now) for model in models)
+
+
+def _speed(layers: list[torch.nn.Linear], rows: int, repeats: int, now: Clock) -> float:
+    where = {"device": layers[0].weight.device, "dtype": layers[0].weight.dtype}
+    inputs = {n: torch.randn(rows, n, **where) for n in {m.in_features for m in layers}}
     work = sum(2 * rows * m.weight.numel() for m in layers)
     best = float("inf")
     for _ in range(repeats):
         started = now()
         for layer in layers:
-            torch.nn.functional.linear(inputs[layer.in_features], layer.weight)
+            _multiply(inputs[layer.in_features], layer)
         best = min(best, now() - started)
     return work / best
+
+
+def _multiply(rows: torch.Tensor, layer: torch.nn.Linear) -> torch.Tensor:
+    """A linear map without its bias."""
+    if isinstance(layer, PackedLinear):
+        return layer.product(rows, None)
+    return torch.nn.functional.linear(rows, layer.weight)
 
 
 def _up_to(n: int) -> int:

@@ -108,7 +108,7 @@ def compare(
     peaks: list[float] = []
     repeats = 10 if subject.device.type == "cuda" else 3
     for turn in range(rounds):
-        peak = measure_peak(subject.model, rows_of_product, repeats, subject.now)
+        peak = measure_peak(subject.layouts, rows_of_product, repeats, subject.now)
         for contender in contenders if turn % 2 == 0 else reversed(contenders):
             watched = watch() if isinstance(contender, ThisProject) and turn == 0 else nullcontext()
             with watched:
@@ -122,7 +122,7 @@ def compare(
             track.timed += sum(map(len, batches))
             speed = len(order) / track.seconds[-1]
             tell(f"  round {turn + 1}: {contender.name} {elapsed:.1f} s, {speed:,.1f} prompts/s")
-        peaks.append(max(peak, measure_peak(subject.model, rows_of_product, repeats, subject.now)))
+        peaks.append(max(peak, measure_peak(subject.layouts, rows_of_product, repeats, subject.now)))
     truths = {name: _unshared(tracks, name) if truth is None else truth for name in tracks}
     limits = [(work.linear + work.head) / peak for peak in peaks]
     own = tracks[ThisProject.name].seconds

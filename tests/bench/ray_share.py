@@ -26,12 +26,12 @@ from harness.sharing import origins
 from tests.bench.models import REPO, model_folder
 
 CONFIG = REPO / "configs" / "demo.yaml"
-SHARD = 52
+SHARD = 64
 OVERRIDES = (
     "name=ray",
     "grid.templates=[lecture_1]",
     "grid.k=[0,1,2,4,8,16,32]",
-    "grid.seeds=[1,2]",
+    "grid.seeds=[1,2,3,4]",
     "model.dtype=float32",
     "model.device=cpu",
     "cluster.replicas=1",
