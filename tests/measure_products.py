@@ -1,6 +1,6 @@
 """Speed of packed weights beside torch's own linear maps, bias included.
 
-    python tests/measure_products.py     # the table of docs/engine.md
+python tests/measure_products.py     # the table of docs/engine.md
 """
 
 import time
@@ -32,7 +32,7 @@ def ratio(layer, packed, rows):
 def main():
     fix_order_of_sums()
     native = choose_dtype("auto", torch.device("cpu"))
-    print("| weights | " + " | ".join(f"{n:,} rows" for n in ROWS) + " |")
+    print("| weights, rows | " + " | ".join(f"{n:,}" for n in ROWS) + " |")
     print("|---" * (len(ROWS) + 1) + "|")
     for dtype in dict.fromkeys((torch.float32, native)):
         for n_in, n_out in SHAPES:
