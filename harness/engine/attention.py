@@ -163,8 +163,8 @@ def reference_attention(query: Tensor, key: Tensor, value: Tensor, scale: float,
     return output, lse
 
 
-def merge(output: Tensor, lse: Tensor, part: Tensor, sums: Tensor) -> tuple[Tensor, Tensor]:
-    """Two partial attentions of the same queries as one.
+def merge(output: Tensor, lse: Tensor, part: Tensor, sums: Tensor) -> None:
+    """Two partial attentions of the same queries as one, written over the first.
 
     Args:
         output, part: `(heads, n_queries, head_size)`.
@@ -173,9 +173,10 @@ def merge(output: Tensor, lse: Tensor, part: Tensor, sums: Tensor) -> tuple[Tens
     # In float64, because the ends of a vectorised float32 sigmoid are rounded otherwise than its middle.
     weight = torch.sigmoid((sums - lse).double()).to(lse.dtype).unsqueeze(-1)
     if output.dtype == lse.dtype:
-        return torch.lerp(output, part, weight), torch.logaddexp(lse, sums)
-    merged = torch.lerp(output.to(lse.dtype), part.to(lse.dtype), weight)
-    return merged.to(output.dtype), torch.logaddexp(lse, sums)
+        output.lerp_(part, weight)
+    else:
+        output.copy_(torch.lerp(output.to(lse.dtype), part.to(lse.dtype), weight))
+    torch.logaddexp(lse, sums, out=lse)
 
 
 def tree_attention(
@@ -261,9 +262,13 @@ def _attend_some(
     lengths = rows + 1 - begins
     for length in np.unique(lengths):
         group = np.flatnonzero(lengths == length)
-        index = to_device(begins[group][:, None] + np.arange(length), query.device)
-        k, v = (x.transpose(0, 1)[index].transpose(1, 2) for x in (key, value))
-        at = to_device(group, query.device)
+        at = _as_slice(group, 1) or to_device(group, query.device)
+        lie = _as_slice(begins[group], length)
+        if lie is not None:
+            k, v = (x[:, lie].unflatten(1, (-1, length)).transpose(0, 1) for x in (key, value))
+        else:
+            index = to_device(begins[group][:, None] + np.arange(length), query.device)
+            k, v = (x.transpose(0, 1)[index].transpose(1, 2) for x in (key, value))
         part, sums = partial_attention(asked[:, at].transpose(0, 1)[:, :, None], k, v, scale, False)
         output[:, at], lse[:, at] = part[:, :, 0].transpose(0, 1), sums[:, :, 0].T
     for edge in pack.ancestors:
@@ -272,6 +277,13 @@ def _attend_some(
             keys, values = tokens_of(pack, kept, edge.path, edge.n_keys, key, value)
             _add_ancestors(asked, keys, values, first, last, scale, output, lse)
     whole[:, places] = output
+
+
+def _as_slice(begins: Ints, length: int) -> slice | None:
+    """All places of ranges of one length, where each begins at the end of the one before it."""
+    if (np.diff(begins) == length).all():
+        return slice(int(begins[0]), int(begins[-1]) + int(length))
+    return None
 
 
 def _add_ancestors(
@@ -284,8 +296,7 @@ def _add_ancestors(
         if n_rows < LEAST_ROWS:
             asked = torch.cat([asked, asked[:, :1].expand(-1, LEAST_ROWS - n_rows, -1)], 1)
         part, sums = partial_attention(asked[None], keys[None], values[None], scale, False)
-        part, sums = part[0, :, :n_rows], sums[0, :, :n_rows]
-        output[:, rows], lse[:, rows] = merge(output[:, rows], lse[:, rows], part, sums)
+        merge(output[:, rows], lse[:, rows], part[0, :, :n_rows], sums[0, :, :n_rows])
 
 
 def _own(query: Tensor, key: Tensor, value: Tensor, shape: tuple[int, ...], scale: float) -> tuple[Tensor, Tensor]:

@@ -185,7 +185,8 @@ class CascadeState:
                 scale,
                 False,
             )
-            merged, total = merge(output.index_select(1, at), lse.index_select(1, at), part.transpose(0, 1), sums)
+            merged, total = output.index_select(1, at), lse.index_select(1, at)
+            merge(merged, total, part.transpose(0, 1), sums)
             output = output.index_copy(1, at, merged)
             lse = lse.index_copy(1, at, total)
         self.keep[layer] = kept_for_later(self.pack, kept, key, value)

@@ -137,7 +137,7 @@ class DecodingState:
             part, sums = partial_attention(
                 query[None, :, at], above_keys[None, :, : run.n_keys], above_values[None, :, : run.n_keys], scale, False
             )
-            output[:, at], lse[:, at] = merge(output[:, at], lse[:, at], part[0], sums[0])
+            merge(output[:, at], lse[:, at], part[0], sums[0])
         return output
 
     def _own(self, query: Tensor, keys: Tensor, values: Tensor, scale: float) -> tuple[Tensor, Tensor]:

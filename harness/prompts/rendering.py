@@ -71,6 +71,7 @@ class Renderer:
         self._demonstrations: dict[int, str] = {}
         self._rankings: dict[str, list[int]] = {}
         self._beginnings: dict[str, list[int]] = {}
+        self._joined: dict[tuple[str, ...], bool] = {}
 
     @property
     def start(self) -> list[int]:
@@ -215,8 +216,12 @@ class Renderer:
         return shifted if self._all_join(shifted) else None
 
     def _all_join(self, segments: tuple[str, ...]) -> bool:
-        joins = self.tokenizer.joins
-        return all(joins(segments[i], segments[i + 1]) for i in range(len(segments) - 1))
+        stem = segments[:-1]
+        if stem not in self._joined:
+            if len(self._joined) > MOST_BEGINNINGS:
+                self._joined.clear()
+            self._joined[stem] = all(map(self.tokenizer.joins, stem[:-1], stem[1:]))
+        return self._joined[stem] and (not stem or self.tokenizer.joins(stem[-1], segments[-1]))
 
     def _label_ids(self, pieces: list[tuple[str, ...]], ids: list[list[int]]) -> list[tuple[tuple[int, ...], ...]]:
         tokenizer, labels = self.tokenizer, self.template.labels
