@@ -112,6 +112,17 @@ def test_a_wrong_part_is_found_by_the_load_time_check(random_models, monkeypatch
     assert "packed and plain logits differ" in sharing_error(model, 500)
 
 
+def test_smaller_packs_give_memory_back(random_models):
+    contexts, labels = grid(21)
+    scorer = Scorer(random_models["llama"], 200, True)
+    expected = scorer.score(contexts, labels)
+    assert scorer.first_layer.results
+    scorer.halve_pack(MemoryError())
+    assert not scorer.first_layer.results
+    assert scorer.tokens_per_pack == 100
+    assert np.abs(scorer.score(contexts, labels).logprobs - expected.logprobs).max() <= COMPANY
+
+
 def test_rows_that_are_never_written_take_no_memory():
     """A table for a large vocabulary is not touched before its tokens come."""
     part = torch.nn.Linear(8, 8)

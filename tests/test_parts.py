@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from harness.engine.parity import sharing_error
 from harness.engine.parts import find_parts
 from tests.test_scorer import OTHERS
 
@@ -20,6 +21,12 @@ AFTER_ATTENTION = {
     "qwen3": ["self_attn.o_proj", "mlp"],
     "gpt2": ["attn.c_proj", "mlp"],
 }
+
+
+OTHER_HEADS = {
+    "vocab_size": 4096, "hidden_size": 64, "num_hidden_layers": 2, "intermediate_size": 96,
+    "num_attention_heads": 4, "num_key_value_heads": 4,
+}  # fmt: skip
 
 
 def layers_of(model):
@@ -75,6 +82,22 @@ def test_experts_are_computed_whole(make_model):
     experts = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32, "head_dim": 16}
     model = make_model("qwen3_moe", vocab_size=4096, hidden_size=64, num_hidden_layers=2, **heads, **experts)
     assert names(find_parts(model).after_attention, layers_of(model)[-1]) == ["self_attn.o_proj"]
+
+
+def test_a_layer_whose_norms_have_no_weights_is_not_taken_whole(make_model):
+    """OLMo's decoder layer holds linear maps alone, and ends after its attention."""
+    model = make_model("olmo", **OTHER_HEADS)
+    parts = find_parts(model)
+    assert names(parts.after_attention, layers_of(model)[-1]) == ["self_attn.o_proj", "mlp"]
+    assert names(parts.by_token, layers_of(model)[0]) == BY_TOKEN["llama"]
+    assert sharing_error(model, 500) is None
+
+
+def test_heads_of_values_may_have_another_size(make_model):
+    """DeepSeek's latent attention."""
+    sizes = {"q_lora_rank": None, "kv_lora_rank": 16, "qk_nope_head_dim": 16, "qk_rope_head_dim": 8, "v_head_dim": 12}
+    model = make_model("deepseek_v3", **OTHER_HEADS, **sizes, first_k_dense_replace=2)
+    assert names(find_parts(model).after_attention, layers_of(model)[-1]) == ["self_attn.o_proj", "mlp"]
 
 
 def test_a_model_without_attention_has_no_part_after_it(make_model):

@@ -107,7 +107,7 @@ class State(Protocol):
             scale: factor of the dot products.
 
         Returns:
-            Output of the query's shape and dtype.
+            Output `(heads, rows of the query, size of the value's heads)` in the query's dtype.
         """
         ...
 

@@ -12,7 +12,7 @@ from harness import memory
 from harness.engine.facts import EngineFacts
 from harness.engine.kernels import PARTS, KernelChoice, choose_kernel, shape_of
 from harness.engine.loading import ModelSpec, load_model
-from harness.engine.packed_weights import bound_compiled_products, pack_weights
+from harness.engine.packed_weights import PackingError, bound_compiled_products, pack_weights
 from harness.engine.parity import sharing_error
 from harness.engine.reproducibility import fix_order_of_sums
 from harness.engine.scorer import Scorer
@@ -45,7 +45,11 @@ def load_engine(
     if threads is not None:
         torch.set_num_threads(threads)
     model = load_model(spec)
-    pack_weights(model)
+    try:
+        n_packed = pack_weights(model)
+    except PackingError:
+        del model
+        model, n_packed = load_model(spec), 0
     size = tokens_per_pack or _tokens_per_pack(model, longest_prompt, share_prefixes)
     started = time.monotonic()
     choice, notice = _choose_sharing(model, size, longest_prompt) if share_prefixes else (None, None)
@@ -62,6 +66,7 @@ def load_engine(
         choice.notice if choice is not None and shares else None,
         choice.seconds if choice is not None else {},
         time.monotonic() - started,
+        n_packed,
     )
     return scorer, facts
 

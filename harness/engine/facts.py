@@ -26,6 +26,8 @@ class EngineFacts:
     """Of the kernels that were timed: one layer's attention over two packs."""
     warmup_s: float = 0.0
     """Seconds between loaded weights and readiness: compiling, choosing the kernel, the parity check."""
+    packed_weights: int = 0
+    """Linear maps whose weights are laid out for oneDNN's products."""
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data."""

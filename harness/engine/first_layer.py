@@ -34,12 +34,17 @@ class FirstLayer:
 
     def __init__(self, parts: dict[torch.nn.Module, int], weight: Tensor, tokens_per_pack: int) -> None:
         self.parts = parts
-        self.capacity = memory.remembered_tokens(
-            sum(parts.values()) * weight.element_size(), weight.shape[0], tokens_per_pack, weight.device.type
-        )
+        self.bytes_per_token = sum(parts.values()) * weight.element_size()
+        self.device = weight.device.type
         self.results: dict[torch.nn.Module, Tensor] = {}
         self.place: Ints = np.full(weight.shape[0], -1, dtype=np.int64)
-        self.used = 0
+        self.shrink(tokens_per_pack)
+
+    def shrink(self, tokens_per_pack: int) -> None:
+        """Begin anew with room for smaller packs; what was remembered is given back."""
+        self.results.clear()
+        self.capacity = memory.remembered_tokens(self.bytes_per_token, len(self.place), tokens_per_pack, self.device)
+        self.forget()
 
     @contextmanager
     def remembering(self, tokens: Ints) -> Iterator[None]:
@@ -83,6 +88,6 @@ class FirstLayer:
                 raise
 
     def forget(self) -> None:
-        """Begin anew."""
+        """Begin anew in the same room."""
         self.place[:] = -1
         self.used = 0

@@ -11,7 +11,8 @@ import ctypes
 import logging
 import mmap
 import os
-import sys
+from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -28,9 +29,12 @@ CACHES = ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY")
 KEPT_PRODUCTS = 128
 PAGE_OUT = 21
 """Linux's MADV_PAGEOUT: the pages are not needed for now; they come back from their file when they are."""
+MAPS = Path("/proc/self/maps")
 TRIED_ROWS = 32
 TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 0.02}
 """Largest difference from torch's own product, as a share of the largest output."""
+PASS_TOLERANCE = {torch.float32: 1e-2, torch.bfloat16: 1.0}
+"""Largest difference of a hidden state after packing, as a share of the spread of all: what wrong weights exceed."""
 
 
 class PackedLinear(torch.nn.Linear):
@@ -70,9 +74,12 @@ def bound_compiled_products() -> None:
         os.environ.setdefault(variable, str(KEPT_PRODUCTS))
 
 
-@torch.inference_mode()
 def pack_weights(model: Any) -> int:
     """Pack the linear maps of a model's backbone where they lie on a CPU; the others stay as they are.
+
+    Packed are maps that a short pass calls, whose weights no other map has. Some models read weights besides (the
+    state-space models do): the pass is run again afterwards, and where it fails or gives something else the
+    model must be loaded anew.
 
     Args:
         model: a transformers causal language model that will be used for inference only. Its weights can
@@ -80,24 +87,59 @@ def pack_weights(model: Any) -> int:
 
     Returns:
         How many were packed.
+
+    Raises:
+        PackingError: the model does not work any more.
     """
+    if model.get_input_embeddings().weight.device.type != "cpu":
+        return 0
     owners: dict[int, int] = {}
     for module in model.modules():
         for weight in module.parameters(recurse=False):
             owners[id(weight)] = owners.get(id(weight), 0) + 1
+    called: set[torch.nn.Module] = set()
+    with ExitStack() as hooks:
+        for module in model.base_model.modules():
+            if type(module) in (torch.nn.Linear, Conv1D):
+                hooks.callback(module.register_forward_hook(lambda module, *_: called.add(module)).remove)
+        before = _short_pass(model)
+    if before is None:
+        return 0
     count = 0
+    mapped = _mapped_files()
     for parent in list(model.base_model.modules()):
         for name, child in list(parent.named_children()):
-            if type(child) not in (torch.nn.Linear, Conv1D) or owners[id(child.weight)] > 1:
+            if child not in called or owners[id(child.weight)] > 1:
                 continue
             packed = _packed(child)
             if packed is not None:
                 setattr(parent, name, packed)
-                _page_out(child.weight)
+                _page_out(child.weight, mapped)
                 count += 1
+    if count:
+        after = _short_pass(model)
+        if after is None or not (after - before).abs().max() <= PASS_TOLERANCE[model.dtype] * before.std():
+            raise PackingError
     return count
 
 
+class PackingError(Exception):
+    """A model does not work with packed weights."""
+
+
+@torch.inference_mode()
+def _short_pass(model: Any) -> Tensor | None:
+    """Hidden states after a few tokens, float32; None where the model does not run by itself."""
+    embeddings = model.get_input_embeddings().weight
+    ids = torch.arange(1, 9, device=embeddings.device)[None] % embeddings.shape[0]
+    try:
+        hidden: Tensor = model.base_model(input_ids=ids, use_cache=False).last_hidden_state
+    except (RuntimeError, AttributeError, TypeError):
+        return None
+    return hidden.float()
+
+
+@torch.inference_mode()
 def _packed(module: Any) -> PackedLinear | None:
     weight: Tensor = module.weight.detach()
     if weight.device.type != "cpu" or weight.dtype not in TOLERANCE:
@@ -119,15 +161,25 @@ def _packed(module: Any) -> PackedLinear | None:
     return packed if apart <= allowed else None
 
 
-def _page_out(weight: Tensor) -> None:
+def _mapped_files() -> list[range]:
+    """Addresses of this process where files lie, as Linux tells them; none elsewhere."""
+    found = []
+    if MAPS.exists():
+        for line in MAPS.read_text().splitlines():
+            addresses, _, _, _, inode = line.split(maxsplit=5)[:5]
+            if inode != "0":
+                first, _, last = addresses.partition("-")
+                found.append(range(int(first, 16), int(last, 16)))
+    return found
+
+
+def _page_out(weight: Tensor, mapped: list[range]) -> None:
     """Let the system take back the memory of a weight that lies in a mapped file.
 
     The whole file stays mapped as long as one of its weights is in use. Nothing is lost where something else uses
     the same memory, and nothing happens where the system does not know the advice.
     """
-    if sys.platform != "linux":
-        return
     begin = -(-weight.data_ptr() // mmap.PAGESIZE) * mmap.PAGESIZE
     length = weight.data_ptr() + weight.nbytes - begin
-    if length > 0:
+    if length > 0 and any(begin in place for place in mapped):
         ctypes.CDLL(None).madvise(ctypes.c_void_p(begin), ctypes.c_size_t(length), PAGE_OUT)

@@ -38,8 +38,8 @@ class Parts:
 
 @dataclass(frozen=True)
 class _Call:
-    begun: int
-    """Attention calls before it."""
+    attended: int
+    """Attention calls before it began."""
     size: int
     alike: bool
 
@@ -55,7 +55,7 @@ class _RunningSums:
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
         """See `harness.engine.attention.State.attend`."""
         self.calls += 1
-        return query.cumsum(1)
+        return value.repeat_interleave(query.shape[0] // value.shape[0], 0).cumsum(1)
 
 
 @torch.inference_mode()
@@ -70,6 +70,7 @@ def find_parts(model: Any) -> Parts:
     order = rng.permutation(len(tokens))
     second = torch.from_numpy(len(tokens) + order.argsort())
     attention = _RunningSums()
+    attended: dict[Module, int] = {}
     calls: dict[Module, list[_Call]] = {}
 
     def is_rows(found: Any) -> bool:
@@ -78,15 +79,20 @@ def find_parts(model: Any) -> Parts:
     def same(found: Tensor) -> bool:
         return torch.equal(found[0, second.to(found.device)], found[0, : len(tokens)])
 
-    def watch(module: Module, inputs: tuple[Any, ...], output: Any) -> None:
-        rows = len(inputs) == 1 and is_rows(inputs[0]) and is_rows(output)
+    def begin(module: Module, inputs: tuple[Any, ...]) -> None:
+        attended[module] = attention.calls
+
+    def watch(module: Module, inputs: tuple[Any, ...], options: dict[str, Any], output: Any) -> None:
+        rows = len(inputs) == 1 and not options and is_rows(inputs[0]) and is_rows(output)
         size = output.shape[-1] if rows else 0
-        calls.setdefault(module, []).append(_Call(attention.calls, size, rows and same(inputs[0]) and same(output)))
+        found = _Call(attended[module], size, rows and same(inputs[0]) and same(output))
+        calls.setdefault(module, []).append(found)
 
     with ExitStack() as hooks:
         for part in {**dict.fromkeys(layers[0].modules()), **dict.fromkeys(layers[-1].modules())}:
             if _is_made_of_linear_maps(part):
-                hooks.callback(part.register_forward_hook(watch).remove)
+                hooks.callback(part.register_forward_pre_hook(begin).remove)
+                hooks.callback(part.register_forward_hook(watch, with_kwargs=True).remove)
         hooks.callback(model.set_attn_implementation, model.config._attn_implementation)
         model.set_attn_implementation(NAME)
         hooks.enter_context(attending(attention))
@@ -97,7 +103,7 @@ def find_parts(model: Any) -> Parts:
     by_token = _outermost([part for part in layers[0].modules() if part in once and once[part].alike])
     taken = {module for part in by_token for module in part.modules()}
     rest = [part for part in layers[-1].modules() if part in once and part not in taken]
-    after = _outermost([part for part in rest if once[part].begun == len(layers)])
+    after = _outermost([part for part in rest if once[part].attended == len(layers)])
     return Parts({part: once[part].size for part in by_token}, after)
 
 

@@ -36,7 +36,7 @@ class Scores:
         logprobs: `(n_prompts, n_labels)` sum of each label's token log-probabilities, nats.
         argmax: `(n_prompts,)` most likely token at the first label position.
         off_label_mass: `(n_prompts,)` probability there outside the labels' first tokens.
-        tokens_computed: tokens that went through the model, padding included.
+        tokens_computed: tokens that went through the model, padding of batches included.
     """
 
     logprobs: Floats
@@ -334,6 +334,7 @@ class Scorer:
         if not out_of_memory or self.tokens_per_pack < 64:
             raise error
         self.tokens_per_pack //= 2
+        self.first_layer.shrink(self.tokens_per_pack)
         log.warning("out of memory: going on with %d tokens per pack", self.tokens_per_pack)
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
