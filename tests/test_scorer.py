@@ -104,6 +104,7 @@ def origins_of(prompts):
 def test_forked_scores_are_those_of_the_naive_loop_bit_by_bit_in_any_company(ko_tiny, make_config, policy, packed):
     """float32: packs of any size, samples together, in pairs or alone; the naive loop within rounding."""
     model = copy.deepcopy(ko_tiny)
+    model.set_attn_implementation("sdpa")
     if packed:
         pack_weights(model)
     config = make_config(
