@@ -169,6 +169,14 @@ def test_large_float32_weights_stay(monkeypatch):
     assert (type(model.small), type(model.large)) == (PackedLinear, torch.nn.Linear)
 
 
+def test_a_float32_map_in_a_model_of_another_format_is_packed():
+    """Some models keep a few maps in float32."""
+    model = Backbone(one=torch.nn.Linear(8, 8, dtype=torch.float16), two=torch.nn.Linear(8, 8))
+    model.dtype = torch.float16
+    assert pack_weights(model) == 1
+    assert (type(model.one), type(model.two)) == (torch.nn.Linear, PackedLinear)
+
+
 def test_a_build_without_such_products_leaves_the_model(monkeypatch):
     def fail(*args):
         raise RuntimeError("bf16 path needs the cpu support")

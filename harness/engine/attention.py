@@ -17,19 +17,18 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from transformers import AttentionInterface, AttentionMaskInterface
 
 from harness.engine.keeping import Layer, kept_for_later, tokens_of
 from harness.engine.packing import LEAST_ROWS, Pack
 from harness.engine.transfer import to_device
+from harness.engine.tree import Ints
 from harness.errors import SharingError
 
 NAME = "harness_prefix_tree"
 BLOCK_ROWS = 32
 Tensor = torch.Tensor
-Ints = npt.NDArray[np.int64]
 
 
 Kept = dict[int, dict[int, tuple[Tensor, Tensor]]]

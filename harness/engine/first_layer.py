@@ -12,15 +12,14 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from harness import memory
 from harness.engine.packing import whole_steps
 from harness.engine.transfer import to_device
+from harness.engine.tree import Ints
 
 Tensor = torch.Tensor
-Ints = npt.NDArray[np.int64]
 
 
 class FirstLayer:
@@ -38,10 +37,10 @@ class FirstLayer:
         self.device = weight.device.type
         self.results: dict[torch.nn.Module, Tensor] = {}
         self.place: Ints = np.full(weight.shape[0], -1, dtype=np.int64)
-        self.shrink(tokens_per_pack)
+        self.make_room(tokens_per_pack)
 
-    def shrink(self, tokens_per_pack: int) -> None:
-        """Begin anew with room for smaller packs; what was remembered is given back."""
+    def make_room(self, tokens_per_pack: int) -> None:
+        """Begin anew with room for packs of some size; what was remembered is given back."""
         self.results.clear()
         self.capacity = memory.remembered_tokens(self.bytes_per_token, len(self.place), tokens_per_pack, self.device)
         self.forget()

@@ -334,7 +334,7 @@ class Scorer:
         if not out_of_memory or self.tokens_per_pack < 64:
             raise error
         self.tokens_per_pack //= 2
-        self.first_layer.shrink(self.tokens_per_pack)
+        self.first_layer.make_room(self.tokens_per_pack)
         log.warning("out of memory: going on with %d tokens per pack", self.tokens_per_pack)
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
