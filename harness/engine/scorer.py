@@ -12,6 +12,7 @@ import numpy.typing as npt
 import torch
 
 from harness.engine.attention import NAME, Kept, Needed, attending
+from harness.engine.device_errors import is_out_of_memory
 from harness.engine.first_layer import FirstLayer
 from harness.engine.kernels import PARTS, Kernel
 from harness.engine.last_layer import reading
@@ -330,8 +331,7 @@ class Scorer:
 
     def halve_pack(self, error: BaseException) -> None:
         """Go on with half the tokens per pack after running out of memory; else raise."""
-        out_of_memory = isinstance(error, (torch.OutOfMemoryError, MemoryError)) or ("allocate memory" in str(error))
-        if not out_of_memory or self.tokens_per_pack < 64:
+        if not is_out_of_memory(error) or self.tokens_per_pack < 64:
             raise error
         self.tokens_per_pack //= 2
         self.first_layer.make_room(self.tokens_per_pack)

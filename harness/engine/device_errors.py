@@ -1,0 +1,28 @@
+"""What an exception says of the device: out of memory, broken for good, or neither."""
+
+from __future__ import annotations
+
+import torch
+
+OUT_OF_MEMORY = ("allocate memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
+"""Texts of allocators that raise plain RuntimeErrors: of the CPU, of the CUDA runtime, of its libraries."""
+BROKEN = ("CUDA error:", "CUBLAS_STATUS_", "CUDNN_STATUS_", "HIP error:", "device-side assert")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether less work at a time may go through."""
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (
+        isinstance(error, RuntimeError) and any(text in str(error) for text in OUT_OF_MEMORY)
+    )
+
+
+def breaks_the_device(error: BaseException) -> bool:
+    """Whether a GPU's context is lost: every later call in this process fails too, whatever its input.
+
+    CUDA keeps an error of a kernel (an illegal address, a failed assertion, a lost link) until the process ends;
+    torch raises it as `torch.AcceleratorError`, its libraries as RuntimeErrors.
+    """
+    if is_out_of_memory(error):
+        return False
+    known = getattr(torch, "AcceleratorError", ())
+    return isinstance(error, known) or (isinstance(error, RuntimeError) and any(text in str(error) for text in BROKEN))
