@@ -45,6 +45,8 @@ def test_errors_that_stay_end_the_process(error):
         ValueError("a sample says: CUDA error: out of memory"),
         RuntimeError("The size of tensor a (3) must match the size of tensor b (4)"),
         KeyError("document"),
+        RuntimeError("CUDA error: operation not permitted when stream is capturing"),
+        torch.AcceleratorError("CUDA error: operation failed due to a previous error during capture"),
     ],
 )
 def test_errors_of_a_sample_are_neither(error):

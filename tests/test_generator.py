@@ -127,12 +127,12 @@ def test_running_out_of_memory_splits_the_work_and_changes_nothing(random_models
     work = generator._step if share else generator._padded
     failed = []
 
-    def forgetful(state_or_part, *rest):
-        rows = len(state_or_part.places if share else state_or_part)
+    def forgetful(stepper_or_part, *rest):
+        rows = len(stepper_or_part.state.places if share else stepper_or_part)
         if rows > 6:
             failed.append(rows)
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return work(state_or_part, *rest)
+        return work(stepper_or_part, *rest)
 
     monkeypatch.setattr(generator, "_step" if share else "_padded", forgetful)
     assert generator.generate(contexts, NEW, never).tokens == one_by_one(model, contexts)

@@ -100,7 +100,9 @@ def test_levels_hold_every_edge_once_and_do_not_overlap():
     tree = build_tree(sequences)
     for pack in make_packs(tree, sequences, 200):
         levels = make_levels(pack)
-        assert all(len(np.unique(level.rows)) == len(level.rows) for level in levels)
+        for level in levels:
+            rows = np.arange(len(pack.tokens))[level.rows if isinstance(level.rows, slice) else level.rows.array]
+            assert len(np.unique(rows)) == len(rows) == level.query_ends[-1]
         assert sum(len(level.query_ends) for level in levels) == len(pack.ancestors)
         pairs = sum((edge.last - edge.first) * edge.n_keys for edge in pack.ancestors)
         found = sum(
@@ -124,7 +126,7 @@ def attend(kernel, packs, vectors, scale):
     kept, outputs, row = {}, [], 0
     for pack in packs:
         own = [x[:, row : row + len(pack.tokens)] for x in vectors]
-        state = kernel.begin(pack, kept, CPU)
+        state = kernel.begin(pack, kept)
         outputs.append(state.attend(0, *own, scale))
         kept, row = state.keep, row + len(pack.tokens)
     return torch.cat(outputs, 1)
@@ -162,7 +164,7 @@ def test_a_kernel_keeps_no_more_than_later_packs_need():
     pack = next(iter(make_packs(tree, sequences, 200)))
     vectors = [torch.randn(2, len(pack.tokens), 16) for _ in range(3)]
     for name in ("parts", "cascade"):
-        state = EVERY_KERNEL[name]().begin(pack, {}, CPU)
+        state = EVERY_KERNEL[name]().begin(pack, {})
         state.attend(0, *vectors, 1.0)
         assert {path: keys.shape[1] for path, (keys, _) in state.keep[0].items()} == dict(pack.keep)
         assert all(x._base is None for pair in state.keep[0].values() for x in pair)
@@ -211,8 +213,8 @@ class Wrong:
 
     name = "wrong"
 
-    def begin(self, pack, kept, device, needed=None):
-        state = PARTS.begin(pack, kept, device, needed)
+    def begin(self, pack, kept, needed=None):
+        state = PARTS.begin(pack, kept, needed)
         straight = state.attend
         state.attend = lambda *args: straight(*args) * 1.1
         return state
@@ -223,7 +225,7 @@ class Renamed:
         self.name, self.begin = name, begin
 
 
-def refuse(pack, kept, device):
+def refuse(pack, kept):
     raise RuntimeError("no kernel image is available\nfor execution on the device")
 
 
@@ -294,7 +296,8 @@ def test_the_reference_for_sequences_end_to_end_is_attention_one_by_one():
     query, key, value = (torch.randn(n, heads, 8, generator=generator) for n, heads in ((5, 4), (9, 2), (9, 2)))
     from harness.engine.cascade import Spans
 
-    spans = Spans(torch.tensor([0, 2, 5]), torch.tensor([0, 4, 9]), 3, 5)
+    spans = Spans.of([2, 5], [4, 9])
+    assert (spans.most_queries, spans.most_keys) == (3, 5)
     output, lse = reference_varlen(query, key, value, spans, 0.5, False)
     alone, sums = reference_attention(
         query[2:].transpose(0, 1), *(x[4:].transpose(0, 1).repeat_interleave(2, 0) for x in (key, value)), 0.5, False

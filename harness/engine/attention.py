@@ -18,20 +18,17 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from transformers import AttentionInterface, AttentionMaskInterface
+from transformers import AttentionInterface
 
-from harness.engine.keeping import Layer, kept_for_later, tokens_of
+from harness.engine.keeping import Kept, Layer, kept_for_later, layer_of, tokens_of
 from harness.engine.packing import LEAST_ROWS, Pack
-from harness.engine.transfer import to_device
+from harness.engine.transfer import OnDevices, to_device
 from harness.engine.tree import Ints
 from harness.errors import SharingError
 
 NAME = "harness_prefix_tree"
 BLOCK_ROWS = 32
 Tensor = torch.Tensor
-
-
-Kept = dict[int, dict[int, tuple[Tensor, Tensor]]]
 
 
 @dataclass(frozen=True)
@@ -53,29 +50,27 @@ class PackState:
 
     Attributes:
         pack: the layout.
-        kept: per layer, path to its keys and values `(kv_heads, n_tokens, head_size)` from
-            earlier packs.
+        kept: of earlier packs.
         needed: rows of one layer that alone are computed there.
         keep: the same as `kept` for later packs, filled as the layers run.
     """
 
     pack: Pack
     kept: Kept
-    device: torch.device
     needed: Needed | None = None
     exact: bool = field(init=False)
-    keep: Kept = field(default_factory=dict)
-    gathered: Tensor | None = field(init=False)
+    keep: dict[int, Layer] = field(default_factory=dict)
+    gathered: OnDevices | None = field(init=False)
     """Rows of the paths that are gathered, bucket after bucket."""
 
     def __post_init__(self) -> None:
         self.exact = not self.pack.fixed
         rows = [bucket.reshape(-1) for bucket in self.pack.buckets]
-        self.gathered = to_device(np.concatenate(rows), self.device) if rows else None
+        self.gathered = OnDevices(np.concatenate(rows)) if rows else None
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
         """See `State.attend`."""
-        kept = self.kept.get(layer, {})
+        kept = layer_of(self.kept, layer)
         n_rows, n_tokens = query.shape[1], len(self.pack.tokens)
         some = self.needed is not None and self.needed.layer == layer
         # Laid out as the model wants it back: no copy follows.
@@ -166,13 +161,13 @@ def merge(output: Tensor, lse: Tensor, part: Tensor, sums: Tensor) -> None:
     """Two partial attentions of the same queries as one, written over the first.
 
     Args:
-        output, part: `(heads, n_queries, head_size)`.
+        output, part: `(heads, n_queries, head_size)`; the part may have fewer bits.
         lse, sums: their log-sum-exps `(heads, n_queries)`, nats.
     """
     # In float64, because the ends of a vectorised float32 sigmoid are rounded otherwise than its middle.
     weight = torch.sigmoid((sums - lse).double()).to(lse.dtype).unsqueeze(-1)
     if output.dtype == lse.dtype:
-        output.lerp_(part, weight)
+        output.lerp_(part.to(lse.dtype), weight)
     else:
         output.copy_(torch.lerp(output.to(lse.dtype), part.to(lse.dtype), weight))
     torch.logaddexp(lse, sums, out=lse)
@@ -226,8 +221,9 @@ def _attend(
         output[:, run.rows].transpose(0, 1).unflatten(0, shape).copy_(part)
         lse[:, run.rows].T.unflatten(0, shape).copy_(sums)
     if state.gathered is not None:
+        gathered = state.gathered.on(query.device)
         # Not index_select, which would first copy all of a tensor that is not contiguous.
-        vectors = [x.transpose(0, 1)[state.gathered] for x in (query, key, value)]
+        vectors = [x.transpose(0, 1)[gathered] for x in (query, key, value)]
         parts, all_sums, begin = [], [], 0
         for bucket in pack.buckets:
             rows = slice(begin, begin + bucket.size)
@@ -236,8 +232,8 @@ def _attend(
             parts.append(part.flatten(0, 1))
             all_sums.append(sums.flatten(0, 1))
             begin = rows.stop
-        output.transpose(0, 1).index_copy_(0, state.gathered, torch.cat(parts))
-        lse.index_copy_(1, state.gathered, torch.cat(all_sums).T)
+        output.transpose(0, 1).index_copy_(0, gathered, torch.cat(parts))
+        lse.index_copy_(1, gathered, torch.cat(all_sums).T)
 
     for edge in pack.ancestors:
         keys, values = tokens_of(pack, kept, edge.path, edge.n_keys, key, value)
@@ -326,9 +322,6 @@ def _portions(first: int, last: int) -> list[slice]:
     return [slice(first, middle), slice(middle, last)]
 
 
-def _no_mask(*args: Any, **kwargs: Any) -> None:
-    return None
-
-
+# Without a mask function of this name transformers makes no mask. With one it would first look for packed sequences
+# among the positions, which makes the host wait for a GPU at every pack.
 AttentionInterface.register(NAME, tree_attention)
-AttentionMaskInterface.register(NAME, _no_mask)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import traceback
+
 import torch
 
 OUT_OF_MEMORY = ("allocate memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
 """Texts of allocators that raise plain RuntimeErrors: of the CPU, of the CUDA runtime, of its libraries."""
+CAPTURE = "captur"
+"""In every text about a CUDA graph that could not be recorded: the device is as it was."""
 BROKEN = ("CUDA error:", "CUBLAS_STATUS_", "CUDNN_STATUS_", "HIP error:", "device-side assert")
 
 
@@ -22,7 +26,17 @@ def breaks_the_device(error: BaseException) -> bool:
     CUDA keeps an error of a kernel (an illegal address, a failed assertion, a lost link) until the process ends;
     torch raises it as `torch.AcceleratorError`, its libraries as RuntimeErrors.
     """
-    if is_out_of_memory(error):
+    if is_out_of_memory(error) or CAPTURE in str(error):
         return False
     known = getattr(torch, "AcceleratorError", ())
     return isinstance(error, known) or (isinstance(error, RuntimeError) and any(text in str(error) for text in BROKEN))
+
+
+def give_memory_back(error: BaseException) -> None:
+    """Free what an error that is dealt with still holds, and what torch keeps of it on GPUs.
+
+    The frames of a traceback hold their tensors until they are cleared. Frames that still run keep theirs.
+    """
+    traceback.clear_frames(error.__traceback__)
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

@@ -9,8 +9,9 @@ from typing import Any
 import torch
 
 from harness import memory
+from harness.engine.compiled import NOT_COMPILED, CompiledLayers, compile_middle_layers
 from harness.engine.facts import EngineFacts
-from harness.engine.kernels import PARTS, KernelChoice, choose_kernel, shape_of
+from harness.engine.kernels import PARTS, Kernel, KernelChoice, choose_kernel, shape_of
 from harness.engine.loading import ModelSpec, load_model
 from harness.engine.packed_weights import PackingError, bound_compiled_products, pack_weights
 from harness.engine.parity import sharing_error
@@ -54,7 +55,9 @@ def load_engine(
     started = time.monotonic()
     choice, notice = _choose_sharing(model, size, longest_prompt) if share_prefixes else (None, None)
     shares = choice is not None and notice is None
-    scorer = Scorer(model, size, shares, choice.kernel if choice is not None else PARTS)
+    kernel = choice.kernel if choice is not None else PARTS
+    compiled = _compile(model, longest_prompt, kernel) if shares else NOT_COMPILED
+    scorer = Scorer(model, size, shares, kernel, compiled)
     facts = EngineFacts(
         _device_name(scorer.device),
         str(model.dtype).removeprefix("torch."),
@@ -67,8 +70,18 @@ def load_engine(
         choice.seconds if choice is not None else {},
         time.monotonic() - started,
         n_packed,
+        compiled.layers,
+        compiled.notice,
+        compiled.seconds,
     )
     return scorer, facts
+
+
+def _compile(model: Any, longest_prompt: int, kernel: Kernel) -> CompiledLayers:
+    """Compiled middle layers where a GPU runs the model: on a CPU there is little to gain, and last bits would move."""
+    if model.get_input_embeddings().weight.device.type != "cuda":
+        return NOT_COMPILED
+    return compile_middle_layers(model, lambda compiled: sharing_error(model, longest_prompt, kernel, compiled))
 
 
 def _choose_sharing(model: Any, tokens_per_pack: int, longest_prompt: int) -> tuple[KernelChoice, str | None]:

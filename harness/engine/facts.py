@@ -29,6 +29,13 @@ class EngineFacts:
     packed_weights: int = 0
     """Linear maps whose weights are laid out for oneDNN's products."""
 
+    compiled_layers: int = 0
+    """Middle layers that run through `torch.compile`."""
+    compile_notice: str | None = None
+    """Why a GPU runs none so."""
+    compile_s: float = 0.0
+    """Seconds of the warm-up that compiling them took."""
+
     def as_dict(self) -> dict[str, Any]:
         """Plain data."""
         return asdict(self)
@@ -38,4 +45,6 @@ class EngineFacts:
         words = f"{self.device}, {self.dtype}, {self.threads} threads, {sharing}, {self.tokens_per_pack} tokens a pack"
         if self.attention_seconds:
             words += f", {self.attention} attention, warm after {self.warmup_s:.0f} s"
+        if self.compiled_layers:
+            words += f" ({self.compile_s:.0f} s to compile {self.compiled_layers} layers)"
         return words

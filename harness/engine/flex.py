@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from torch.nn.attention.flex_attention import BlockMask, flex_attention
 
-from harness.engine.attention import Kept, Needed
-from harness.engine.keeping import kept_for_later
+from harness.engine.attention import Needed
+from harness.engine.keeping import Kept, Layer, kept_for_later, layer_of
 from harness.engine.packing import Pack
 from harness.engine.transfer import to_device
 from harness.engine.visibility import blocks_of, kept_above, visible_rows
@@ -63,7 +63,7 @@ class FlexKernel:
             self._function = torch.compile(flex_attention, dynamic=False)
         self.compiled = compiled
 
-    def begin(self, pack: Pack, kept: Kept, device: torch.device, needed: Needed | None = None) -> FlexState:
+    def begin(self, pack: Pack, kept: Kept, needed: Needed | None = None) -> FlexState:
         """The state of one forward pass."""
         return FlexState(self, pack, kept)
 
@@ -92,7 +92,7 @@ class FlexState:
         self.kernel = kernel
         self.pack = pack
         self.kept = kept
-        self.keep: Kept = {}
+        self.keep: dict[int, Layer] = {}
         self.above = kept_above(pack)
         self.n_rows = kernel.padded_rows(len(pack.tokens))
         n_kept = sum(n for _, n in self.above)
@@ -102,7 +102,7 @@ class FlexState:
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
         """See `State.attend`."""
-        kept = self.kept.get(layer, {})
+        kept = layer_of(self.kept, layer)
         above = [kept[path] for path, _ in self.above]
         sizes = [n for _, n in self.above]
         output = self.kernel.call(

@@ -9,17 +9,22 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaList
 
-from harness.engine.attention import NAME, Kept, attending
+from harness.engine.attention import NAME
+from harness.engine.cascade import VarlenAttention, flash_varlen, why_not_flash
 from harness.engine.decoding import DecodingState, place
+from harness.engine.keeping import WholeTree
+from harness.engine.kernels import shape_of
 from harness.engine.packing import make_packs
 from harness.engine.scorer import Scorer
+from harness.engine.stepping import Record, Stepper, record_cuda_graph
+from harness.engine.transfer import to_device
 from harness.engine.tree import Tree, build_tree
 from harness.prefixes import shared_prefix_lengths, sort_key
 
@@ -30,6 +35,8 @@ MOST_ROWS = 256
 CPU_CACHE_BYTES = 2**31
 GPU_CACHE_SHARE = 0.4
 """Of the free memory that keys and values may take."""
+LEAST_LEFT = 0.5
+"""On a GPU finished sequences are dropped when no more than this share goes on: until then steps stay alike."""
 END, STOP, LENGTH = "end", "stop", "length"
 
 
@@ -61,6 +68,12 @@ class Generator:
         self.scorer = scorer
         self.model = scorer.model
         self.end_tokens = _end_tokens(self.model)
+        on_gpu = scorer.device.type == "cuda"
+        shape = shape_of(self.model)
+        flash = why_not_flash(scorer.device, shape.dtype, shape.head_size) is None
+        self.varlen: VarlenAttention | None = flash_varlen if flash else None
+        self.record: Record | None = record_cuda_graph if flash else None
+        self.least_left = LEAST_LEFT if on_gpu else 1
 
     def generate(
         self, contexts: Sequence[Ids], max_new_tokens: int, is_complete: Callable[[list[int]], bool]
@@ -130,62 +143,55 @@ class Generator:
         tree = build_tree(sequences)
         self.scorer.set_attention(NAME)
         kept, ends = self._prefill(tree, sequences, batch)
-        batch.take(group, self._most_likely(ends))
+        batch.take(group, self.scorer.head(ends).argmax(-1).tolist())
         rows = sorted(range(len(group)), key=lambda i: tree.locate(i, len(sequences[i]) - 1))
         rows = [row for row in rows if not batch.reasons[group[row]]]
         if not rows:
             return
-        state = DecodingState([place(tree, row, len(sequences[row])) for row in rows], kept, batch.max_new_tokens)
-        active = [group[row] for row in rows]
-        while active:
-            batch.take(active, self._most_likely(self._step(state, active, batch)))
-            going = [row for row, prompt in enumerate(active) if not batch.reasons[prompt]]
-            if going and len(going) < len(active):
-                state.keep_rows(going)
-            active = [active[row] for row in going]
+        state = DecodingState(
+            [place(tree, row, len(sequences[row])) for row in rows], kept, batch.max_new_tokens, self.varlen
+        )
+        prompts = [group[row] for row in rows]
+        latest, positions = [batch.tokens[i][-1] for i in prompts], [len(batch.contexts[i]) for i in prompts]
+        stepper = Stepper(self.model, self.scorer.head, state, latest, positions, self.record)
+        going = list(range(len(prompts)))
+        while going:
+            tokens = self._step(stepper)
+            batch.tokens_decoded += len(prompts)
+            batch.take([prompts[row] for row in going], [tokens[row] for row in going])
+            going = [row for row in going if not batch.reasons[prompts[row]]]
+            if going and len(going) <= self.least_left * (len(prompts) - 1):
+                stepper.keep_rows(going)
+                prompts = [prompts[row] for row in going]
+                going = list(range(len(prompts)))
 
-    def _prefill(self, tree: Tree, sequences: list[Ids], batch: _Batch) -> tuple[Kept, torch.Tensor]:
-        """Keys and values of all paths, and the hidden state at each sequence's end."""
+    def _prefill(self, tree: Tree, sequences: list[Ids], batch: _Batch) -> tuple[WholeTree, torch.Tensor]:
+        """Keys and values of all tokens, and the hidden state at each sequence's end."""
         at: dict[int, list[tuple[int, int]]] = {}
         for index, sequence in enumerate(sequences):
             path, offset = tree.locate(index, len(sequence) - 1)
             at.setdefault(path, []).append((index, offset))
-        kept: Kept = {}
+        kept = WholeTree(tree)
         ends: torch.Tensor | None = None
         for pack in make_packs(tree, sequences, self.scorer.tokens_per_pack):
-            paths = range(pack.first_path, pack.last_path)
-            own = [(path, tree.paths[path].end - tree.paths[path].start) for path in paths]
             read = [
                 (index, pack.offsets[path - pack.first_path] + offset)
-                for path in paths
+                for path in range(pack.first_path, pack.last_path)
                 for index, offset in at.get(path, ())
             ]
-            hidden, found = self.scorer.forward_pack(replace(pack, keep=own), kept, [row for _, row in read])
-            for layer, values in found.items():
-                kept.setdefault(layer, {}).update(values)
+            hidden, _ = self.scorer.forward_pack(pack, kept, [row for _, row in read])
             if ends is None:
                 ends = hidden.new_empty(len(sequences), hidden.shape[1])
-            for index, row in read:
-                ends[index] = hidden[row]
+            if read:
+                indices, rows = (to_device(list(places), hidden.device) for places in zip(*read, strict=True))
+                ends[indices] = hidden[rows]
             batch.prompt_tokens_computed += len(pack.tokens)
         assert ends is not None
         return kept, ends
 
-    def _step(self, state: DecodingState, active: list[int], batch: _Batch) -> torch.Tensor:
-        """Hidden states `(n_active, hidden_size)` after each sequence's latest token."""
-        device = self.scorer.device
-        latest = torch.tensor([[batch.tokens[i][-1] for i in active]], device=device)
-        positions = [len(batch.contexts[i]) + len(batch.tokens[i]) - 1 for i in active]
-        with attending(state):
-            output = self.model.base_model(
-                input_ids=latest, position_ids=torch.tensor([positions], device=device), use_cache=False
-            )
-        state.step_done()
-        batch.tokens_decoded += len(active)
-        return output.last_hidden_state[0]  # type: ignore[no-any-return]
-
-    def _most_likely(self, hidden: torch.Tensor) -> list[int]:
-        tokens: list[int] = self.scorer.head(hidden).argmax(-1).tolist()
+    def _step(self, stepper: Stepper) -> list[int]:
+        """The next token of every sequence; here the host waits for the device, once a step."""
+        tokens: list[int] = stepper.step().tolist()
         return tokens
 
     def _unshared(self, batch: _Batch) -> None:

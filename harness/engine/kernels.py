@@ -16,9 +16,11 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from harness.engine.attention import Kept, Needed, PackState, State
+from harness.engine.attention import Needed, PackState, State
 from harness.engine.cascade import CascadeKernel, why_not_flash
+from harness.engine.device_errors import breaks_the_device, give_memory_back
 from harness.engine.flex import FlexKernel, why_not_flex
+from harness.engine.keeping import Kept
 from harness.engine.packing import Pack, make_packs
 from harness.engine.tree import build_tree
 
@@ -37,7 +39,10 @@ HALF_TOLERANCE = 0.02
 class PackAttention(State, Protocol):
     """How one pack attends, and what it leaves for later ones."""
 
-    keep: Kept
+    @property
+    def keep(self) -> Kept:
+        """Keys and values for the next pack."""
+        ...
 
 
 class Kernel(Protocol):
@@ -48,13 +53,12 @@ class Kernel(Protocol):
         """For log and manifest."""
         ...
 
-    def begin(self, pack: Pack, kept: Kept, device: torch.device, needed: Needed | None = None) -> PackAttention:
+    def begin(self, pack: Pack, kept: Kept, needed: Needed | None = None) -> PackAttention:
         """The state of one forward pass.
 
         Args:
             pack: the layout.
             kept: per layer, keys and values of earlier packs.
-            device: of the embeddings; layers may lie on others.
             needed: rows of one layer that matter; a kernel may compute the others all the same.
         """
         ...
@@ -65,9 +69,9 @@ class PartsKernel:
 
     name = "parts"
 
-    def begin(self, pack: Pack, kept: Kept, device: torch.device, needed: Needed | None = None) -> PackState:
+    def begin(self, pack: Pack, kept: Kept, needed: Needed | None = None) -> PackState:
         """See `Kernel.begin`."""
-        return PackState(pack, kept, device, needed)
+        return PackState(pack, kept, needed)
 
 
 PARTS = PartsKernel()
@@ -166,9 +170,11 @@ def choose_kernel(
             full.attend(kernel, shape.dtype)
             seconds[kernel.name] = measure(lambda kernel=kernel: full.run(kernel, shape.dtype))  # type: ignore[misc]
         except Exception as failure:
+            if breaks_the_device(failure):
+                raise
             remarks[kernel.name] = f"{type(failure).__name__}: {' '.join(str(failure).split())[:200]}"
-            if device.type == "cuda":
-                torch.cuda.empty_cache()
+            log.warning("%s attention fails and is not used: %s", kernel.name, remarks[kernel.name])
+            give_memory_back(failure)
     by_name = {kernel.name: kernel for kernel in kernels}
     chosen = by_name[min(seconds, key=seconds.__getitem__)] if seconds else PARTS
     for name, taken in seconds.items():
@@ -185,16 +191,16 @@ class _Trial:
     """Two packs of a synthetic tree, the second with keys kept from the first, and random vectors."""
 
     def __init__(self, shape: AttentionShape, tokens_per_pack: int, trunk: int, device: torch.device) -> None:
-        self.device = device
         rng = np.random.default_rng(0)
         stem = rng.integers(0, 2**30, trunk).tolist()
         n_leaves = max(2 * TRUNK_PLACES, 2 * tokens_per_pack // LEAF_TOKENS)
         depths = [trunk * (1 + i * TRUNK_PLACES // n_leaves) // TRUNK_PLACES for i in range(n_leaves)]
         leaves = [stem[:depth] + rng.integers(2**30, 2**31 - 1, LEAF_TOKENS).tolist() for depth in depths]
         self.packs = list(make_packs(build_tree(leaves), leaves, tokens_per_pack))[:2]
-        generator = torch.Generator().manual_seed(0)
+        # On the device: a full pack takes some 200 million numbers.
+        generator = torch.Generator(device).manual_seed(0)
         self.vectors = [
-            [torch.randn(heads, len(pack.tokens), shape.head_size, generator=generator).to(device)
+            [torch.randn(heads, len(pack.tokens), shape.head_size, generator=generator, device=device)
              for heads in (shape.heads, shape.kv_heads, shape.kv_heads)]
             for pack in self.packs
         ]  # fmt: skip
@@ -206,7 +212,7 @@ class _Trial:
         kept: Kept = {}
         outputs = []
         for pack, vectors in zip(self.packs, self.vectors, strict=True):
-            state = kernel.begin(pack, kept, self.device)
+            state = kernel.begin(pack, kept)
             query, key, value = (x.to(dtype) for x in vectors)
             outputs.append(state.attend(0, query, key, value, self.scale))
             kept = state.keep

@@ -12,7 +12,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from harness.engine.attention import NAME, Kept
+from harness.engine.attention import NAME
+from harness.engine.compiled import NOT_COMPILED, CompiledLayers
+from harness.engine.keeping import Kept
 from harness.engine.kernels import PARTS, Kernel
 from harness.engine.packing import make_packs
 from harness.engine.scorer import Scorer
@@ -26,13 +28,16 @@ TRUNK_TOKENS = 144
 DIFFERENT_TOKENS = 64
 
 
-def sharing_error(model: Any, longest_prompt: int, kernel: Kernel = PARTS) -> str | None:
+def sharing_error(
+    model: Any, longest_prompt: int, kernel: Kernel = PARTS, compiled: CompiledLayers = NOT_COMPILED
+) -> str | None:
     """Why this model cannot share prefixes, or None when it can.
 
     Args:
         model: a loaded causal language model.
         longest_prompt: tokens of the longest prompt; a shorter sliding window rules sharing out.
         kernel: that packs will attend by.
+        compiled: layers that packs will use.
     """
     window = getattr(model.config, "sliding_window", None)
     if window is not None and window < longest_prompt and getattr(model.config, "use_sliding_window", True):
@@ -41,7 +46,7 @@ def sharing_error(model: Any, longest_prompt: int, kernel: Kernel = PARTS) -> st
     plain = "sdpa" if plain == NAME else plain
     model.set_attn_implementation(plain)
     try:
-        difference = _difference(model, kernel)
+        difference = _difference(model, kernel, compiled)
     except Exception as error:
         return f"its attention cannot be packed ({type(error).__name__}: {error})"
     finally:
@@ -53,7 +58,7 @@ def sharing_error(model: Any, longest_prompt: int, kernel: Kernel = PARTS) -> st
 
 
 @torch.inference_mode()
-def _difference(model: Any, kernel: Kernel) -> float:
+def _difference(model: Any, kernel: Kernel, compiled: CompiledLayers) -> float:
     rng = np.random.default_rng(0)
     limit = getattr(model.config, "max_position_embeddings", None) or 2048
     trunk_size = max(2, min(TRUNK_TOKENS, limit - 32))
@@ -68,7 +73,7 @@ def _difference(model: Any, kernel: Kernel) -> float:
         sequences += [trunk[:depth] + header + rng.choice(known, size).tolist() for size in leaf_sizes]
     plain = torch.stack([model(input_ids=_ids(model, s), use_cache=False).logits[0, -1].float() for s in sequences])
     packed = torch.empty_like(plain)
-    scorer = Scorer(model, trunk_size + 64, True, kernel)
+    scorer = Scorer(model, trunk_size + 64, True, kernel, compiled)
     model.set_attn_implementation(NAME)
     tree = build_tree(sequences)
     kept: Kept = {}

@@ -11,9 +11,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from harness.engine.attention import NAME, Kept, Needed, attending
-from harness.engine.device_errors import is_out_of_memory
+from harness.engine.attention import NAME, Needed, attending
+from harness.engine.compiled import NOT_COMPILED, CompiledLayers
+from harness.engine.device_errors import breaks_the_device, give_memory_back, is_out_of_memory
 from harness.engine.first_layer import FirstLayer
+from harness.engine.keeping import Kept
 from harness.engine.kernels import PARTS, Kernel
 from harness.engine.last_layer import reading
 from harness.engine.packing import Pack, make_packs, whole_steps
@@ -108,7 +110,8 @@ class _Head:
 
     Logits of a bfloat16 head come in steps of 1/16 and tie; a float32 logit of 10 is rounded
     to 1e-6. Only a few rows per hundred tokens are needed, so float32 (float64 for a float32
-    model on a CPU) costs little.
+    model on a CPU) costs little. A GPU multiplies 16 bits exactly and adds in float32, so nothing
+    is converted there.
     """
 
     def __init__(self, module: Any) -> None:
@@ -116,18 +119,34 @@ class _Head:
         bias = getattr(module, "bias", None)
         self.vocabulary = int(self.weight.shape[0])
         single = self.weight.dtype == torch.float32
-        self.dtype = torch.float64 if single and self.weight.device.type == "cpu" else torch.float32
+        on_cpu = self.weight.device.type == "cpu"
+        self.dtype = torch.float64 if single and on_cpu else torch.float32
         self.bias: torch.Tensor | None = None if bias is None else bias.detach().to(self.dtype)
-        if self.weight.numel() <= CONVERTED_AT_ONCE:
+        self.widens = not single and not on_cpu and _multiplies_into_float32(self.weight)
+        if not self.widens and self.weight.numel() <= CONVERTED_AT_ONCE:
             self.weight = self.weight.to(self.dtype)
 
     def __call__(self, hidden: torch.Tensor) -> torch.Tensor:
-        """Logits `(rows, vocabulary)`; a large head is converted part by part."""
-        rows = max(1, CONVERTED_AT_ONCE // self.weight.shape[1])
-        hidden = hidden.to(self.dtype)
-        parts = [hidden @ part.to(self.dtype).T for part in self.weight.split(rows)]
-        logits = parts[0] if len(parts) == 1 else torch.cat(parts, -1)
+        """Logits `(rows, vocabulary)` on the head's device; a large head is converted part by part."""
+        if self.widens:
+            logits = torch.mm(hidden.to(self.weight.device), self.weight.T, out_dtype=torch.float32)
+        else:
+            rows = max(1, CONVERTED_AT_ONCE // self.weight.shape[1])
+            hidden = hidden.to(self.weight.device, self.dtype)
+            parts = [hidden @ part.to(self.dtype).T for part in self.weight.split(rows)]
+            logits = parts[0] if len(parts) == 1 else torch.cat(parts, -1)
         return logits if self.bias is None else logits + self.bias
+
+
+def _multiplies_into_float32(weight: torch.Tensor) -> bool:
+    """Whether this build of torch multiplies matrices of 16 bits into float32."""
+    try:
+        torch.mm(weight[:1], weight[:1].T, out_dtype=torch.float32)
+    except (RuntimeError, TypeError) as error:
+        if breaks_the_device(error):
+            raise
+        return False
+    return True
 
 
 class _GivenLogits:
@@ -166,13 +185,22 @@ class Scorer:
         share_prefixes: compute every shared token once; needs a model that passes
             `harness.engine.parity.sharing_error`.
         kernel: how packs attend.
+        compiled: layers of the model that are compiled, for packs.
     """
 
-    def __init__(self, model: Any, tokens_per_pack: int, share_prefixes: bool, kernel: Kernel = PARTS) -> None:
+    def __init__(
+        self,
+        model: Any,
+        tokens_per_pack: int,
+        share_prefixes: bool,
+        kernel: Kernel = PARTS,
+        compiled: CompiledLayers = NOT_COMPILED,
+    ) -> None:
         self.model = model
         self.tokens_per_pack = tokens_per_pack
         self.share_prefixes = share_prefixes
         self.kernel = kernel
+        self.compiled = compiled
         self.device: torch.device = model.get_input_embeddings().weight.device
         self.head = _Head(model.get_output_embeddings())
         attention = model.config._attn_implementation
@@ -260,7 +288,7 @@ class Scorer:
         """
         read = sorted(set(rows))
         last = self.model.config.get_text_config().num_hidden_layers - 1
-        state = self.kernel.begin(pack, kept, self.device, Needed(last, np.asarray(read, dtype=np.int64)))
+        state = self.kernel.begin(pack, kept, Needed(last, np.asarray(read, dtype=np.int64)))
         n_tokens = len(pack.tokens)
         # The other kernels are for GPUs.
         fill = whole_steps(n_tokens) - n_tokens if self.kernel is PARTS and self.device.type == "cpu" else 0
@@ -269,6 +297,7 @@ class Scorer:
             attending(state),
             self.first_layer.remembering(tokens),
             reading(self.after_attention, read, len(tokens)),
+            self.compiled.for_rows(len(tokens)),
         ):
             output = self.model.base_model(
                 input_ids=to_device(tokens, self.device)[None],
@@ -336,8 +365,7 @@ class Scorer:
         self.tokens_per_pack //= 2
         self.first_layer.make_room(self.tokens_per_pack)
         log.warning("out of memory: going on with %d tokens per pack", self.tokens_per_pack)
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        give_memory_back(error)
 
 
 def _trunk(tree: Tree, sequences: Sequence[Ids]) -> list[int]:

@@ -18,4 +18,26 @@ def to_device(array: npt.NDArray[Any] | list[Any], device: torch.device) -> torc
     tensor = torch.from_numpy(np.asarray(array))
     if device.type != "cuda":
         return tensor.to(device)
-    return tensor.pin_memory().to(device, non_blocking=True)
+    return _pinned(tensor).to(device, non_blocking=True)
+
+
+class OnDevices:
+    """One array on every device that asks for it: layers of a model may lie on several.
+
+    Args:
+        array: on the host.
+    """
+
+    def __init__(self, array: npt.NDArray[Any]) -> None:
+        self.array = array
+        self._copies: dict[torch.device, torch.Tensor] = {}
+
+    def on(self, device: torch.device) -> torch.Tensor:
+        """The array there, copied once."""
+        if device not in self._copies:
+            self._copies[device] = to_device(self.array, device)
+        return self._copies[device]
+
+
+def _pinned(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.pin_memory()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from harness.engine.attention import Kept
+from harness.engine.keeping import Kept
 
 CPU_TRUNK_BYTES = 2**28
 GPU_TRUNK_BYTES = 2**30
