@@ -247,7 +247,8 @@ def predict(shape: ModelShape, dtype: str, device: str, shares: bool, load: Load
     exact = 8 if on_cpu and dtype == "float32" else 4
     head = shape.vocabulary * shape.hidden
     converted = min(head, CONVERTED_AT_ONCE) * exact
-    if head <= CONVERTED_AT_ONCE and exact == size:
+    # A GPU multiplies a head of 16 bits as it is.
+    if (head <= CONVERTED_AT_ONCE and exact == size) or (not on_cpu and size == 2):
         converted = 0
     tokens = max(min(load.tokens_per_pack, load.unit_tokens), load.longest_prompt)
     rows = min(tokens * load.prompts_per_token, LOGITS_AT_ONCE // shape.vocabulary)
