@@ -11,9 +11,10 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # make bench      this project beside the alternatives on this machine's CPU; BENCH="--write" updates docs/performance.md
 # make bench-gpu  the same on a GPU, with the Python that PYTHON names as it is: it needs torch and transformers only
 # make bench-dispatch, make bench-scale   what handing out units, and a run of millions of prompts, take of the driver
+# make bench-rendering   prompts rendered and tokenised per second, by style of tokenizer; MODEL=FOLDER for one more
 # make bench-analysis, make bench-tracking   what analyses of 500,000 records cost, and a W&B server that fails
 .PHONY: demo test test-slow test-gpu test-jobs chaos lint format clean
-.PHONY: bench bench-gpu bench-dispatch bench-scale bench-analysis bench-tracking
+.PHONY: bench bench-rendering bench-gpu bench-dispatch bench-scale bench-analysis bench-tracking
 .DEFAULT_GOAL := demo
 
 # Torch comes first and in exactly the pinned version, so that nothing else pulls in another.
@@ -57,6 +58,9 @@ bench-dispatch: $(VENV)/.installed
 
 bench-scale: $(VENV)/.installed
 	$(BIN)/python tests/bench_scale.py
+
+bench-rendering: $(VENV)/.installed
+	$(BIN)/python tests/bench_rendering.py $(if $(MODEL),--model $(MODEL))
 
 bench-analysis: $(VENV)/.installed
 	$(BIN)/python tests/bench_analysis.py

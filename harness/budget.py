@@ -76,21 +76,23 @@ class _Lengths:
             return
         texts = [template.render_query(s.fields) for s in samples]
         ends, checked = self._ends(), texts[:CHECKED_JOINS]
-        plain = all(tokenizer.joins(edge, text) for edge in {template.prefix, *ends} for text in checked)
+        edges = {template.prefix, *ends} - {""}
+        plain = all(tokenizer.joins(edge, text) for edge in edges for text in checked)
         # Where trailing white space merges with what follows, segments are cut before it.
         self.after_prefix = "" if plain else _trailing(template.prefix)
         tails = {_trailing(end) for end in ends}
         self.after_demonstration = "" if plain or len(tails) > 1 else tails.pop()
         self.trims = not plain
-        self.exact = tokenizer.splits_first and (
-            plain
-            or all(
-                tokenizer.joins(edge.rstrip(), _trailing(edge) + text)
-                for edge in {template.prefix, *ends}
-                for text in checked
+        known_start = bool(template.prefix) or not tokenizer.marks_start
+        self.exact = (
+            tokenizer.can_join
+            and known_start
+            and (
+                plain
+                or all(tokenizer.joins(edge.rstrip(), _trailing(edge) + text) for edge in edges for text in checked)
             )
         )
-        self._take_queries(tokenizer.whole_batch([self.after_demonstration + text for text in texts]))
+        self._take_queries(tokenizer.inner_batch([self.after_demonstration + text for text in texts]))
         same = self.after_prefix == self.after_demonstration
         self.zero_shot_queries = self.queries if same else self._count(self.after_prefix, texts)
         self.first_header = max(0, self.header - len(tokenizer.whole(self.after_demonstration)))
@@ -144,10 +146,10 @@ class _Lengths:
             return [n - alone for n in others]
         rendered = [template.render_solved(one) for one in solved]
         texts = [before + (text.rstrip() if self.trims else text) for text in rendered]
-        return [len(ids) for ids in tokenizer.whole_batch(texts)]
+        return [len(ids) for ids in tokenizer.inner_batch(texts)]
 
     def _count(self, before: str, texts: Sequence[str]) -> Ints:
-        ids = self.setup.tokenizer.whole_batch([before + text for text in texts])
+        ids = self.setup.tokenizer.inner_batch([before + text for text in texts])
         return np.fromiter((len(x) for x in ids), dtype=np.int64, count=len(ids))
 
     def sums(self, indices: Ints) -> Ints:

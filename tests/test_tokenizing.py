@@ -51,13 +51,17 @@ def made_up_documents(n, seed):
 DOCUMENTS = AWKWARD + made_up_documents(120, seed=0)
 
 
-@pytest.fixture(scope="module")
-def corpus():
+def training_texts():
     """Texts to learn merges from; odd ones too, so that merges over odd boundaries are learnt."""
     reviews = read_ratings(DEMO / "ratings_train.txt")[0]["document"].tolist()
     reviews = [x for pair in zip(reviews, made_up_documents(len(reviews), seed=9), strict=True) for x in pair]
     templates = [t for t in read_templates(TASK.templates, TASK.class_names).values() if not t.chat]
     return [t.render_demonstration({"document": d}, i % 2) for i, d in enumerate(reviews) for t in templates]
+
+
+@pytest.fixture(scope="module")
+def corpus():
+    return training_texts()
 
 
 def byte_level_bpe(corpus, splitter, normalizer=None, vocab=1200):
@@ -125,28 +129,18 @@ def lower_case(corpus):
     return byte_level_bpe(corpus, pre_tokenizers.ByteLevel(add_prefix_space=False), normalizers.NFKC())
 
 
-def metaspace_bpe(corpus):
-    tokenizer = Tokenizer(BPE(unk_token="<unk>", byte_fallback=True))
-    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first")
-    tokenizer.decoder = decoders.Metaspace()
-    special = ["<unk>", *(f"<0x{i:02X}>" for i in range(256))]
-    trainer = trainers.BpeTrainer(vocab_size=1500, special_tokens=special, show_progress=False)
-    tokenizer.train_from_iterator([line for text in corpus[:600] for line in text.split("\n")], trainer)
-    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
-    return tokenizer
-
-
-def metaspace_unigram(corpus):
+def unigram(corpus):
+    """Without pieces: the best segmentation of the whole text."""
     tokenizer = Tokenizer(Unigram())
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
-    tokenizer.decoder = decoders.Metaspace()
     trainer = trainers.UnigramTrainer(vocab_size=1200, special_tokens=["<unk>"], unk_token="<unk>", show_progress=False)
     tokenizer.train_from_iterator(corpus[:1000], trainer)
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(split=False)
     return tokenizer
 
 
 SPLITTING = [gpt2, llama3, qwen2_nfc, digits_and_bytes, with_bos, with_added_tokens]
-WHOLE_ONLY = [metaspace_bpe, metaspace_unigram, byte_level_with_prefix_space, lower_case]
+WHOLE_ONLY = [unigram, byte_level_with_prefix_space, lower_case]
 
 
 @pytest.fixture(scope="module")
@@ -216,16 +210,8 @@ def test_segments_give_the_ids_of_the_whole_text_with_the_embedded_tokenizer(ko_
 @pytest.mark.parametrize("make", WHOLE_ONLY, ids=lambda f: f.__name__)
 def test_tokenizers_that_cannot_be_proven_to_split_are_given_whole_texts(make, tokenizers, shipped):
     tokenizer = tokenizers(make)
-    assert not PromptTokenizer(tokenizer).splits_first
+    assert not PromptTokenizer(tokenizer).can_join
     assert check_every_template(tokenizer, [shipped[0], shipped[4]]) == 0
-
-
-def test_segments_of_a_sentencepiece_tokenizer_would_have_been_wrong(tokenizers, shipped):
-    """The fall-back is needed: naive concatenation differs from the whole text."""
-    tokenizer = tokenizers(metaspace_unigram)
-    segments = renderer_of(shipped[0], tokenizer).segments(samples_of(["재미있다"])[0], 1, 3)
-    naive = [i for s in segments for i in tokenizer(s, add_special_tokens=False)["input_ids"]]
-    assert naive != tokenizer("".join(segments), add_special_tokens=False)["input_ids"]
 
 
 def test_a_slow_tokenizer_is_given_whole_texts():
@@ -246,7 +232,7 @@ def test_a_slow_tokenizer_is_given_whole_texts():
     prompts = Renderer(template, draw, 2, tokenizer).prompts(samples_of(["하하"]), 1, [0, 2])
     assert [p.ids for p in prompts] == [list(p.text.encode()) for p in prompts]
     assert prompts[1].label_ids == ((32, 97), (32, 98))
-    assert not tokenizer.splits_first
+    assert not tokenizer.can_join
 
 
 def test_what_the_tokenizer_adds_comes_once_at_the_start(tokenizers, shipped):

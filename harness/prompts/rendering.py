@@ -7,7 +7,7 @@ through it, so what a user reads is what the model gets.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from harness.errors import TemplateError
@@ -70,7 +70,7 @@ class Renderer:
         self.lecture = lecture
         self._demonstrations: dict[int, str] = {}
         self._rankings: dict[str, list[int]] = {}
-        self._beginnings: dict[str, list[int]] = {}
+        self._beginnings: dict[tuple[object, ...], list[int]] = {}
         self._joined: dict[tuple[str, ...], bool] = {}
 
     @property
@@ -119,7 +119,7 @@ class Renderer:
                 keys.append((sample, k, self.demonstrations(sample, seed, k)))
                 pieces.append(self._segments(keys[-1][2], sample))
         ids, cuts = self._ids(pieces)
-        labels = self._label_ids(pieces, ids)
+        labels = self._label_ids(pieces, ids, cuts)
         return [
             Prompt(sample, k, pieces[i], ids[i], labels[i], self._fork(pieces[i], cuts[i], ids[i], shown, sample))
             for i, (sample, k, shown) in enumerate(keys)
@@ -133,34 +133,51 @@ class Renderer:
         shown: Sequence[int],
         sample: Sample,
     ) -> int:
-        if cut is None:
-            before, own, lead = 0, ids, None
+        if cut is None or self.template.chat:
+            before, own = 0, ids
+            beginning = self._whole_beginning(shown, sample)
         else:
-            own = self.tokenizer.segment_ids(cut[-1:])[cut[-1]]
-            before, lead = len(ids) - len(own), cut[-1][: len(cut[-1]) - len(segments[-1])]
-        beginning = self._beginning(lead, shown, sample)
+            own = self._own_ids(cut)
+            before, moved = len(ids) - len(own), len(cut[-1]) - len(segments[-1])
+            beginning = self._query_beginning(cut[-1][: max(0, moved)], max(0, -moved), len(cut) > 1, sample)
         return min(before + common_length(own, beginning), len(ids) - 1)
 
-    def _beginning(self, lead: str | None, shown: Sequence[int], sample: Sample) -> list[int]:
-        """What prompts with the same demonstrations have in common, whatever their samples are.
+    def _own_ids(self, cut: tuple[str, ...]) -> list[int]:
+        """Ids of the last part of a prompt that was cut."""
+        inner = len(cut) > 1 and not self.template.chat
+        return self.tokenizer.segment_ids(cut[-1:], inner)[cut[-1]]
+
+    def _query_beginning(self, lead: str, left_out: int, inner: bool, sample: Sample) -> list[int]:
+        """What queries have in common where they are tokenised by themselves.
 
         Args:
-            lead: white space before the query, where that is tokenised by itself; None for the whole prompt.
-            shown: pool indices of the demonstrations.
+            lead: white space before the query.
+            left_out: characters of the query that belong to what stands before.
+            inner: whether something stands before the lead.
             sample: has the fields that samples have.
         """
-        key = f"lead {lead}" if lead is not None else f"whole {shown}"
+
+        def ids(probe: Sample) -> list[int]:
+            text = lead + self.template.render_query(probe.fields)[left_out:]
+            return self.tokenizer.inner_batch([text])[0] if inner else self.tokenizer.whole(text)
+
+        return self._beginning((lead, left_out, inner), sample, ids)
+
+    def _whole_beginning(self, shown: Sequence[int], sample: Sample) -> list[int]:
+        """What prompts with the same demonstrations have in common, whatever their samples are."""
+
+        def ids(probe: Sample) -> list[int]:
+            return self.start + self.tokenizer.whole("".join(self._segments(shown, probe)))
+
+        return self._beginning(tuple(shown), sample, ids)
+
+    def _beginning(self, key: tuple[object, ...], sample: Sample, ids: Callable[[Sample], list[int]]) -> list[int]:
         if key not in self._beginnings:
             if len(self._beginnings) > MOST_BEGINNINGS:
                 self._beginnings.clear()
-            ids = []
-            for text in PROBES:
-                probe = replace(sample, fields=dict.fromkeys(sample.fields, text))
-                if lead is not None:
-                    ids.append(self.tokenizer.whole(lead + self.template.render_query(probe.fields)))
-                else:
-                    ids.append(self.start + self.tokenizer.whole("".join(self._segments(shown, probe))))
-            self._beginnings[key] = ids[0][: common_length(*ids)]
+            probes = [replace(sample, fields=dict.fromkeys(sample.fields, text)) for text in PROBES]
+            found = [ids(probe) for probe in probes]
+            self._beginnings[key] = found[0][: common_length(*found)]
         return self._beginnings[key]
 
     def _demonstration(self, index: int) -> str:
@@ -175,19 +192,22 @@ class Renderer:
 
         The proof looks at neighbours only; two prompts of every batch are checked whole as well.
         """
-        tokenizer = self.tokenizer
-        joined = [self.joinable(segments) for segments in pieces]
+        tokenizer, chat = self.tokenizer, bool(self.template.chat)
+        joined = [tokenizer.turns(segments[0]) if chat else self.joinable(segments) for segments in pieces]
         texts = ["".join(segments) for segments, cut in zip(pieces, joined, strict=True) if cut is None]
         whole = iter(tokenizer.whole_batch(texts))
-        known = tokenizer.segment_ids(segment for cut in joined if cut is not None for segment in cut)
+        cuts = [cut for cut in joined if cut is not None]
+        first = tokenizer.segment_ids(segment for cut in cuts for segment in (cut if chat else cut[:1]))
+        later = first if chat else tokenizer.segment_ids((part for cut in cuts for part in cut[1:]), inner=True)
         result = []
         for cut in joined:
             ids = list(self.start)
             if cut is None:
                 ids += next(whole)
             else:
-                for segment in cut:
-                    ids += known[segment]
+                ids += first[cut[0]]
+                for segment in cut[1:]:
+                    ids += later[segment]
             result.append(ids)
         for i in {0, len(pieces) - 1} if pieces else ():
             if result[i] != self.start + tokenizer.whole("".join(pieces[i])):
@@ -200,10 +220,11 @@ class Renderer:
         """The text cut so that the ids of the pieces provably are those of the whole; None if no
         such cut is known.
 
-        Tried are the segments themselves and, for tokenizers that merge a run of white space
-        with what follows, the segments with their trailing white space moved to the next.
+        Tried are the segments themselves; for tokenizers that merge a run of white space with what
+        follows, the segments with their trailing white space moved to the next; and the segments
+        with their beginnings moved to the one before, up to the first place that certainly splits.
         """
-        if not self.tokenizer.splits_first or self.template.chat:
+        if not self.tokenizer.can_join or self.template.chat:
             return None
         if self._all_join(segments):
             return segments
@@ -213,7 +234,15 @@ class Renderer:
             moved.append(carried + kept)
             carried = segment[len(kept) :]
         shifted = (*moved, carried + segments[-1])
-        return shifted if self._all_join(shifted) else None
+        if self._all_join(shifted):
+            return shifted
+        places = [self.tokenizer.first_split(segment) for segment in segments[1:]]
+        if not all(places):
+            return None
+        beginnings = (*(text[:place] for text, place in zip(segments[1:], places, strict=True)), "")
+        parts = zip(segments, (0, *places), beginnings, strict=True)
+        inside = tuple(text[start:] + beginning for text, start, beginning in parts)
+        return inside if self._all_join(inside) else None
 
     def _all_join(self, segments: tuple[str, ...]) -> bool:
         stem = segments[:-1]
@@ -223,23 +252,71 @@ class Renderer:
             self._joined[stem] = all(map(self.tokenizer.joins, stem[:-1], stem[1:]))
         return self._joined[stem] and (not stem or self.tokenizer.joins(stem[-1], segments[-1]))
 
-    def _label_ids(self, pieces: list[tuple[str, ...]], ids: list[list[int]]) -> list[tuple[tuple[int, ...], ...]]:
+    def _label_ids(
+        self, pieces: list[tuple[str, ...]], ids: list[list[int]], cuts: list[tuple[str, ...] | None]
+    ) -> list[tuple[tuple[int, ...], ...]]:
+        """Ids of the labels behind each prompt: of the label where it joins, else of the prompt's last part with it.
+
+        Each such part is tokenised once, in one call for all.
+        """
         tokenizer, labels = self.tokenizer, self.template.labels
-        by_segment = tuple(tuple(tokenizer.whole(label)) for label in labels)
-        result: list[tuple[tuple[int, ...], ...]] = []
-        for segments, context in zip(pieces, ids, strict=True):
+        by_segment = tuple(tuple(label) for label in tokenizer.inner_batch(labels))
+        contexts: list[tuple[str, bool, int] | None] = []
+        for segments, cut, found in zip(pieces, cuts, ids, strict=True):
             plain = bool(segments[-1]) and not self.template.chat and all(by_segment)
-            if plain and all(tokenizer.joins(segments[-1], label) for label in labels):
+            edge = self._edge(segments, cut) if plain else ""
+            if plain and all(tokenizer.joins(edge, label) for label in labels):
+                contexts.append(None)
+            else:
+                contexts.append(self._label_context(segments, cut, found))
+        wanted = dict.fromkeys((c[0] + label, c[1]) for c in contexts if c is not None for label in labels)
+        starts, inners = ([text for text, inner in wanted if inner is kind] for kind in (False, True))
+        known = {
+            False: dict(zip(starts, tokenizer.whole_batch(starts), strict=True)),
+            True: dict(zip(inners, tokenizer.inner_batch(inners), strict=True)),
+        }
+        result: list[tuple[tuple[int, ...], ...]] = []
+        for segments, found, context in zip(pieces, ids, contexts, strict=True):
+            if context is None:
                 result.append(by_segment)
                 continue
-            text, found = "".join(segments), []
+            text, inner, before = context
+            behind = []
             for label in labels:
-                full = self.start + tokenizer.whole(text + label)
-                if full[: len(context)] != context or len(full) == len(context):
-                    raise TemplateError(self._merge_message(segments[-1], label, context, full))
-                found.append(tuple(full[len(context) :]))
-            result.append(tuple(found))
+                full = found[:before] + known[inner][text + label]
+                if full[: len(found)] != found or len(full) == len(found):
+                    raise TemplateError(self._merge_message(segments[-1], label, found, full))
+                behind.append(tuple(full[len(found) :]))
+            result.append(tuple(behind))
         return result
+
+    def _edge(self, segments: tuple[str, ...], cut: tuple[str, ...] | None) -> str:
+        """What stands before a label, as far as it may bear on the boundary."""
+        if cut is not None:
+            return cut[-1]
+        return "".join(segments) if self.tokenizer.merges_whole_texts else segments[-1]
+
+    def _label_context(
+        self, segments: tuple[str, ...], cut: tuple[str, ...] | None, ids: list[int]
+    ) -> tuple[str, bool, int]:
+        """The end of a prompt that is tokenised together with a label.
+
+        Returns:
+            Its text, whether that stands inside the prompt and not at its start, and the number of ids before.
+        """
+        tokenizer, labels = self.tokenizer, self.template.labels
+        if self.template.chat:
+            if cut is None or len(cut) == 1:
+                return segments[0], False, len(self.start)
+            return cut[-1], False, len(ids) - len(self._own_ids(cut))
+        text = "".join(segments) if cut is None else cut[-1]
+        place = tokenizer.last_split(text)
+        before, end = text[:place], text[place:]
+        if place and all(tokenizer.joins(before, end + label) for label in labels):
+            return end, True, len(ids) - len(tokenizer.segment_ids([end], inner=True)[end])
+        if cut is not None and len(cut) > 1 and all(tokenizer.joins(cut[-2], text + label) for label in labels):
+            return text, True, len(ids) - len(self._own_ids(cut))
+        return "".join(segments), False, len(self.start)
 
     def _merge_message(self, query: str, label: str, context: list[int], full: list[int]) -> str:
         decode = self.tokenizer.decode_token

@@ -2,21 +2,19 @@
 
 The ids of a prompt are those of tokenising its whole text. Segments (prefix, demonstrations,
 query) are tokenised once and concatenated only where that is proven to give the same ids:
-the tokenizer must split its text before it merges, and must split at each boundary.
+the tokenizer must split its text at each boundary (see `boundaries`). A chat is cut before the
+tokens of its turns, which every tokenizer takes out of the text before all else.
 """
 
 from __future__ import annotations
 
-import json
-import unicodedata
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from harness.errors import TemplateError
+from harness.prompts.boundaries import find_boundaries
 
-_SPLITTERS = {"ByteLevel", "Split", "Digits", "Punctuation", "Whitespace", "BertPreTokenizer"}
-_LOCAL_NORMALIZERS = {"NFC"}
-_UNSAFE = "\0"  # stands for the edge of a segment that is never joined
 _REMEMBERED = 200_000  # segments kept in memory, about 100 MB
 
 
@@ -35,23 +33,31 @@ class PromptTokenizer:
         start = _find(special, plain)
         self.bos: list[int] = special[:start] if start > 0 else []
         """What the tokenizer adds by itself at the start of a text."""
-        self._pre_tokenizer, self._nfc = _splitter(self.backend)
-        added = getattr(tokenizer, "added_tokens_decoder", {}).values()
-        self._greedy = tuple(str(t.content) for t in added if t.lstrip or t.rstrip or t.single_word)
-        self._longest_greedy = max(map(len, self._greedy), default=0)
+        self._boundaries = find_boundaries(self.backend, self.whole)
         self._segments: dict[str, list[int]] = {}
-        self._tails: dict[str, str] = {}
-        self._heads: dict[str, str] = {}
-        self._boundaries: dict[tuple[str, str], bool] = {}
+        self._inner: dict[str, list[int]] = {}
+        self._guard_lengths: dict[str, int] = {}
+        self._turns: re.Pattern[str] | None = None
+        self._joins_turns = self.backend is not None
 
     @property
-    def splits_first(self) -> bool:
+    def can_join(self) -> bool:
         """Whether this tokenizer can be proven to split at a boundary at all."""
-        return self._pre_tokenizer is not None
+        return self._boundaries is not None
+
+    @property
+    def marks_start(self) -> bool:
+        """Whether a text may have other ids inside a longer one than by itself."""
+        return self._boundaries is not None and self._boundaries.guarded
+
+    @property
+    def merges_whole_texts(self) -> bool:
+        """Whether what stands far before a boundary may bear on it."""
+        return self._boundaries is not None and self._boundaries.whole_texts
 
     def distrust_segments(self) -> None:
         """Tokenise everything whole from now on."""
-        self._pre_tokenizer = None
+        self._boundaries, self._joins_turns = None, False
 
     def whole(self, text: str, special: bool = False) -> list[int]:
         """Ids of one text by itself."""
@@ -66,64 +72,56 @@ class PromptTokenizer:
             return [encoding.ids for encoding in encodings]
         return [list(ids) for ids in self.tokenizer(list(texts), add_special_tokens=False)["input_ids"]]
 
-    def segment_ids(self, texts: Iterable[str]) -> dict[str, list[int]]:
-        """Ids of segments, remembered: demonstrations come again and again."""
-        if len(self._segments) > _REMEMBERED:
-            for memory in (self._segments, self._tails, self._heads):
-                memory.clear()
-        missing = [text for text in dict.fromkeys(texts) if text not in self._segments]
-        self._segments.update(zip(missing, self.whole_batch(missing), strict=True))
-        return self._segments
+    def inner_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        """Ids that texts have inside a longer one, behind a place where it splits; without one, as `whole_batch`."""
+        if self._boundaries is None or not self._boundaries.guarded:
+            return self.whole_batch(texts)
+        guards = [self._boundaries.guard(text) for text in texts]
+        for guard in set(guards) - self._guard_lengths.keys():
+            self._guard_lengths[guard] = len(self.whole(guard))
+        batch = self.whole_batch([guard + text for guard, text in zip(guards, texts, strict=True)])
+        return [ids[self._guard_lengths[guard] :] for guard, ids in zip(guards, batch, strict=True)]
 
-    def joins(self, left: str, right: str) -> bool:
-        """Whether ids(left + right) = ids(left) + ids(right) is certain.
+    def segment_ids(self, texts: Iterable[str], inner: bool = False) -> dict[str, list[int]]:
+        """Ids of segments, remembered: demonstrations come again and again.
 
-        True when the tokenizer splits its text at the boundary; merges never cross a split.
-        The split depends on the neighbouring pieces only, so two pieces of each side decide.
+        Args:
+            texts: the segments.
+            inner: as they stand inside a text, else at its start.
         """
-        if self._pre_tokenizer is None:
-            return False
-        if not left or not right:
-            return True
-        tail = self._tails.get(left)
-        if tail is None:
-            tail = self._tails[left] = self._last_pieces(left)
-        head = self._heads.get(right)
-        if head is None:
-            head = self._heads[right] = self._first_pieces(right)
-        if tail is _UNSAFE or head is _UNSAFE:
-            return False
-        known = self._boundaries.get((tail, head))
-        if known is None:
-            known = self._boundaries[tail, head] = self._splits_at(tail, head)
+        if len(self._segments) + len(self._inner) > _REMEMBERED:
+            self._segments, self._inner = {}, {}  # callers may still hold the old ones
+            if self._boundaries is not None:
+                self._boundaries.forget()
+        known = self._inner if inner and self.marks_start else self._segments
+        missing = [text for text in dict.fromkeys(texts) if text not in known]
+        if not missing:
+            return known
+        known.update(zip(missing, self.inner_batch(missing) if inner else self.whole_batch(missing), strict=True))
         return known
 
-    def _last_pieces(self, text: str) -> str:
-        pieces = self._pre_tokenizer.pre_tokenize_str(text)
-        start = pieces[-2][1][0] if len(pieces) > 2 else 0
-        before = len(text[:start].rstrip()) - self._longest_greedy
-        return _UNSAFE if self._holds_greedy_token(text[max(0, before) :]) else text[start:]
+    def joins(self, left: str, right: str) -> bool:
+        """Whether the ids of left + right certainly are those of left, then the inner ones of right."""
+        return self._boundaries is not None and self._boundaries.joins(left, right)
 
-    def _first_pieces(self, text: str) -> str:
-        pieces = self._pre_tokenizer.pre_tokenize_str(text)
-        end = pieces[1][1][1] if len(pieces) > 2 else len(text)
-        blank = len(text[end:]) - len(text[end:].lstrip())
-        near = text[: end + blank + self._longest_greedy]
-        return _UNSAFE if self._holds_greedy_token(near) else text[:end]
+    def first_split(self, text: str) -> int:
+        """Where the first split inside a text is that is certain and near its start; 0 if there is none."""
+        return 0 if self._boundaries is None else self._boundaries.first_split(text)
 
-    def _holds_greedy_token(self, text: str) -> bool:
-        """Whether an added token is in a text that looks at, or swallows, what stands around it."""
-        return any(token in text for token in self._greedy)
+    def last_split(self, text: str) -> int:
+        """Where the last split inside a text is that is certain and near its end; 0 if there is none."""
+        return 0 if self._boundaries is None else self._boundaries.last_split(text)
 
-    def _splits_at(self, left: str, right: str) -> bool:
-        if self._nfc and unicodedata.normalize("NFC", left + right) != (
-            unicodedata.normalize("NFC", left) + unicodedata.normalize("NFC", right)
-        ):
-            return False
-        pieces = self._pre_tokenizer.pre_tokenize_str(left + right)
-        if not any(start == len(left) for _, (start, _) in pieces):
-            return False
-        return self.whole(left + right) == self.whole(left) + self.whole(right)
+    def turns(self, text: str) -> tuple[str, ...] | None:
+        """A chat cut before the tokens of its turns: ids of the parts are those of the text; None if not known."""
+        if not self._joins_turns or self.backend.encode_special_tokens:
+            return None
+        if self._turns is None:
+            separators = separating_tokens(self.backend, text)
+            if not separators:
+                return None
+            self._turns = re.compile(f"(?={'|'.join(map(re.escape, separators))})")
+        return tuple(part for part in self._turns.split(text) if part)
 
     def chat(self, messages: Sequence[Mapping[str, str]]) -> str:
         """The text of a chat, up to where the assistant answers; thinking is off where it can be.
@@ -151,21 +149,24 @@ class PromptTokenizer:
         return str(self.tokenizer.decode([token]))
 
 
-def _splitter(backend: Any) -> tuple[Any, bool]:
-    """The backend's pre-tokenizer when merges stay inside its pieces, and whether NFC runs first."""
-    if backend is None or backend.pre_tokenizer is None:
-        return None, False
-    state = json.loads(backend.to_str())
-    normalizer, splitter = state.get("normalizer"), state["pre_tokenizer"]
-    if normalizer is not None and normalizer.get("type") == "Sequence" and not normalizer["normalizers"]:
-        normalizer = None
-    if normalizer is not None and normalizer["type"] not in _LOCAL_NORMALIZERS:
-        return None, False
-    parts = splitter["pretokenizers"] if splitter["type"] == "Sequence" else [splitter]
-    for part in parts:
-        if part["type"] not in _SPLITTERS or part.get("add_prefix_space"):
-            return None, False
-    return backend.pre_tokenizer, normalizer is not None
+def separating_tokens(backend: Any, text: str) -> list[str]:
+    """Added tokens in a text that are found wherever they stand, so that texts can be cut before each.
+
+    Such tokens are taken out before the text is normalised, and what stands between two is tokenised by
+    itself. The first and longest token is taken; one counts if no other may begin before it and reach
+    into it, or hold it.
+    """
+    added = [token for token in backend.get_added_tokens_decoder().values() if not token.normalized and token.content]
+    contents = [str(token.content) for token in added]
+    found = []
+    for token, content in zip(added, contents, strict=True):
+        if token.lstrip or token.single_word or content not in text or content[0].isspace():
+            continue
+        beginnings = tuple(content[:n] for n in range(1, len(content)))
+        if any(other[1:].endswith(beginnings) or (content in other and content != other) for other in contents):
+            continue
+        found.append(content)
+    return found
 
 
 def _find(sequence: list[int], part: list[int]) -> int:
