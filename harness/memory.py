@@ -20,6 +20,10 @@ LOGITS_AT_ONCE = 2**26
 """Most logits in memory at a time (rows x vocabulary)."""
 CONVERTED_AT_ONCE = 2**26
 """Weights of the head that are converted to higher precision at a time; fewer are kept converted."""
+SCORES_AT_ONCE = 2**24
+"""Most scores of queries and keys that attention in plain operations has in memory on a GPU."""
+SCORE_BYTES = 14
+"""Of a score: three copies in float32, and one of 16 bits."""
 PROCESS_BYTES = 580 * 2**20
 """A process on a CPU with torch, transformers and Ray imported and a model of no size loaded."""
 LOADING_BYTES = 520 * 2**20
@@ -233,7 +237,9 @@ def bytes_per_token(shape: ModelShape, dtype: str, device: str, shares: bool, ge
     return max(attention, (3 * shape.hidden + wide) * size)
 
 
-def predict(shape: ModelShape, dtype: str, device: str, shares: bool, load: Load) -> MemoryNeed:
+def predict(
+    shape: ModelShape, dtype: str, device: str, shares: bool, load: Load, attention: str = "cascade"
+) -> MemoryNeed:
     """Memory of one replica at its peak.
 
     Args:
@@ -242,6 +248,7 @@ def predict(shape: ModelShape, dtype: str, device: str, shares: bool, load: Load
         device: `cpu` or `cuda`.
         shares: whether prefixes are shared.
         load: what it computes at a time.
+        attention: kernel of a GPU; `parts` has scores in memory, the others none.
     """
     size, on_cpu = BYTES[dtype], device == "cpu"
     exact = 8 if on_cpu and dtype == "float32" else 4
@@ -251,6 +258,9 @@ def predict(shape: ModelShape, dtype: str, device: str, shares: bool, load: Load
     if (head <= CONVERTED_AT_ONCE and exact == size) or (not on_cpu and size == 2):
         converted = 0
     tokens = max(min(load.tokens_per_pack, load.unit_tokens), load.longest_prompt)
+    scores = 0
+    if shares and not on_cpu and attention == "parts":
+        scores = SCORE_BYTES * min(SCORES_AT_ONCE, tokens * load.longest_prompt * shape.heads)
     rows = min(tokens * load.prompts_per_token, LOGITS_AT_ONCE // shape.vocabulary)
     weights = shape.parameters * size
     converts = abs(shape.stored_bytes - weights) > 0.1 * weights
@@ -260,7 +270,7 @@ def predict(shape: ModelShape, dtype: str, device: str, shares: bool, load: Load
     return MemoryNeed(
         weights=weights,
         head=converted,
-        pack=tokens * bytes_per_token(shape, dtype, device, shares, load.generates),
+        pack=tokens * bytes_per_token(shape, dtype, device, shares, load.generates) + scores,
         # Those of the pack before last until the last layer has run.
         kept=2 * load.longest_prompt * cached if shares else 0,
         logits=int(LOGIT_COPIES * rows * shape.vocabulary * exact),

@@ -5,6 +5,7 @@ for the device raises `HostWaits`.
 """
 
 import ctypes
+import weakref
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import torch
 from torch._subclasses import fake_tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.weak import WeakIdKeyDictionary
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from harness.engine import scorer as scorer_module
@@ -69,6 +71,39 @@ def _guard_nothing():
     cuda, meta = 1, 14
     if not guards[cuda]:
         guards[cuda] = guards[meta]
+
+
+class Memory(TorchDispatchMode):
+    """Bytes of the tensors on the GPU that are alive, and the most there were.
+
+    Args:
+        tensors: that are there already.
+    """
+
+    def __init__(self, tensors):
+        super().__init__()
+        self.seen = WeakIdKeyDictionary()
+        self.now = self.most = 0
+        for tensor in tensors:
+            self.add(tensor)
+
+    def add(self, tensor):
+        storage = tensor.untyped_storage()
+        if tensor.device.type == "cuda" and storage not in self.seen:
+            self.seen[storage] = size = storage.nbytes()
+            self.now += size
+            self.most = max(self.most, self.now)
+            weakref.finalize(storage, self.drop, size)
+
+    def drop(self, size):
+        self.now -= size
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        for tensor in torch.utils._pytree.tree_leaves(result):
+            if isinstance(tensor, torch.Tensor):
+                self.add(tensor)
+        return result
 
 
 @contextmanager

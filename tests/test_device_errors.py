@@ -1,9 +1,11 @@
 """Which exceptions mean less work at a time, and which the end of the process."""
 
+import weakref
+
 import pytest
 import torch
 
-from harness.engine.device_errors import breaks_the_device, is_out_of_memory
+from harness.engine.device_errors import breaks_the_device, give_memory_back, is_out_of_memory
 
 ASSERTED = "CUDA error: device-side assert triggered\nCUDA kernel errors might be asynchronously reported"
 
@@ -52,3 +54,21 @@ def test_errors_that_stay_end_the_process(error):
 def test_errors_of_a_sample_are_neither(error):
     assert not breaks_the_device(error)
     assert not is_out_of_memory(error)
+
+
+def test_memory_is_given_back_without_what_the_failed_call_held(monkeypatch):
+    held = []
+
+    def fail():
+        activations = torch.zeros(100)
+        held.append(weakref.ref(activations))
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    left = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: left.append(held[0]()))
+    try:
+        fail()
+    except torch.OutOfMemoryError as error:
+        give_memory_back(error)
+    assert left == [None]

@@ -3,6 +3,8 @@
 What fake tensors cannot show, numbers and speed, is left to `make test-gpu` and `make gpu-check`.
 """
 
+import random
+
 import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensor
@@ -14,9 +16,11 @@ from harness.engine.generator import Generator
 from harness.engine.kernels import PARTS, shape_of
 from harness.engine.parts import layers_of
 from harness.engine.tree import Origin
+from harness.memory import Load, predict, shape_of_config
 from tests.fake_gpu import (
     GPU,
     HostWaits,
+    Memory,
     fake_model,
     fake_scorer,
     found_parts,
@@ -154,6 +158,37 @@ def test_layers_may_lie_on_two_gpus(monkeypatch, parts, grid, kernel, head_on_se
         monkeypatch.setattr(FakeTensor, "tolist", lambda tensor: [7] * len(tensor))
         found = generator.generate(contexts, 4, lambda generated: False)
     assert [len(tokens) for tokens in found.tokens] == [4] * len(contexts)
+
+
+LARGE = {
+    "gpt_neox": {"intermediate_size": 8192},
+    "llama": {"intermediate_size": 5632, "num_key_value_heads": 4},
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("tokens_per_pack", [8192, 16384])
+@pytest.mark.parametrize("kind", LARGE)
+def test_the_predicted_memory_is_within_15_percent_of_the_tensors_that_live(monkeypatch, kind, tokens_per_pack):
+    """By the cascade in bfloat16; a real GPU adds the allocator's rounding."""
+    settings = {**LARGE[kind], "num_hidden_layers": 12, "num_attention_heads": 16, "vocab_size": 32000}
+    narrow = found_parts(kind, **{**settings, "hidden_size": 256, "intermediate_size": 256})
+    rng = random.Random(5)
+    stem = [rng.randrange(4096) for _ in range(1500)]
+    contexts = [
+        stem[: 375 * depth] + [rng.randrange(4096) for _ in range(26)] for depth in range(5) for _ in range(400)
+    ]
+    with pretended_gpu(monkeypatch):
+        model = fake_model(kind, torch.bfloat16, **settings, hidden_size=2048)
+        modules = dict(model.named_modules())
+        by_token = {name: getattr(modules[name], "out_features", 2048) for name in narrow[0]}
+        scorer = fake_scorer(monkeypatch, model, (by_token, narrow[1]), tokens_per_pack, CascadeKernel())
+        with Memory([*model.parameters(), *model.buffers()]) as memory:
+            computed = scorer.score(contexts, [[[3], [4, 5]]] * len(contexts), origins_of(contexts)).tokens_computed
+    shape = shape_of_config(model.config, sum(p.numel() for p in model.parameters()))
+    load = Load(tokens_per_pack, 1526, computed, 0, 2 * len(contexts) / computed)
+    need = predict(shape, "bfloat16", "cuda", True, load)
+    assert need.total - need.host == pytest.approx(memory.most, rel=0.15), need
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,10 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from harness.engine import kernels
+from harness import memory
+from harness.engine import attention, kernels
 from harness.engine.attention import reference_attention
 from harness.engine.cascade import CascadeKernel, make_levels, reference_varlen, why_not_flash
 from harness.engine.factory import load_engine
@@ -155,6 +157,94 @@ def test_every_kernel_attends_as_the_definition_says(kernel, heads, kv_heads, si
     found = attend(EVERY_KERNEL[kernel](), packs, vectors, 0.3)
     assert (found - expected).abs().max() < 1e-5
     assert expected.std() > 0.1
+
+
+@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize("scores", [1, 100, 350, 10**6])
+def test_attention_in_portions_is_attention(monkeypatch, causal, scores):
+    generator = torch.Generator().manual_seed(3)
+    query, key, value = (torch.randn(3, 2, 17, 8, generator=generator) for _ in range(3))
+    expected = reference_attention(query, key, value, 0.4, causal)
+    sizes = []
+    monkeypatch.setattr(memory, "SCORES_AT_ONCE", scores)
+    monkeypatch.setattr(attention, "reference_attention", lambda q, k, v, *rest: (
+        sizes.append(3 * 2 * q.shape[2] * k.shape[2]), reference_attention(q, k, v, *rest))[1])  # fmt: skip
+    for found, whole in zip(attention.attention_in_portions(query, key, value, 0.4, causal), expected, strict=True):
+        assert (found - whole).abs().max() < 1e-6
+    assert max(sizes) <= max(scores, 3 * 2 * 17)
+    assert len(sizes) == {1: 17, 100: 17, 350: 6, 10**6: 1}[scores]
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("tokens_per_pack", [60, 10**6])
+def test_the_cascade_merges_16_bits_in_float32(dtype, tokens_per_pack):
+    sequences = random_sequences(7, n=12)
+    tree = build_tree(sequences)
+    generator = torch.Generator().manual_seed(7)
+    vectors = [torch.randn(n, tree.n_tokens, 64, generator=generator).to(dtype) for n in (4, 2, 2)]
+    expected = dense_attention(tree, sequences, vectors, 0.125)
+    packs = list(make_packs(tree, sequences, tokens_per_pack))
+    assert any(pack.ancestors for pack in packs)
+    found = attend(CascadeKernel(reference_varlen), packs, vectors, 0.125)
+    assert found.dtype == dtype
+    assert (found - expected).pow(2).mean().sqrt() < 0.01 * expected.std()
+
+
+class Operations(TorchDispatchMode):
+    """Names of the operations of a block, with the sizes of what they make."""
+
+    def __init__(self):
+        super().__init__()
+        self.made = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        if isinstance(result, torch.Tensor):
+            self.made.append((function.overloadpacket.__name__, tuple(result.shape)))
+        return result
+
+
+def test_the_cascade_adds_a_trunk_in_place():
+    """Rows below a trunk follow one another: nothing is gathered, and nothing of a pack's size is copied."""
+    trunk, leaf, n = 300, 20, 40
+    stem = list(range(trunk))
+    sequences = [stem[: trunk // (1 + i % 3)] + [1000 + i] * leaf for i in range(n)]
+    tree = build_tree(sequences)
+    packs = list(make_packs(tree, sequences, 600))[:2]
+    vectors = [torch.randn(2, len(pack.tokens), 16).bfloat16() for pack in packs]
+    kernel = CascadeKernel(lambda q, k, v, spans, scale, causal: (torch.zeros_like(q), torch.zeros(2, q.shape[0])))
+    first = kernel.begin(packs[0], {})
+    first.attend(0, vectors[0], vectors[0], vectors[0], 1.0)
+    second = kernel.begin(packs[1], first.keep)
+    assert second.levels
+    with Operations() as seen:
+        second.attend(0, vectors[1], vectors[1], vectors[1], 1.0)
+    names = [name for name, _ in seen.made]
+    assert not {"index_copy", "index_copy_", "index_select"} & set(names)
+    joined = [shape for name, shape in seen.made if name == "cat"]
+    assert all(shape[0] < len(packs[1].tokens) for shape in joined), "keys of the pack itself were copied"
+
+
+def test_random_vectors_of_the_choice_are_drawn_on_the_device(monkeypatch):
+    devices = []
+    straight = torch.randn
+
+    def randn(*shape, generator, device):
+        devices.append((generator.device, device))
+        return straight(*shape, generator=generator, device=device)
+
+    monkeypatch.setattr(torch, "randn", randn)
+    kernels._Trial(SHAPE, 256, 100, CPU)
+    assert devices
+    assert set(devices) == {(CPU, CPU)}
+
+
+def test_a_broken_device_ends_the_choice():
+    def fail(pack, kept):
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    with pytest.raises(RuntimeError, match="illegal memory access"):
+        choose([Renamed("a", fail), PARTS], [1e-3, 2e-3])
 
 
 def test_a_kernel_keeps_no_more_than_later_packs_need():

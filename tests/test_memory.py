@@ -39,7 +39,7 @@ LOAD = Load(tokens_per_pack=50, longest_prompt=20, unit_tokens=1000, unit_prompt
 def test_bfloat16_on_a_gpu_by_hand():
     need = predict(NEOX, "bfloat16", "cuda", True, LOAD)
     assert need.weights == 1000 * 2
-    assert need.head == 100 * 8 * 4, "a float32 copy"
+    assert need.head == 0, "a GPU multiplies 16 bits into float32"
     assert need.kept == 2 * 20 * (2 * 2 * 8 * 2), "keys and values of two layers, twice"
     assert need.logits == 2 * 5 * 100 * 4, "5 of 50 tokens are read"
     # Attention: (2 hidden + 2 query + 3 key) + (query + 2 key) numbers of 2 bytes, two outputs of 4.
@@ -49,6 +49,14 @@ def test_bfloat16_on_a_gpu_by_hand():
     assert need.remembered == 100 * (8 + 2 * 8 + 8) * 2, "one layer's projections and feed-forward part of all tokens"
     parts = need.weights + need.head + need.kept + need.logits + need.pack + need.remembered
     assert need.total == parts + need.host
+
+
+def test_plain_attention_on_a_gpu_has_scores_in_memory():
+    fused, plain = (predict(NEOX, "bfloat16", "cuda", True, LOAD, kernel) for kernel in ("flex", "parts"))
+    assert plain.pack - fused.pack == 14 * 50 * 20 * 2
+    long = replace(LOAD, tokens_per_pack=2**14, longest_prompt=2**11, unit_tokens=2**20)
+    fused, plain = (predict(NEOX, "bfloat16", "cuda", True, long, kernel) for kernel in ("flex", "parts"))
+    assert plain.pack - fused.pack == 14 * 2**24
 
 
 def test_a_wide_feed_forward_part_counts_where_it_is_wider_than_attention():

@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from transformers import AttentionInterface
 
+from harness import memory
 from harness.engine.keeping import Kept, Layer, kept_for_later, layer_of, tokens_of
 from harness.engine.packing import LEAST_ROWS, Pack
 from harness.engine.transfer import OnDevices, to_device
@@ -141,16 +142,38 @@ def partial_attention(query: Tensor, key: Tensor, value: Tensor, scale: float, c
             query, key, value, 0.0, causal, scale=scale
         )
         return output, lse
-    return reference_attention(query, key, value, scale, causal)
+    return attention_in_portions(query, key, value, scale, causal)
+
+
+def attention_in_portions(
+    query: Tensor, key: Tensor, value: Tensor, scale: float, causal: bool
+) -> tuple[Tensor, Tensor]:
+    """`reference_attention` with at most `memory.SCORES_AT_ONCE` scores in memory, but for those of one query."""
+    n_queries, n_keys = query.shape[-2], key.shape[-2]
+    rows = max(1, memory.SCORES_AT_ONCE // (query.shape[:-2].numel() * n_keys))
+    if rows >= n_queries:
+        return reference_attention(query, key, value, scale, causal)
+    parts = []
+    for begin in range(0, n_queries, rows):
+        end = min(begin + rows, n_queries)
+        seen = end if causal else n_keys
+        parts.append(
+            reference_attention(query[..., begin:end, :], key[..., :seen, :], value[..., :seen, :], scale, causal)
+        )
+    outputs, sums = zip(*parts, strict=True)
+    return torch.cat(outputs, -2), torch.cat(sums, -1)
 
 
 def reference_attention(query: Tensor, key: Tensor, value: Tensor, scale: float, causal: bool) -> tuple[Tensor, Tensor]:
-    """`partial_attention` in plain operations with equal head counts, for any device."""
+    """`partial_attention` in plain operations with equal head counts, for any device.
+
+    With more keys than queries, the last query is the one that sees all keys.
+    """
     scores = torch.matmul(query, key.transpose(-1, -2))
     scores = scores.to(torch.promote_types(scores.dtype, torch.float32)) * scale
     if causal:
-        size = scores.shape[-1]
-        hidden = torch.ones(size, size, dtype=torch.bool, device=scores.device).triu(1)
+        n_queries, n_keys = scores.shape[-2:]
+        hidden = torch.ones(n_queries, n_keys, dtype=torch.bool, device=scores.device).triu(1 + n_keys - n_queries)
         scores = scores.masked_fill(hidden, float("-inf"))
     lse = scores.logsumexp(-1)
     output = torch.matmul((scores - lse[..., None]).exp().to(value.dtype), value)
