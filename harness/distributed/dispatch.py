@@ -16,13 +16,13 @@ from typing import Any, Protocol
 
 from harness.distributed.messages import Care, UnitReport
 from harness.distributed.policy import Decision, after_replica_death, after_unit_error, is_straggler
-from harness.errors import ReplicaError, UserError
+from harness.errors import BrokenDeviceError, ReplicaError, UserError
 from harness.grid import WorkUnit
 from harness.stopping import Interrupted
 
 log = logging.getLogger(__name__)
 UNITS_IN_FLIGHT = 2
-"""Per replica: one runs while the next waits beside it."""
+"""Per replica that does one unit after the other: one runs while the next waits beside it."""
 
 
 class ReplicaDiedError(Exception):
@@ -196,7 +196,8 @@ class _Dispatcher:
         except ReplicaDiedError as death:
             self._bury(flight, death)
             return False
-        except UserError:
+        except (UserError, BrokenDeviceError):
+            # A device that is broken in this very process: nothing can be tried again.
             raise
         except Exception as error:
             self._fail(unit, error)

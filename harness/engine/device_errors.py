@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
+
+from harness.errors import BrokenDeviceError
 
 OUT_OF_MEMORY = ("allocate memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
 """Texts of allocators that raise plain RuntimeErrors: of the CPU, of the CUDA runtime, of its libraries."""
@@ -26,3 +31,15 @@ def breaks_the_device(error: BaseException) -> bool:
         return False
     known = getattr(torch, "AcceleratorError", ())
     return isinstance(error, known) or (isinstance(error, RuntimeError) and any(text in str(error) for text in BROKEN))
+
+
+@contextmanager
+def naming_broken_devices() -> Iterator[None]:
+    """Raise `BrokenDeviceError` for errors in the block that break the device; others pass as they are."""
+    try:
+        yield
+    except Exception as error:
+        if not breaks_the_device(error):
+            raise
+        cause = str(error).strip().partition("\n")[0]
+        raise BrokenDeviceError(f"the device has failed for good: {cause}") from error
