@@ -42,6 +42,9 @@ class Replica(Protocol):
 class Pool(Protocol):
     """The replicas of one model."""
 
+    units_in_flight: int
+    """Most units that a replica has at a time."""
+
     def replicas(self, useful: int) -> Sequence[Replica]:
         """Replicas that can take units now.
 
@@ -152,7 +155,7 @@ class _Dispatcher:
                     raise Interrupted
 
     def _feed(self, replicas: Sequence[Replica]) -> None:
-        for slot in range(UNITS_IN_FLIGHT):
+        for slot in range(self.pool.units_in_flight):
             for replica in replicas:
                 if not self.waiting:
                     return

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from harness.distributed.dispatch import ReplicaDiedError, dispatch
+from harness.distributed.dispatch import UNITS_IN_FLIGHT, ReplicaDiedError, dispatch
 from harness.distributed.messages import Care, UnitReport
 from harness.distributed.policy import (
     MOST_ATTEMPTS,
@@ -50,6 +50,7 @@ class FakePool:
         self.most_in_flight = 0
         self.replaced: list[str] = []
         self.released: list[str] = []
+        self.units_in_flight = UNITS_IN_FLIGHT
         self.cares: list[tuple[str, Care | None]] = []
 
     def replicas(self, useful):
