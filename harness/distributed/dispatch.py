@@ -80,7 +80,7 @@ class _Flight:
     unit: WorkUnit
     replica: Replica
     number: int
-    """Flights of one replica run in the order of their numbers."""
+    """Flights of one replica begin, and end, in the order of their numbers; with a pipeline they overlap."""
     began: float
     """When it was sent, or when the unit before it on the same replica ended."""
 
@@ -225,7 +225,8 @@ class _Dispatcher:
     def _bury(self, flight: _Flight, death: ReplicaDiedError) -> None:
         lost = sorted([flight, *self.held.pop(flight.replica)], key=lambda f: f.number)
         self.flights = {h: f for h, f in self.flights.items() if f.replica is not flight.replica}
-        # Only the unit that was running can have caused it, whichever of them is reported first.
+        # The first was under way, whichever of them is reported first. Where units overlap, one behind it may be the
+        # cause: the first is then taken with care, by itself, comes through, and the next death counts for the next.
         unit = lost[0].unit
         # Replicas may have died together, with their node: what was under way by then is counted once.
         counts = lost[0].number >= self.counted_until
