@@ -157,7 +157,13 @@ def test_inputs_that_cannot_be_read_are_an_error_of_their_unit(begin):
 
 def test_a_unit_taken_with_care_overlaps_no_other(begin):
     worker = Steps()
+    worker.gate("compute u1", "commit u1", "compute u2")
     _, futures = begin(worker, 5, cares={"u2"})
+    for event, prepared in (("compute u1", 2), ("commit u1", 2), ("compute u2", 3)):
+        worker.await_(event)
+        time.sleep(PAUSE_S)
+        assert worker.began("prepare") == ["u0", "u1", "u2"][:prepared]
+        worker.gates[event].set()
     futures[4].result(WAIT_S)
     alone = [f"{step} u2{end}" for step in ("prepare", "compute", "commit") for end in ("", " done")]
     begin_at = worker.journal.index(alone[0])
