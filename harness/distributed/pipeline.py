@@ -6,6 +6,7 @@ were submitted. Knows units and steps; refuses to know what the steps do.
 
 from __future__ import annotations
 
+import atexit
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
@@ -93,10 +94,14 @@ class Pipeline:
         self._taken: set[_Place] = set()
         self._closed = self._committing = False
         self._queues: list[SimpleQueue[_Job | None]] = []
+        # Nobody closes the pipeline of an actor whose node dies: its threads must not keep the process alive.
+        self._threads: list[threading.Thread] = []
         for step in (self._prepare, self._compute, self._commit):
             self._queues.append(SimpleQueue())
             name = step.__name__.strip("_")
-            threading.Thread(target=self._run, args=(len(self._queues) - 1, step), name=name).start()
+            thread = threading.Thread(target=self._run, args=(len(self._queues) - 1, step), name=name, daemon=True)
+            self._threads.append(thread)
+            thread.start()
 
     def submit(self, unit: WorkUnit, read: Callable[[], Inputs], care: Care | None) -> Future[UnitReport]:
         """Let a unit follow those that were submitted before.
@@ -124,8 +129,10 @@ class Pipeline:
             self._closed = True
             self._changed.notify_all()
             self._changed.wait_for(lambda: not self._committing)
-        for queue in self._queues:
+        for queue, thread in zip(self._queues, self._threads, strict=True):
             queue.put(None)
+            # The interpreter is not taken apart under a thread that computes.
+            atexit.register(thread.join)
 
     def _run(self, number: int, step: Callable[[_Job], None]) -> None:
         while (job := self._queues[number].get()) is not None:

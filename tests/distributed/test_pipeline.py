@@ -198,6 +198,11 @@ def test_closing_waits_for_what_is_being_written_and_writes_nothing_more(begin):
     assert all(future.cancelled() for future in futures[1:])
 
 
+def test_a_process_whose_pipeline_nobody_closed_can_end():
+    code = "from harness.distributed.pipeline import Pipeline; from tests.distributed.test_pipeline import Steps"
+    subprocess.run([sys.executable, "-c", f"{code}; Pipeline(Steps())"], check=True, timeout=60)
+
+
 def assert_same(first, second):
     """Bit for bit."""
     left, right = load_records(first), load_records(second)
