@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.logging import RichHandler
 
 from harness.config import load_config
-from harness.errors import ClusterLostError, ConfigError, HarnessError, UserError, did_you_mean
+from harness.errors import BrokenDeviceError, ClusterLostError, ConfigError, HarnessError, UserError, did_you_mean
 from harness.reporting.console import output_console
 from harness.stopping import Interrupted, leave
 
@@ -278,6 +278,10 @@ def main() -> None:
         sys.exit(2)
     except ClusterLostError as error:
         sys.stderr.write(f"error: {error}\n")
+        leave(1)
+    except BrokenDeviceError as error:
+        sys.stderr.write(f"error: {error}; committed work is kept, run the same command again to go on\n")
+        # Taking a broken device apart in an orderly way can abort the process.
         leave(1)
     except HarnessError as error:
         sys.stderr.write(f"error: {error}\n")

@@ -11,6 +11,7 @@ HarnessError
 |   `-- RunDirError      a run directory that cannot be used
 |-- EngineError          the engine met a model or a state it cannot handle
 |   `-- SharingError     this model cannot be scored with shared prefixes
+|-- BrokenDeviceError    a device fails until the process that uses it ends
 |-- ClusterLostError     the cluster went away during the run
 |-- StorageError         storage failed for longer than the harness waits for it
 `-- ReplicaError         replicas died more often than the retry policy allows
@@ -64,6 +65,10 @@ class EngineError(HarnessError):
 
 class SharingError(EngineError):
     """The model's attention cannot be computed over a prefix tree."""
+
+
+class BrokenDeviceError(HarnessError):
+    """A device fails whatever it is given, until the process that uses it ends."""
 
 
 class ClusterLostError(HarnessError):

@@ -25,7 +25,7 @@ import time
 from itertools import count
 
 from harness.config import config_from
-from harness.distributed.dispatch import dispatch
+from harness.distributed.dispatch import UNITS_IN_FLIGHT, dispatch
 from harness.distributed.messages import UnitReport, WorkerSpec
 from harness.engine.facts import EngineFacts
 from harness.grid import Shard, WorkUnit
@@ -69,6 +69,8 @@ class SimulatedReplica:
 
 class SimulatedPool:
     """Replicas whose time passes at once when the driver has nothing else to do."""
+
+    units_in_flight = UNITS_IN_FLIGHT
 
     def __init__(self, n: int, unit_s: float) -> None:
         self.unit_s, self.skipped, self.numbers = unit_s, 0.0, count()
@@ -126,11 +128,11 @@ class Sleeper:
     def node(self):
         return "node", "host"
 
-    def run_unit(self, unit, shard, lecture, care, name):
+    def run_unit(self, unit, blocks, care, name):
         time.sleep(UNIT_S)
         return report(unit.id, UNIT_S)
 
-    def long_unit(self, unit, shard, lecture, care, name):
+    def long_unit(self, unit, blocks, care, name):
         time.sleep(COST_UNIT_S)
         return report(unit.id, COST_UNIT_S)
 
@@ -151,7 +153,7 @@ def open_pool(n: int):
     spec = WorkerSpec(config, "sleeper", "likelihood", {}, None, 1, None)
     draw = Draw(Pool((), 2, "document"), "fixed", False, 1)
     shards = [Shard(0, (Sample("s", {"document": "text"}, 0),), "0")]
-    return replicas.RayPool(spec, draw, shards, {}, ReplicaShape(n, 1, 0, None), n, lambda: False)
+    return replicas.RayPool(spec, draw, shards, {}, ReplicaShape(n, 1, 0, None), n, lambda: False, False)
 
 
 def ideal(n: int) -> None:

@@ -25,7 +25,7 @@ import pandas as pd
 import psutil
 
 from harness import load_records
-from harness.distributed.dispatch import UNITS_IN_FLIGHT
+from harness.distributed.pipeline import UNITS_IN_FLIGHT
 from harness.watching import State, read_status
 from tests.distributed.simulated import N_UNITS, SimulatedCluster, start_driver
 

@@ -448,3 +448,16 @@ def test_nearly_every_unique_token_of_real_reviews_is_computed_once(shared_nsmc,
     )
     for prompts in grid_prompts(config):
         check_little_is_computed_twice(prompts)
+
+
+@pytest.mark.parametrize("share", [True, False])
+def test_prompts_are_prepared_without_the_model_and_its_device(random_models, share):
+    contexts, labels = random_grid(seed=71)
+    scorer = Scorer(random_models["llama"], 512, share)
+    expected = scorer.score(contexts, labels)
+    model, scorer.model, device, scorer.device = scorer.model, None, scorer.device, None
+    prepared = scorer.prepare(contexts, labels)
+    scorer.model, scorer.device = model, device
+    found = scorer.compute(prepared)
+    assert np.array_equal(found.logprobs, expected.logprobs)
+    assert found.tokens_computed == expected.tokens_computed

@@ -50,10 +50,18 @@ class Backend(Protocol):
 
 
 class InlineBackend:
-    """One worker in this process, without Ray."""
+    """One worker in this process, without Ray.
+
+    Args:
+        overlap: whether units overlap, see `harness.distributed.pipeline`; None where the worker has a GPU. On a
+            CPU the threads would only take time from the model.
+    """
 
     n_replicas = 1
     threads: int | None = None
+
+    def __init__(self, overlap: bool | None = None) -> None:
+        self._overlap = overlap
 
     @contextmanager
     def pool(
@@ -70,18 +78,29 @@ class InlineBackend:
         from harness.distributed.worker import Worker
 
         worker = Worker(spec, draw)
-        yield InlinePool(worker, shards, lecture), worker.facts
+        overlap = worker.facts.device != "cpu" if self._overlap is None else self._overlap
+        pool = InlinePool(worker, shards, lecture, overlap)
+        try:
+            yield pool, worker.facts
+        finally:
+            pool.close()
 
 
 class RayBackend:
-    """Replica actors on the Ray that this process has joined."""
+    """Replica actors on the Ray that this process has joined.
 
-    def __init__(self, config: RunConfig) -> None:
+    Args:
+        config: the run's settings.
+        overlap: as of `InlineBackend`; None where replicas have GPUs.
+    """
+
+    def __init__(self, config: RunConfig, overlap: bool | None = None) -> None:
         from harness.distributed.session import choose_shape, live_nodes
 
         self._shape = choose_shape(config, live_nodes().values())
         self.n_replicas = self._shape.count
         self.threads = self._shape.threads
+        self._overlap = self._shape.gpus > 0 if overlap is None else overlap
 
     @contextmanager
     def pool(
@@ -97,7 +116,7 @@ class RayBackend:
         from harness.distributed.replicas import RayPool
 
         stop.polled = True
-        pool = RayPool(spec, draw, shards, lecture, self._shape, useful, stop.is_set)
+        pool = RayPool(spec, draw, shards, lecture, self._shape, useful, stop.is_set, self._overlap)
         try:
             pool.wait_for_first()
             assert pool.facts is not None

@@ -16,13 +16,13 @@ from typing import Any, Protocol
 
 from harness.distributed.messages import Care, UnitReport
 from harness.distributed.policy import Decision, after_replica_death, after_unit_error, is_straggler
-from harness.errors import ReplicaError, UserError
+from harness.errors import BrokenDeviceError, ReplicaError, UserError
 from harness.grid import WorkUnit
 from harness.stopping import Interrupted
 
 log = logging.getLogger(__name__)
 UNITS_IN_FLIGHT = 2
-"""Per replica: one runs while the next waits beside it."""
+"""Per replica that does one unit after the other: one runs while the next waits beside it."""
 
 
 class ReplicaDiedError(Exception):
@@ -41,6 +41,9 @@ class Replica(Protocol):
 
 class Pool(Protocol):
     """The replicas of one model."""
+
+    units_in_flight: int
+    """Most units that a replica has at a time."""
 
     def replicas(self, useful: int) -> Sequence[Replica]:
         """Replicas that can take units now.
@@ -77,7 +80,7 @@ class _Flight:
     unit: WorkUnit
     replica: Replica
     number: int
-    """Flights of one replica run in the order of their numbers."""
+    """Flights of one replica begin, and end, in the order of their numbers; with a pipeline they overlap."""
     began: float
     """When it was sent, or when the unit before it on the same replica ended."""
 
@@ -152,7 +155,7 @@ class _Dispatcher:
                     raise Interrupted
 
     def _feed(self, replicas: Sequence[Replica]) -> None:
-        for slot in range(UNITS_IN_FLIGHT):
+        for slot in range(self.pool.units_in_flight):
             for replica in replicas:
                 if not self.waiting:
                     return
@@ -196,7 +199,8 @@ class _Dispatcher:
         except ReplicaDiedError as death:
             self._bury(flight, death)
             return False
-        except UserError:
+        except (UserError, BrokenDeviceError):
+            # A device that is broken in this very process: nothing can be tried again.
             raise
         except Exception as error:
             self._fail(unit, error)
@@ -221,7 +225,8 @@ class _Dispatcher:
     def _bury(self, flight: _Flight, death: ReplicaDiedError) -> None:
         lost = sorted([flight, *self.held.pop(flight.replica)], key=lambda f: f.number)
         self.flights = {h: f for h, f in self.flights.items() if f.replica is not flight.replica}
-        # Only the unit that was running can have caused it, whichever of them is reported first.
+        # The first was under way, whichever of them is reported first. Where units overlap, one behind it may be the
+        # cause: the first is then taken with care, by itself, comes through, and the next death counts for the next.
         unit = lost[0].unit
         # Replicas may have died together, with their node: what was under way by then is counted once.
         counts = lost[0].number >= self.counted_until

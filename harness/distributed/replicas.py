@@ -1,38 +1,32 @@
-"""Ray actors that hold a model, and the pool that the dispatch loop feeds.
+"""The pool of Ray actors that the dispatch loop feeds.
 
-The driver owns the retries: Ray restarts a dead actor's process, never its tasks. The model
-is loaded by a call rather than in the constructor, because Ray never restarts an actor whose
-constructor raised.
+The driver owns the retries: Ray restarts a dead actor's process, never its tasks.
 """
 
 from __future__ import annotations
 
 import logging
-import platform
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from itertools import count
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import pyarrow as pa
 import ray
 from ray.exceptions import ActorUnavailableError, RayError, RayTaskError
 
-from harness.distributed.dispatch import Replica, ReplicaDiedError
+from harness.distributed import pipeline
+from harness.distributed.actors import BrokenReplicaError, NotLoadedError, PipelinedReplicaActor, ReplicaActor
+from harness.distributed.blocks import shard_refs
+from harness.distributed.dispatch import UNITS_IN_FLIGHT, Replica, ReplicaDiedError
 from harness.distributed.messages import Care, LectureTable, UnitReport, WorkerSpec
-from harness.distributed.metrics import ReplicaMetrics
 from harness.distributed.session import Head, ReplicaShape, can_hold, live_nodes, room_on_gpus
 from harness.engine.facts import EngineFacts
-from harness.errors import ReplicaError, UserError
+from harness.errors import BrokenDeviceError, ReplicaError, UserError
 from harness.grid import Shard, WorkUnit
 from harness.prompts.demonstrations import Draw
 from harness.stopping import Interrupted
-from harness.task import Sample
-
-if TYPE_CHECKING:
-    from harness.distributed.worker import Worker
 
 log = logging.getLogger(__name__)
 MOST_FAILED_LOADS = 3
@@ -48,41 +42,6 @@ START_TIMEOUT_S = 120.0
 """How long a new replica may wait for its resources before the run says so."""
 
 
-class NotLoadedError(Exception):
-    """A unit reached an actor that Ray had restarted unnoticed: its model is gone."""
-
-
-class ReplicaActor:
-    """The actor's body: a `Worker` that is made by `load`."""
-
-    def __init__(self) -> None:
-        self._worker: Worker | None = None
-        self._metrics: ReplicaMetrics | None = None
-
-    def load(self, spec: WorkerSpec, draw: Draw) -> EngineFacts:
-        """Load the model, unless only the way to the driver was broken; says what it runs on."""
-        from harness.distributed.worker import Worker
-
-        if self._worker is None:
-            self._worker = Worker(spec, draw)
-        return self._worker.facts
-
-    def node(self) -> tuple[str, str]:
-        """Id and host name of the node that this actor is on."""
-        return ray.get_runtime_context().get_node_id(), platform.node()
-
-    def run_unit(
-        self, unit: WorkUnit, shard: pa.Table, lecture: LectureTable | None, care: Care | None, name: str
-    ) -> UnitReport:
-        """Do one unit; `shard` is a block of the Ray Dataset."""
-        if self._worker is None:
-            raise NotLoadedError("the replica was restarted")
-        report = self._worker.run_unit(unit, samples_from(shard), lecture, care)
-        self._metrics = self._metrics or ReplicaMetrics(unit.model, name)
-        self._metrics.count(report.statistics)
-        return report
-
-
 class RayReplica:
     """The driver's side of one actor."""
 
@@ -96,8 +55,8 @@ class RayReplica:
 
     def submit(self, unit: WorkUnit, care: Care | None) -> Any:
         """Send a unit with references to its shard and draws."""
-        shard, lecture = self._shards[unit.shard], self._lecture.get(unit.seed)
-        return self.actor.run_unit.remote(unit, shard, lecture, care, self.name)
+        blocks = [self._shards[unit.shard], self._lecture.get(unit.seed)]
+        return self.actor.run_unit.remote(unit, blocks, care, self.name)
 
 
 class RayPool:
@@ -111,6 +70,7 @@ class RayPool:
         shape: how many replicas, and what each takes.
         useful: the most replicas that find work.
         should_stop: asked while replicas load.
+        overlap: whether a replica's units overlap; see `harness.distributed.pipeline`.
     """
 
     def __init__(
@@ -122,7 +82,10 @@ class RayPool:
         shape: ReplicaShape,
         useful: int,
         should_stop: Callable[[], bool],
+        overlap: bool,
     ) -> None:
+        self._actor_class = ray.remote(PipelinedReplicaActor if overlap else ReplicaActor)
+        self.units_in_flight = pipeline.UNITS_IN_FLIGHT if overlap else UNITS_IN_FLIGHT
         self._spec, self._shape, self._should_stop = spec, shape, should_stop
         # Without GPUs more nodes would mean other shares of processors.
         self._may_grow = spec.config.cluster.replicas == "auto" and shape.gpus > 0
@@ -139,6 +102,7 @@ class RayPool:
         self._asked: dict[Any, RayReplica] = {}
         self._loading: dict[Any, RayReplica] = {}
         self._resting: dict[RayReplica, float] = {}
+        self._broken: set[str] = set()
         self._replicas = [self._start() for _ in range(min(useful, shape.count))]
         self._started = time.monotonic()
         self.facts: EngineFacts | None = None
@@ -174,15 +138,22 @@ class RayPool:
         except RayTaskError as error:
             if isinstance(error.cause, NotLoadedError):
                 raise ReplicaDiedError(str(error.cause)) from None
+            if isinstance(error.cause, BrokenReplicaError):
+                name, cause = error.cause.args
+                self._broken.add(name)
+                raise ReplicaDiedError(cause) from None
             raise _original(error) from None
         except RayError as error:
             raise ReplicaDiedError(_cause(error)) from None
 
     def replace(self, replica: Replica) -> None:
-        """Probe a replica that Ray restarts; start another when it is gone for good."""
+        """Probe a replica that Ray restarts; start another when it, or its device, is gone for good."""
         assert isinstance(replica, RayReplica)
         replica.ready = False
-        self._ask(replica)
+        if replica.name in self._broken:
+            self._end_and_start(replica)
+        else:
+            self._ask(replica)
 
     def release(self, replica: Replica) -> None:
         """End a replica that finds no more work, so that its node can go."""
@@ -214,14 +185,13 @@ class RayPool:
             ray.kill(replica.actor, no_restart=True)
 
     def _start(self) -> RayReplica:
-        actor_class = ray.remote(ReplicaActor)
         number = next(self._names)
         options: dict[str, Any] = {"scheduling_strategy": "SPREAD"}
         if self._avoided:
             options = {"label_selector": {NODE_LABEL: f"!in({','.join(self._avoided)})"}}
         if self._spec.config.cluster.accelerator_type is not None:
             options["accelerator_type"] = self._spec.config.cluster.accelerator_type
-        actor: Any = actor_class.options(
+        actor: Any = self._actor_class.options(
             name=f"{PurePosixPath(self._spec.model).name}-replica-{number}",
             num_gpus=self._shape.gpus,
             num_cpus=self._shape.cpus,
@@ -232,6 +202,11 @@ class RayPool:
         replica = RayReplica(f"replica {number} of {self._spec.model}", actor, self._shards, self._lecture)
         self._ask(replica)
         return replica
+
+    def _end_and_start(self, replica: RayReplica) -> None:
+        """Another process in the place of one that lives but is of no use."""
+        ray.kill(replica.actor, no_restart=True)
+        self._replicas[self._replicas.index(replica)] = self._start()
 
     def _ask(self, replica: RayReplica) -> None:
         """Ask the process where it is: once it answers, a death is one of loading."""
@@ -287,20 +262,30 @@ class RayPool:
         try:
             facts: EngineFacts = ray.get(handle)
         except RayTaskError as error:
-            self._avoid(replica, _original(error))
-        except RayError as error:
-            self._failed_loads[replica.node] += 1
-            times = self._failed_loads[replica.node]
-            log.warning("%s died while loading on node %s: %s", replica.name, replica.host, _cause(error))
-            if times >= MOST_FAILED_LOADS:
-                text = f"replicas died {times} times in a row while loading on node {replica.host}"
-                self._avoid(replica, ReplicaError(f"{text}; last cause: {_cause(error)}"))
+            cause = _original(error)
+            if isinstance(cause, BrokenDeviceError):
+                self._count_failed_load(replica, cause)
             else:
-                self._ask(replica)
+                self._avoid(replica, cause)
+        except RayError as error:
+            self._count_failed_load(replica, error)
         else:
             replica.ready = True
             self._failed_loads.pop(replica.node, None)
             self.facts = self.facts or facts
+
+    def _count_failed_load(self, replica: RayReplica, error: Exception) -> None:
+        """Try again where a process died, or lost its device, while loading; not for ever."""
+        self._failed_loads[replica.node] += 1
+        times = self._failed_loads[replica.node]
+        log.warning("%s died while loading on node %s: %s", replica.name, replica.host, _cause(error))
+        if times >= MOST_FAILED_LOADS:
+            text = f"replicas died {times} times in a row while loading on node {replica.host}"
+            self._avoid(replica, ReplicaError(f"{text}; last cause: {_cause(error)}"))
+        elif isinstance(error, BrokenDeviceError):
+            self._end_and_start(replica)
+        else:
+            self._ask(replica)
 
     def _avoid(self, replica: RayReplica, error: Exception) -> None:
         """Go on without a node where the model does not load, as long as there are others."""
@@ -312,45 +297,7 @@ class RayPool:
         log.warning(
             "%s does not load on node %s, which is avoided from now on: %s", self._spec.model, replica.host, error
         )
-        ray.kill(replica.actor, no_restart=True)
-        self._replicas[self._replicas.index(replica)] = self._start()
-
-
-def shard_refs(shards: Sequence[Shard]) -> list[Any]:
-    """Shards as block references of a Ray Dataset, in order."""
-    import ray.data  # takes a second, which replicas need not spend
-
-    ray.data.DataContext.get_current().enable_progress_bars = False
-    # Blocks are put, not computed: that replicas hold all processors does not matter.
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
-    dataset = ray.data.from_arrow([table_from(shard.samples) for shard in shards])
-    return list(dataset.to_arrow_refs())
-
-
-def table_from(samples: Sequence[Sample]) -> pa.Table:
-    """Samples as an Arrow table: their attributes, and a column per field named `field:<name>`."""
-    names = list(samples[0].fields) if samples else []
-    columns: dict[str, Any] = {
-        "id": [s.id for s in samples],
-        "gold": [s.gold for s in samples],
-        "answers": pa.array([list(s.answers) for s in samples], pa.list_(pa.string())),
-        "source": [s.source for s in samples],
-        "cluster": [s.cluster for s in samples],
-    }
-    columns |= {f"field:{name}": [s.fields[name] for s in samples] for name in names}
-    return pa.table(columns)
-
-
-def samples_from(table: pa.Table) -> list[Sample]:
-    """The inverse of `table_from`."""
-    names = [name for name in table.column_names if name.startswith("field:")]
-    fields = [table[name].to_pylist() for name in names]
-    keys = [name.removeprefix("field:") for name in names]
-    attributes = [table[name].to_pylist() for name in ("id", "gold", "answers", "source", "cluster")]
-    return [
-        Sample(i, dict(zip(keys, texts, strict=True)), gold, tuple(answers), source, cluster)
-        for i, gold, answers, source, cluster, *texts in zip(*attributes, *fields, strict=True)
-    ]
+        self._end_and_start(replica)
 
 
 def _cause(error: Exception) -> str:

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
+
+from harness.errors import BrokenDeviceError
 
 OUT_OF_MEMORY = ("allocate memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
 """Texts of allocators that raise plain RuntimeErrors: of the CPU, of the CUDA runtime, of its libraries."""
@@ -40,3 +44,15 @@ def give_memory_back(error: BaseException) -> None:
     traceback.clear_frames(error.__traceback__)
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
+
+
+@contextmanager
+def naming_broken_devices() -> Iterator[None]:
+    """Raise `BrokenDeviceError` for errors in the block that break the device; others pass as they are."""
+    try:
+        yield
+    except Exception as error:
+        if not breaks_the_device(error):
+            raise
+        cause = str(error).strip().partition("\n")[0]
+        raise BrokenDeviceError(f"the device has failed for good: {cause}") from error

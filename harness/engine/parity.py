@@ -14,6 +14,7 @@ import torch
 
 from harness.engine.attention import NAME
 from harness.engine.compiled import NOT_COMPILED, CompiledLayers
+from harness.engine.device_errors import breaks_the_device
 from harness.engine.keeping import Kept
 from harness.engine.kernels import PARTS, Kernel
 from harness.engine.packing import make_packs
@@ -48,6 +49,8 @@ def sharing_error(
     try:
         difference = _difference(model, kernel, compiled)
     except Exception as error:
+        if breaks_the_device(error):
+            raise
         return f"its attention cannot be packed ({type(error).__name__}: {error})"
     finally:
         model.set_attn_implementation(plain)

@@ -20,7 +20,7 @@ from harness.engine.kernels import PARTS, Kernel
 from harness.engine.last_layer import reading
 from harness.engine.packing import Pack, make_packs, whole_steps
 from harness.engine.parts import Parts, find_parts
-from harness.engine.readouts import Readouts, Target, forks_of, sequences_of
+from harness.engine.readouts import Firsts, Laters, Readouts, Target, forks_of, sequences_of
 from harness.engine.transfer import to_device
 from harness.engine.tree import Origin, Tree, build_forked_tree, build_tree
 from harness.engine.trunks import TrunkMemory
@@ -46,6 +46,29 @@ class Scores:
     argmax: npt.NDArray[np.int64]
     off_label_mass: Floats
     tokens_computed: int
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Prompts and labels laid out for the model: everything about them that can be known without it.
+
+    Attributes:
+        contexts: token ids of each prompt.
+        labels: for each prompt, each label's token ids.
+        sequences: what is computed; see `harness.engine.readouts.sequences_of`, as for the next two.
+        firsts: where first label tokens are read.
+        laters: where later label tokens are read.
+        tree: of the sequences; None where every prompt is computed by itself.
+        readouts: what is read of which path of the tree.
+    """
+
+    contexts: Sequence[Ids]
+    labels: Sequence[Sequence[Ids]]
+    sequences: list[list[int]]
+    firsts: Firsts
+    laters: Laters
+    tree: Tree | None = None
+    readouts: Readouts | None = None
 
 
 class _Collector:
@@ -170,7 +193,9 @@ def logits_are_plain(model: Any, head: _Head) -> bool:
     try:
         own = model(input_ids=ids, use_cache=False).logits[0].float()
         plain = head(model.base_model(input_ids=ids, use_cache=False).last_hidden_state[0]).float()
-    except (AttributeError, RuntimeError):
+    except (AttributeError, RuntimeError) as error:
+        if breaks_the_device(error):
+            raise
         return False
     allowed = 1e-3 if model.dtype == torch.float32 else 0.1
     return bool((plain - own).pow(2).mean().sqrt() <= allowed * own.std())
@@ -225,31 +250,39 @@ class Scorer:
                 then cut there, and scores do not depend on which families of prompts are scored
                 together. None shares whatever is equal.
         """
+        return self.compute(self.prepare(contexts, labels, origins))
+
+    def prepare(
+        self, contexts: Sequence[Ids], labels: Sequence[Sequence[Ids]], origins: Sequence[Origin] | None = None
+    ) -> Prepared:
+        """What `compute` needs; arguments as those of `score`.
+
+        Touches neither the model nor its device, so one thread may prepare while another computes.
+        """
         if any(not context for context in contexts) or any(not x for row in labels for x in row):
             raise ValueError("a context or a label has no tokens")
-        head = self.head if self.plain_logits else _GivenLogits(self.head.vocabulary)
-        collector = _Collector(contexts, labels, head)
-        with torch.inference_mode():
-            if self.share_prefixes and contexts:
-                computed = self._shared(contexts, labels, origins, collector)
-            else:
-                computed = self._unshared(contexts, labels, collector)
-            collector.finish()
-        return Scores(collector.token_logprobs.sum(2), collector.argmax, collector.off_label_mass, computed)
-
-    def _shared(
-        self,
-        contexts: Sequence[Ids],
-        labels: Sequence[Sequence[Ids]],
-        origins: Sequence[Origin] | None,
-        collector: _Collector,
-    ) -> int:
         sequences, firsts, laters = sequences_of(contexts, labels)
+        if not self.share_prefixes or not contexts:
+            return Prepared(contexts, labels, sequences, firsts, laters)
         if origins is None:
             tree = build_tree(sequences)
         else:
             tree = build_forked_tree(sequences, forks_of(len(sequences), firsts, contexts, origins))
-        readouts = Readouts(tree, firsts, laters)
+        return Prepared(contexts, labels, sequences, firsts, laters, tree, Readouts(tree, firsts, laters))
+
+    def compute(self, prepared: Prepared) -> Scores:
+        """Scores of what `prepare` laid out, by this scorer."""
+        head = self.head if self.plain_logits else _GivenLogits(self.head.vocabulary)
+        collector = _Collector(prepared.contexts, prepared.labels, head)
+        with torch.inference_mode():
+            if prepared.tree is not None and prepared.readouts is not None:
+                computed = self._shared(prepared.sequences, prepared.tree, prepared.readouts, collector)
+            else:
+                computed = self._unshared(prepared, collector)
+            collector.finish()
+        return Scores(collector.token_logprobs.sum(2), collector.argmax, collector.off_label_mass, computed)
+
+    def _shared(self, sequences: list[list[int]], tree: Tree, readouts: Readouts, collector: _Collector) -> int:
         self.set_attention(NAME)
         kept: Kept = {}
         computed = first_path = 0
@@ -306,8 +339,8 @@ class Scorer:
             )
         return output.last_hidden_state[0, :n_tokens], state.keep
 
-    def _unshared(self, contexts: Sequence[Ids], labels: Sequence[Sequence[Ids]], collector: _Collector) -> int:
-        sequences, firsts, laters = sequences_of(contexts, labels)
+    def _unshared(self, prepared: Prepared, collector: _Collector) -> int:
+        sequences, firsts, laters = prepared.sequences, prepared.firsts, prepared.laters
         self.set_attention(self.plain_attention)
         order = sorted(range(len(sequences)), key=lambda i: -len(sequences[i]))
         computed = start = 0

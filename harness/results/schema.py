@@ -81,8 +81,10 @@ class UnitStatistics:
     tokens_computed: int
     """Tokens that the model computed."""
     seconds: float
+    """Worked on the unit: preparing, computing and judging it, without waiting between these. Units overlap on a
+    replica with a GPU, so that their sum may exceed the time that passed."""
     scoring_seconds: float
-    """The part of `seconds` in the engine."""
+    """Of `seconds`, those in which the unit had the model; these never overlap on one replica."""
     replica: str = ""
     """Host and process that did it."""
 

@@ -6,9 +6,10 @@ import os
 
 import pytest
 
-from harness import run
+from harness import driver, run
 from harness.config import RunConfig, load_config
 from tests.conftest import REPO
+from tests.distributed.overlapping import open_backend
 
 
 @pytest.fixture(scope="session")
@@ -41,6 +42,12 @@ def small_grid(tmp_path):
         return load_config("configs/demo.yaml", [f"out={tmp_path}", "name=run", *SMALL, *overrides])
 
     return make
+
+
+@pytest.fixture
+def overlapping(monkeypatch):
+    """Units of runs that begin after this overlap, as they do on GPUs."""
+    monkeypatch.setattr(driver, "open_backend", open_backend)
 
 
 @pytest.fixture(scope="session")

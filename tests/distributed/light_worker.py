@@ -32,7 +32,7 @@ LAST_SHARD = 19
 
 
 class Worker:
-    """Has what `harness.distributed.replicas` asks of a worker."""
+    """Has what `harness.distributed.actors` asks of a worker."""
 
     def __init__(self, spec, draw):
         self.spec = spec
@@ -44,11 +44,25 @@ class Worker:
         self.facts = EngineFacts("cpu", "float32", 1, False, None, 1)
 
     def run_unit(self, unit, samples, lecture, care=None):
-        if self.store.exists("parts", f"{unit.id}.parquet"):
+        work = self.prepare(unit, samples, lecture, care)
+        self.compute(work)
+        return self.commit(work)
+
+    def prepare(self, unit, samples, lecture, care):
+        is_done = self.store.exists("parts", f"{unit.id}.parquet")
+        return unit, samples, is_done
+
+    def compute(self, work):
+        unit, _, is_done = work
+        if not is_done:
+            note("begin", unit.id)
+            time.sleep(self.seconds(unit))
+
+    def commit(self, work):
+        unit, samples, is_done = work
+        if is_done:
             return UnitReport(unit.id, UnitStatistics(**self.store.read_statistics(unit.id)))
-        note("begin", unit.id)
         seconds = self.seconds(unit)
-        time.sleep(seconds)
         records = [record(unit, sample, k) for sample in samples for k in unit.ks]
         where = f"{platform.node()}/{os.getpid()}"
         statistics = UnitStatistics(len(records), 0, len(records), len(records), len(records), seconds, seconds, where)

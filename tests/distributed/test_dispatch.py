@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from harness.distributed.dispatch import ReplicaDiedError, dispatch
+from harness.distributed.dispatch import UNITS_IN_FLIGHT, ReplicaDiedError, dispatch
 from harness.distributed.messages import Care, UnitReport
 from harness.distributed.policy import (
     MOST_ATTEMPTS,
@@ -50,6 +50,7 @@ class FakePool:
         self.most_in_flight = 0
         self.replaced: list[str] = []
         self.released: list[str] = []
+        self.units_in_flight = UNITS_IN_FLIGHT
         self.cares: list[tuple[str, Care | None]] = []
 
     def replicas(self, useful):
@@ -245,3 +246,47 @@ def test_policy_retries_within_its_bounds_only():
     assert not is_straggler(59, [20, 20, 20])
     assert not is_straggler(15, [1, 1])
     assert not is_straggler(1000, [])
+
+
+class OverlappingPool(FakePool):
+    """One process whose units overlap: the killer ends it as soon as it is among the first three.
+
+    A unit taken with care overlaps no other. The killer's own sample does it again when it is taken with care.
+    """
+
+    def __init__(self, killer: str) -> None:
+        super().__init__(["a"])
+        self.units_in_flight = 3
+        self.killer = killer
+        self.deaths = 0
+
+    def wait(self, handles, timeout_s):
+        self.most_in_flight = max(self.most_in_flight, len(handles))
+        return [handles[0]]
+
+    def result(self, handle):
+        cares = dict(self.cares)
+        first = self.queue[0][1].id
+        with_care = cares[first]
+        begun = [first] if with_care is not None else [unit.id for _, unit, _ in self.queue[:3]]
+        if self.killer in begun and not (with_care and with_care.quarantined):
+            self.deaths += 1
+            self.queue.clear()
+            raise ReplicaDiedError("segfault")
+        return super().result(handle)
+
+
+@pytest.mark.parametrize("killer", ["u0", "u1", "u2", "u5"])
+def test_where_units_overlap_the_sample_that_kills_is_found_too_and_everything_is_done(killer):
+    pool = OverlappingPool(killer)
+    done: list[str] = []
+
+    def suspect_of(unit):
+        return "bad sample" if unit.id == killer else None
+
+    dispatch(units(6), pool, lambda unit, report: done.append(unit.id), lambda: False, suspect_of)
+    assert sorted(done) == [f"u{i}" for i in range(6)]
+    assert pool.most_in_flight == 3
+    quarantined = {unit: care.quarantined for unit, care in pool.cares if care is not None and care.quarantined}
+    assert quarantined == {killer: ("bad sample",)}
+    assert pool.deaths <= 3 + 2, "once in its unit, twice by itself, and once per unit that was before it"

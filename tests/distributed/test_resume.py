@@ -230,14 +230,14 @@ def test_one_bad_sample_is_recorded_alone(small_grid, quiet_run, monkeypatch):
     prepared = prepare(small_grid())
     poison = next(s for s in prepared.data.samples if s.id == victim).fields["document"]
     poisoned = prepared.models[0].tokenizer.whole(f"문장: {poison}\n감정:")
-    whole = Scorer.score
+    whole = Scorer.compute
 
-    def score(self, contexts, labels, origins):
-        if any(context[-len(poisoned) :] == poisoned for context in contexts):
+    def compute(self, prepared):
+        if any(context[-len(poisoned) :] == poisoned for context in prepared.contexts):
             raise RuntimeError("poison")
-        return whole(self, contexts, labels, origins)
+        return whole(self, prepared)
 
-    monkeypatch.setattr(Scorer, "score", score)
+    monkeypatch.setattr(Scorer, "compute", compute)
     hit = run(small_grid("name=hit"))
     found = load_records(hit.run_dir)
     failed = found[found["error"].notna()]

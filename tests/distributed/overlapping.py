@@ -1,0 +1,27 @@
+"""Runs whose units overlap although there is no GPU: as `python -m harness`, or by the fixture `overlapping`."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+
+from harness import driver
+from harness.distributed.backend import InlineBackend, RayBackend
+
+
+@contextmanager
+def open_backend(config):
+    """In the place of `harness.distributed.backend.open_backend`."""
+    if config.cluster.address == "inline":
+        yield InlineBackend(overlap=True)
+        return
+    from harness.distributed.session import ray_session
+
+    with ray_session(config.cluster.address):
+        yield RayBackend(config, overlap=True)
+
+
+if __name__ == "__main__":
+    from harness.cli import main
+
+    driver.open_backend = open_backend
+    main()
