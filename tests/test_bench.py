@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from harness.engine.packed_weights import pack_weights
+from tests.bare import bare_environment
 from tests.bench import page
 from tests.bench.__main__ import main
 from tests.bench.contenders import SharingOff, Subject
@@ -20,20 +21,16 @@ from tests.bench.ray_share import working_phase
 from tests.bench.workloads import make_workload
 from tests.conftest import REPO
 
-ABSENT = ("ray", "omegaconf", "wandb", "scipy", "rich", "typer", "bs4", "bm25s", "ijson", "lm_eval")
-
 
 @pytest.fixture(scope="module")
 def smoke(tmp_path_factory):
     """Results of a few prompts, in an interpreter that has only what a GPU machine may have."""
     file = tmp_path_factory.mktemp("bench") / "results.json"
-    code = (
-        f"import sys; sys.modules.update(dict.fromkeys({ABSENT}))\n"
-        "from tests.bench.__main__ import main\n"
-        f"main(['--models', 'tiny', '--workloads', 'b,e', '--samples', '3', '--rounds', '1', '--seconds', '0.05',"
-        f" '--threads', '1', '--data', '{make_data(file.parent)}', '--results', '{file}'])"
-    )
-    done = subprocess.run([sys.executable, "-c", code], cwd=REPO, capture_output=True, text=True)
+    options = {"models": "tiny", "workloads": "b,e", "samples": 3, "rounds": 1, "seconds": 0.05, "threads": 1}
+    options |= {"data": make_data(file.parent), "results": file}
+    given = [word for name, value in options.items() for word in (f"--{name}", str(value))]
+    command = [sys.executable, "-m", "tests.bench", *given]
+    done = subprocess.run(command, cwd=REPO, capture_output=True, text=True, env=bare_environment())
     assert done.returncode == 0, done.stderr
     return json.loads(file.read_text(encoding="utf-8"))
 
