@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -44,13 +45,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.environ.setdefault("OMP_NUM_THREADS", "1")
     runner = Runner(results, options.out, started + options.seconds)
     tests = threading.Thread(target=runner.run_tests)
-    if TESTS in options.steps:
-        tests.start()
-    for group in GROUPS:
-        runner.run_group(group, options.steps)
-        if tests.ident is not None:
-            # What is timed from here on has the machine to itself.
-            tests.join()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        if TESTS in options.steps:
+            tests.start()
+        for group in GROUPS:
+            runner.run_group(group, options.steps)
+            if tests.ident is not None:
+                # What is timed from here on has the machine to itself.
+                tests.join()
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+    finally:
+        runner.stop()
     print(f"\n{goals_table(results.steps) if gpu else ''}\n".lstrip())
     print(f"{time.monotonic() - started:.0f} s; results in {options.out / 'results.json'}")
     if options.write:
@@ -68,16 +75,22 @@ def _machine() -> dict[str, Any]:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(f"torch does not start: {done.stderr.strip().splitlines()[-1:]}")
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], cwd=REPO, capture_output=True, text=True, check=False
-    )
     return {
         "gpu": done.stdout.strip() or None,
         "python": sys.version.split()[0],
         "packages": {name: _version(name) for name in PACKAGES},
-        "commit": commit.stdout.strip() or None,
+        "commit": _commit(),
         "date": datetime.now(UTC).date().isoformat(),
     }
+
+
+def _commit() -> str | None:
+    asked = ["git", "rev-parse", "--short", "HEAD"]
+    try:
+        done = subprocess.run(asked, cwd=REPO, capture_output=True, text=True, check=False)
+    except OSError:
+        return None
+    return done.stdout.strip() or None
 
 
 def _check_versions() -> None:

@@ -28,6 +28,14 @@ def compare_decoding(note: Note) -> None:
     seconds = now() - started
     note("this project", {"new tokens/s": len(contexts) * new / seconds, "seconds": seconds,
                           "prompt tokens computed": own.prompt_tokens_computed})  # fmt: skip
+    ordered = sorted(range(len(contexts)), key=lambda i: len(contexts[i]))
+    chosen = ordered[:: max(1, len(ordered) // LOOPED)][:LOOPED]
+    greedy_answer(large.plain, contexts[chosen[0]], 2)
+    started = now()
+    answers = {i: greedy_answer(large.plain, contexts[i], new) for i in chosen}
+    seconds = now() - started
+    same = sum(own.tokens[i] == answer for i, answer in answers.items())
+    note("loop", {"new tokens/s": len(chosen) * new / seconds, "prompts": len(chosen), "same answers": same})
     for page in PAGES:
         try:
             batch = run_generate_batch(large.plain, contexts, new, page)
@@ -38,11 +46,3 @@ def compare_decoding(note: Note) -> None:
         note(f"generate_batch, pages of {page}", {"new tokens/s": len(contexts) * new / batch.seconds,
                                                   "seconds": batch.seconds, "attention": batch.attention,
                                                   "same answers": same})  # fmt: skip
-    ordered = sorted(range(len(contexts)), key=lambda i: len(contexts[i]))
-    chosen = ordered[:: max(1, len(ordered) // LOOPED)][:LOOPED]
-    greedy_answer(large.plain, contexts[chosen[0]], 2)
-    started = now()
-    answers = {i: greedy_answer(large.plain, contexts[i], new) for i in chosen}
-    seconds = now() - started
-    same = sum(own.tokens[i] == answer for i, answer in answers.items())
-    note("loop", {"new tokens/s": len(chosen) * new / seconds, "prompts": len(chosen), "same answers": same})

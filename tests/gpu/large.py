@@ -41,7 +41,7 @@ class Large:
     """A loaded model.
 
     Attributes:
-        plain: as transformers lays it out; on a GPU the scorer's own.
+        plain: as transformers gives it, for other contenders: the engine may change what its scorer holds.
         scorer: as `load_engine` gives it.
         load_s: seconds that took, with the choice of the kernel.
     """
@@ -57,17 +57,12 @@ class Large:
         """Operations per second of the weights' own products, a pack of tokens at a time."""
         return measure_peak([self.plain], self.facts.tokens_per_pack, 10 if CUDA else 2, now)
 
-    @cached_property
-    def scorers(self) -> dict[str, Scorer | str]:
-        """Name of a kernel to a scorer that uses it, or to why there is none; the chosen kernel first."""
+    def other_scorers(self) -> Iterator[tuple[str, Scorer | str]]:
+        """Kernels that were not chosen: name, and a scorer of its own or why there is none."""
         model, size = self.scorer.model, self.facts.tokens_per_pack
-        kernels = kernels_for(model.dtype, shape_of(model).head_size, size)
-        others = {
-            name: kernel if isinstance(kernel, str) else Scorer(model, size, True, kernel)
-            for name, kernel in kernels.items()
-            if name != self.scorer.kernel.name
-        }
-        return {self.scorer.kernel.name: self.scorer, **others}
+        for name, kernel in kernels_for(model.dtype, shape_of(model).head_size, size).items():
+            if name != self.scorer.kernel.name:
+                yield name, kernel if isinstance(kernel, str) else Scorer(model, size, True, kernel)
 
     def describe(self) -> dict[str, Any]:
         """Size, and what the engine says of itself."""
@@ -78,7 +73,7 @@ class Large:
 @cache
 def neox() -> Large:
     """The GPT-NeoX model of this process."""
-    return _load(neox_config(SHAPES[SIZES.neox]))
+    return _load(neox_config(SHAPES[SIZES.neox]), copied=True)
 
 
 @cache
@@ -94,18 +89,18 @@ def llama() -> Large:
     needed = ROOM * sum(p.nbytes for p in weights.parameters())
     if CUDA and torch.cuda.mem_get_info()[0] < needed:
         raise SkippedError(f"the model needs {needed / 2**30:.0f} GiB of free memory")
-    return _load(config)
+    return _load(config, copied=False)
 
 
-def _load(config: Any) -> Large:
+def _load(config: Any, copied: bool) -> Large:
     # No token ends an answer: what is decoded then has one length.
     config.eos_token_id = None
     torch.manual_seed(0)
     with torch.device(DEVICE):
         model = AutoModelForCausalLM.from_config(config, dtype=SIZES.dtype).eval()
     model.generation_config.eos_token_id = None
-    # On a CPU the engine lays the weights out anew, in place.
-    plain = model if CUDA else copy.deepcopy(model)
+    # The engine lays weights out anew on a CPU, in place.
+    plain = copy.deepcopy(model) if copied or not CUDA else model
     started = time.perf_counter()
     with _given(model):
         spec = ModelSpec("random", dtype=str(SIZES.dtype).removeprefix("torch."), device=DEVICE.type)

@@ -50,7 +50,7 @@ GROUPS = (
             Step("load 1.3b", 75, "tests.gpu.lecture:load_neox"),
             Step("lecture 1.3b", 50, "tests.gpu.lecture:grid_of_neox"),
             Step("memory", 25, "tests.gpu.lecture:memory_of_neox"),
-            Step("decoding", 45, "tests.gpu.decoding:compare_decoding"),
+            Step("decoding", 60, "tests.gpu.decoding:compare_decoding"),
             Step("profile", 25, "tests.gpu.profile:profile_grid"),
             Step("contenders", 60, "tests.gpu.contenders:compare_scoring"),
             Step("generate_batch", 40, "tests.gpu.contenders:compare_generate_batch"),

@@ -16,7 +16,7 @@ from harness.engine.packing import make_packs
 from harness.engine.readouts import forks_of, sequences_of
 from harness.engine.tree import build_forked_tree
 from harness.sharing import origins
-from tests.gpu.device import CUDA, wait
+from tests.gpu.device import CUDA, SIZES, wait
 from tests.gpu.end_to_end import render_units, run_units
 from tests.gpu.large import Large, neox
 from tests.gpu.lecture import Grid, make_grid
@@ -33,9 +33,9 @@ KINDS = {
 
 
 def profile_grid(note: Note) -> None:
-    """One scoring of the largest unit's prompts, and the host's parts one by one."""
+    """One scoring of a unit's prompts, and the host's parts one by one."""
     large = neox()
-    grid = make_grid(large)
+    grid = make_grid(large, SIZES.shard, SIZES.seeds[:1])
     _host(large, grid, note)
     (prompts,) = render_units(grid.workload, grid.units[:1])
     contexts, labels, may_share = [p.ids for p in prompts], [p.label_ids for p in prompts], origins(prompts)

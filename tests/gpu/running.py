@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ POLL_S = 0.1
 CORES_PER_TEST_PROCESS = 3
 
 
-@dataclass(frozen=True)
+@dataclass
 class Runner:
     """Starts processes until a time is over.
 
@@ -39,6 +39,7 @@ class Runner:
     results: Results
     out: Path
     ends: float
+    _processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     def run_group(self, group: Group, names: Sequence[str]) -> None:
         """Run the named steps of a group, in as many processes as it takes."""
@@ -60,7 +61,7 @@ class Runner:
             command += ["-n", str(min(6, processes))]
         started = time.monotonic()
         with log.open("w", encoding="utf-8") as output:
-            process = _start(command, output)
+            process = self._start(command, output)
             try:
                 status: int | None = process.wait(min(TESTS_S, self._left()))
             except subprocess.TimeoutExpired:
@@ -84,7 +85,7 @@ class Runner:
         waiting = list(steps)
         with self._log(group).open("a", encoding="utf-8") as output:
             pairs = json.dumps([(step.name, step.function) for step in steps])
-            process = _start([sys.executable, "-m", "tests.gpu.child", str(events), pairs], output)
+            process = self._start([sys.executable, "-m", "tests.gpu.child", str(events), pairs], output)
             read, began, most, running, late = 0, time.monotonic(), START_S, False, False
             while waiting:
                 alive = process.poll() is None
@@ -120,19 +121,26 @@ class Runner:
         reason = f" ({entry['reason']})" if entry["reason"] else ""
         print(f"-- {name}: {entry['state']}{reason}, {entry['seconds']} s", flush=True)
 
+    def stop(self) -> None:
+        """End what still runs."""
+        for process in self._processes:
+            if process.poll() is None:
+                _kill(process)
+
+    def _start(self, command: list[str], output: Any) -> subprocess.Popen[bytes]:
+        quiet = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error", "PYTHONUNBUFFERED": "1"}
+        environment = {**os.environ, **quiet}
+        process = subprocess.Popen(
+            command, cwd=REPO, env=environment, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+        )
+        self._processes.append(process)
+        return process
+
     def _log(self, group: str) -> Path:
         return self.out / f"{group}.log"
 
     def _left(self) -> float:
         return self.ends - time.monotonic()
-
-
-def _start(command: list[str], output: Any) -> subprocess.Popen[bytes]:
-    quiet = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error", "PYTHONUNBUFFERED": "1"}
-    environment = {**os.environ, **quiet}
-    return subprocess.Popen(
-        command, cwd=REPO, env=environment, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
-    )
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:
