@@ -18,11 +18,13 @@ class Step:
         name: of its results.
         seconds: most that it may take.
         function: `module:function`, called with a `tests.gpu.steps.Note`.
+        needs: package without which it is skipped.
     """
 
     name: str
     seconds: int
     function: str
+    needs: str = ""
 
 
 @dataclass(frozen=True)
@@ -63,8 +65,8 @@ GROUPS = (
             Step("lecture 8b", 50, "tests.gpu.lecture:grid_of_llama"),
         ),
     ),
-    Group("vllm", (Step("vllm", 120, "tests.gpu.vllm_engine:compare_vllm"),)),
-    Group("sglang", (Step("sglang", 120, "tests.gpu.sglang_server:compare_sglang"),)),
+    Group("vllm", (Step("vllm", 120, "tests.gpu.vllm_engine:compare_vllm", "vllm"),)),
+    Group("sglang", (Step("sglang", 120, "tests.gpu.sglang_server:compare_sglang", "sglang"),)),
 )
 """The most valuable first. Models load once per group. The last two groups are for machines that have those engines."""
 TESTS = "tests"

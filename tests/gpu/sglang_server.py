@@ -16,7 +16,6 @@ import urllib.request
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,7 @@ import numpy as np
 from tests.bench.models import model_folder
 from tests.gpu.device import DEVICE, SIZES, free_memory, now
 from tests.gpu.served import Grid, grid_with_our_scores
-from tests.gpu.steps import Note, SkippedError
+from tests.gpu.steps import Note
 from tests.gpu.vllm_engine import report
 
 SETTINGS = (
@@ -40,8 +39,6 @@ START_S = 90.0
 
 def compare_sglang(note: Note) -> None:
     """All prompts, K by K, one request after another."""
-    if find_spec("sglang") is None:
-        raise SkippedError("SGLang is not installed")
     dtype = str(SIZES.dtype).removeprefix("torch.")
     with model_folder(SIZES.neox, dtype, DEVICE.type) as folder:
         grid = grid_with_our_scores(folder, dtype)

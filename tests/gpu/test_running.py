@@ -59,6 +59,13 @@ def test_no_step_begins_without_time(tmp_path):
     assert [entry["state"] for entry in results.steps.values()] == [NO_TIME, NO_TIME]
 
 
+def test_a_step_whose_package_is_absent_is_skipped_without_a_process(tmp_path):
+    results = run(tmp_path, Group("other", (Step("engine", 60, "tests.gpu.misbehaving:works", "no_such_engine"),)))
+    assert results.steps["engine"]["state"] == SKIPPED
+    assert results.steps["engine"]["reason"] == "no_such_engine is not installed"
+    assert not (tmp_path / "other.log").exists()
+
+
 def test_a_module_that_cannot_be_imported_fails_its_own_step(tmp_path):
     group = Group("absent", (Step("gone", 60, "tests.gpu.absent:step"), *steps("works")))
     results = run(tmp_path, group)

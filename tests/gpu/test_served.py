@@ -11,7 +11,6 @@ import pytest
 
 from tests.gpu import sglang_server, vllm_engine
 from tests.gpu.served import Grid
-from tests.gpu.steps import SkippedError
 
 GRID = Grid([[1, 2, 9], [5, 6], [1, 2, 7, 8], [5]], [[3, 4]] * 4, [2, 1, 2, 0], np.zeros((4, 2)), 1.0)
 
@@ -174,10 +173,3 @@ def test_a_server_that_ends_at_once_is_told_by_its_status(sglang, tmp_path, monk
         sglang_server.server(tmp_path, "float32"),
     ):
         pass
-
-
-@pytest.mark.parametrize("compare", [vllm_engine.compare_vllm, sglang_server.compare_sglang])
-def test_an_engine_that_is_not_installed_is_skipped(compare, monkeypatch):
-    monkeypatch.setattr(f"{compare.__module__}.find_spec", lambda name: None)
-    with pytest.raises(SkippedError, match="is not installed"):
-        compare({}.__setitem__)

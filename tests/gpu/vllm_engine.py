@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -25,8 +24,6 @@ MOST_LABELS = 128
 
 def compare_vllm(note: Note) -> None:
     """All prompts in one call, sorted so that neighbours share prefixes, with its cache of prefixes empty."""
-    if find_spec("vllm") is None:
-        raise SkippedError("vLLM is not installed")
     dtype = str(SIZES.dtype).removeprefix("torch.")
     with model_folder(SIZES.neox, dtype, DEVICE.type) as folder:
         grid = grid_with_our_scores(folder, dtype)
