@@ -1,4 +1,4 @@
-"""How a step reports: notes as it goes, and three ways to end early."""
+"""How a step reports: notes as it goes, and two ways to end early."""
 
 from __future__ import annotations
 
