@@ -39,8 +39,8 @@ GROUPS = (
     Group(
         "right",
         (
-            Step("parity gpt_neox", 50, "tests.gpu.parity:gpt_neox"),
-            Step("parity llama", 50, "tests.gpu.parity:llama"),
+            Step("parity gpt_neox", 70, "tests.gpu.parity:gpt_neox"),
+            Step("parity llama", 70, "tests.gpu.parity:llama"),
             Step("generation", 40, "tests.gpu.generation:answers_of_transformers"),
             Step("waits", 20, "tests.gpu.waits:count_waits"),
         ),
