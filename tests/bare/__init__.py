@@ -5,8 +5,9 @@ from pathlib import Path
 
 ABSENT = (
     "ray", "omegaconf", "wandb", "plotly", "scipy", "statsmodels", "bs4", "bm25s", "ijson", "rich", "typer",
-    "hypothesis", "lm_eval", "vllm", "sglang",
+    "lm_eval", "vllm", "sglang",
 )  # fmt: skip
+"""None of these brings a plugin for pytest, which would look for it."""
 HERE = Path(__file__).resolve().parent
 
 
