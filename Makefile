@@ -9,12 +9,15 @@ BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 # make bench      this project beside the alternatives on this machine's CPU; BENCH="--write" updates docs/performance.md
-# make bench-gpu  the same on a GPU, with the Python that PYTHON names as it is: it needs torch and transformers only
+# make bench-gpu  the same on a GPU, with the Python that PYTHON names as it is: it needs torch and transformers only;
+#                 under 10 minutes, BENCH="--models 1.3b,5.8b --workloads a,b,c,d,d-drawn,e" takes longer
 # make bench-dispatch, make bench-scale   what handing out units, and a run of millions of prompts, take of the driver
 # make bench-rendering   prompts rendered and tokenised per second, by style of tokenizer; MODEL=FOLDER for one more
 # make bench-analysis, make bench-tracking   what analyses of 500,000 records cost, and a W&B server that fails
 .PHONY: demo test test-slow test-gpu test-jobs chaos lint format clean
-.PHONY: bench bench-rendering bench-gpu bench-dispatch bench-scale bench-analysis bench-tracking
+# make gpu-check  everything that only a GPU can show, in at most 8 minutes, with the Python that PYTHON names as it is;
+#                 GPU_CHECK=--write writes the figures into docs/performance.md
+.PHONY: bench bench-rendering gpu-check bench-gpu bench-dispatch bench-scale bench-analysis bench-tracking
 .DEFAULT_GOAL := demo
 
 # Torch comes first and in exactly the pinned version, so that nothing else pulls in another.
@@ -52,6 +55,9 @@ bench: $(VENV)/.bench
 
 bench-gpu:
 	$(PYTHON) -m tests.bench --device cuda $(BENCH)
+
+gpu-check:
+	$(PYTHON) -m tests.gpu $(GPU_CHECK)
 
 bench-dispatch: $(VENV)/.installed
 	$(BIN)/python tests/bench_dispatch.py

@@ -49,39 +49,19 @@ def ko_tiny():
     return load_model(ModelSpec(str(KO_TINY), dtype="float32", device="cpu"))
 
 
-COMMON = {"vocab_size": 4096, "max_position_embeddings": 2048, "initializer_range": 0.2, "hidden_size": 64}
-LAYERS = {"num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 96}
-GQA = {**LAYERS, "num_key_value_heads": 2}
-RANDOM_MODELS = {
-    "gpt_neox": {**COMMON, **LAYERS, "num_hidden_layers": 3},
-    "llama": {**COMMON, **GQA, "num_hidden_layers": 3},
-    "qwen2": {**COMMON, **GQA},
-    "qwen3": {**COMMON, **GQA, "head_dim": 32},
-    "gpt2": {"vocab_size": 4096, "n_positions": 2048, "n_embd": 64, "n_layer": 2, "n_head": 4,
-             "initializer_range": 0.2},
-}  # fmt: skip
-"""Model type to configuration; weights are large enough that attention decides the outcome."""
-
-
-def random_model(kind, seed=0, **settings):
-    """A causal language model of a type with random weights, in fp32 and evaluation mode."""
-    import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    config = AutoConfig.for_model(kind, **{**RANDOM_MODELS.get(kind, {}), **settings})
-    torch.manual_seed(seed)
-    return AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
-
-
 @pytest.fixture(scope="session")
 def make_model():
     """`random_model`, for models that only one test needs."""
+    from tests.models import random_model
+
     return random_model
 
 
 @pytest.fixture(scope="session")
 def model_folders(tmp_path_factory):
     """Model type to a folder with random weights and the embedded tokenizer."""
+    from tests.models import RANDOM_MODELS, random_model
+
     root = tmp_path_factory.mktemp("models")
     folders = {}
     for kind in RANDOM_MODELS:

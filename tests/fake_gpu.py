@@ -19,7 +19,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from harness.engine import scorer as scorer_module
 from harness.engine import transfer
 from harness.engine.parts import Parts, find_parts
-from tests.conftest import RANDOM_MODELS, random_model
+from tests.models import RANDOM_MODELS, random_model
 
 aten = torch.ops.aten
 GPU = torch.device("cuda:0")

@@ -11,29 +11,27 @@ import pytest
 import torch
 
 from harness.engine.packed_weights import pack_weights
+from tests.bare import bare_environment
 from tests.bench import page
 from tests.bench.__main__ import main
+from tests.bench.cases import GPU, choose_cases
 from tests.bench.contenders import SharingOff, Subject
 from tests.bench.limit import count_work, measure_peak
 from tests.bench.measuring import spread
 from tests.bench.ray_share import working_phase
-from tests.bench.workloads import make_workload
+from tests.bench.workloads import KINDS, make_workload
 from tests.conftest import REPO
-
-ABSENT = ("ray", "omegaconf", "wandb", "scipy", "rich", "typer", "bs4", "bm25s", "ijson", "lm_eval")
 
 
 @pytest.fixture(scope="module")
 def smoke(tmp_path_factory):
     """Results of a few prompts, in an interpreter that has only what a GPU machine may have."""
     file = tmp_path_factory.mktemp("bench") / "results.json"
-    code = (
-        f"import sys; sys.modules.update(dict.fromkeys({ABSENT}))\n"
-        "from tests.bench.__main__ import main\n"
-        f"main(['--models', 'tiny', '--workloads', 'b,e', '--samples', '3', '--rounds', '1', '--seconds', '0.05',"
-        f" '--threads', '1', '--data', '{make_data(file.parent)}', '--results', '{file}'])"
-    )
-    done = subprocess.run([sys.executable, "-c", code], cwd=REPO, capture_output=True, text=True)
+    options = {"models": "tiny", "workloads": "b,e", "samples": 3, "rounds": 1, "seconds": 0.05, "threads": 1}
+    options |= {"data": make_data(file.parent), "results": file}
+    given = [word for name, value in options.items() for word in (f"--{name}", str(value))]
+    command = [sys.executable, "-m", "tests.bench", *given]
+    done = subprocess.run(command, cwd=REPO, capture_output=True, text=True, env=bare_environment())
     assert done.returncode == 0, done.stderr
     return json.loads(file.read_text(encoding="utf-8"))
 
@@ -69,14 +67,14 @@ def test_the_profile_adds_up_to_one_run(smoke):
 def test_the_page_shows_every_contender(smoke, tmp_path):
     path = tmp_path / "page.md"
     path.write_text("before\n<!-- bench cpu -->\nold\n<!-- /bench cpu -->\nafter\n", encoding="utf-8")
-    page.write(path, "bench cpu", smoke)
+    page.write(path, "bench cpu", page.render(smoke))
     text = path.read_text(encoding="utf-8")
     assert text.startswith("before\n<!-- bench cpu -->\n")
     assert text.endswith("\n<!-- /bench cpu -->\nafter\n")
     assert "old" not in text
     for name in ("notebook loop", "padded batches", "this project, sharing off", "this project", "limit"):
         assert f"| {name}" in text
-    page.write(path, "bench cpu", smoke)
+    page.write(path, "bench cpu", page.render(smoke))
     assert path.read_text(encoding="utf-8") == text
 
 
@@ -85,7 +83,7 @@ def test_a_page_without_its_markers_is_refused(smoke, tmp_path, text):
     path = tmp_path / "page.md"
     path.write_text(text, encoding="utf-8")
     with pytest.raises(SystemExit, match="each once"):
-        page.write(path, "bench cpu", smoke)
+        page.write(path, "bench cpu", page.render(smoke))
     assert path.read_text(encoding="utf-8") == text
 
 
@@ -175,6 +173,16 @@ def test_lm_evaluation_harness_gives_the_same_scores(ko_tiny, ko_tokenizer):
     )
     assert theirs.keys() == plain.keys()
     assert np.allclose([theirs[i] for i in plain], list(plain.values()), atol=1e-4)
+
+
+def test_the_gpu_benchmark_fits_ten_minutes_unless_more_is_asked_for():
+    """At most 90 s a case: five contenders in two rounds of 3 s, their batch sizes, float32 answers, the profile."""
+    assert len(choose_cases("cuda", None, None, None, None)) * 90 + 60 <= 600
+    assert {case.model for case in GPU} == {"1.3b"}
+    asked = choose_cases("cuda", tuple(KINDS), ("1.3b", "5.8b"), None, None)
+    assert {(c.letter, c.model, c.dtype) for c in asked} == {
+        (letter, model, "bfloat16") for letter in KINDS for model in ("1.3b", "5.8b")
+    }
 
 
 def test_without_a_gpu_the_gpu_benchmark_says_so_in_one_line(monkeypatch):

@@ -13,8 +13,8 @@ from harness.engine.generator import Generator
 from harness.engine.parity import sharing_error
 from harness.engine.parts import layers_of
 from harness.engine.scorer import Scorer
+from tests.scoring import assert_scores, naive_scores, random_grid
 from tests.test_generator import never, one_by_one
-from tests.test_scorer import assert_scores, naive_scores, random_grid
 
 KERNEL = CascadeKernel(reference_varlen)
 

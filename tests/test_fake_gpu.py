@@ -27,7 +27,7 @@ from tests.fake_gpu import (
     pretended_gpu,
     split_over_two_gpus,
 )
-from tests.test_scorer import random_grid
+from tests.scoring import random_grid
 
 MODELS = {
     "gpt_neox 64": ("gpt_neox", {"hidden_size": 256, "rotary_pct": 0.5, "num_hidden_layers": 2}),

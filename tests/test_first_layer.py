@@ -8,8 +8,9 @@ from harness.engine.first_layer import FirstLayer
 from harness.engine.packing import ROW_STEP
 from harness.engine.parity import sharing_error
 from harness.engine.scorer import Scorer
+from tests.scoring import random_grid
 from tests.test_last_layer import seen_rows
-from tests.test_scorer import COMPANY, KINDS, random_grid
+from tests.test_scorer import COMPANY, KINDS
 
 
 def one_token(labels):

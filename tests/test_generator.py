@@ -11,8 +11,10 @@ from harness.engine.attention import NAME
 from harness.engine.generator import Generator
 from harness.engine.scorer import Scorer
 from harness.engine.tree import build_tree
-from tests.conftest import RANDOM_MODELS, SHARED
-from tests.test_scorer import OTHERS, random_grid
+from tests.conftest import SHARED
+from tests.models import RANDOM_MODELS
+from tests.scoring import random_grid
+from tests.test_scorer import OTHERS
 
 KINDS = list(RANDOM_MODELS)
 NEW = 12

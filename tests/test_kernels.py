@@ -22,7 +22,7 @@ from harness.engine.scorer import Scorer
 from harness.engine.tree import build_tree
 from harness.engine.visibility import blocks_of, kept_above, visible_rows
 from tests.conftest import KO_TINY
-from tests.test_scorer import assert_scores, naive_scores, random_grid
+from tests.scoring import assert_scores, naive_scores, random_grid
 
 CPU = torch.device("cpu")
 

@@ -7,7 +7,8 @@ from harness.engine.last_layer import reading
 from harness.engine.packing import ROW_STEP, make_packs
 from harness.engine.scorer import Scorer
 from harness.engine.tree import build_tree
-from tests.test_scorer import KINDS, random_grid
+from tests.scoring import random_grid
+from tests.test_scorer import KINDS
 
 
 def seen_rows(module):

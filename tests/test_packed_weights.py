@@ -16,7 +16,8 @@ from harness.engine.factory import load_engine
 from harness.engine.loading import ModelSpec
 from harness.engine.packed_weights import CACHES, PackedLinear, PackingError, bound_compiled_products, pack_weights
 from harness.engine.scorer import Scorer
-from tests.test_scorer import KINDS, OTHERS, assert_scores, naive_scores, random_grid
+from tests.scoring import assert_scores, naive_scores, random_grid
+from tests.test_scorer import KINDS, OTHERS
 
 SHAPES = [(64, 192), (256, 1024), (512, 512), (2048, 512), (100, 300)]
 BFLOAT16 = pytest.mark.skipif(

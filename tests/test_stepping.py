@@ -9,10 +9,10 @@ from harness.engine.cascade import reference_varlen
 from harness.engine.generator import Generator
 from harness.engine.scorer import Scorer
 from harness.engine.stepping import Stepper
-from tests.conftest import RANDOM_MODELS
+from tests.models import RANDOM_MODELS
 from tests.recording import recorded
+from tests.scoring import random_grid
 from tests.test_generator import NEW, never, one_by_one
-from tests.test_scorer import random_grid
 
 
 @pytest.fixture

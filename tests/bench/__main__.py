@@ -67,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise SystemExit(str(error)) from None
     print(f"{time.monotonic() - started:.0f} s; results in {options.results}")
     if options.write:
-        page.write(options.page, f"bench {options.device}", found)
+        page.write(options.page, f"bench {options.device}", page.render(found))
 
 
 def _measure(options: argparse.Namespace) -> Iterator[Result]:

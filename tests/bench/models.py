@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
@@ -37,14 +38,9 @@ SHAPES = {
 NAMES = ("embedded", *SHAPES)
 
 
-@contextmanager
-def model_folder(name: str, dtype: str, device: str) -> Iterator[Path]:
-    """A folder that `load_engine` reads: the embedded model's, or one with random weights for a while."""
-    if name == "embedded":
-        yield EMBEDDED
-        return
-    shape = SHAPES[name]
-    config = AutoConfig.for_model(
+def neox_config(shape: Shape) -> Any:
+    """The configuration of a GPT-NeoX for prompts of up to 2,048 tokens."""
+    return AutoConfig.for_model(
         "gpt_neox",
         vocab_size=shape.vocabulary,
         hidden_size=shape.hidden,
@@ -57,10 +53,18 @@ def model_folder(name: str, dtype: str, device: str) -> Iterator[Path]:
         bos_token_id=0,
         eos_token_id=0,
     )
+
+
+@contextmanager
+def model_folder(name: str, dtype: str, device: str) -> Iterator[Path]:
+    """A folder that `load_engine` reads: the embedded model's, or one with random weights for a while."""
+    if name == "embedded":
+        yield EMBEDDED
+        return
     with tempfile.TemporaryDirectory(prefix="bench-") as place:
         torch.manual_seed(0)
         with torch.device(device):
-            model = AutoModelForCausalLM.from_config(config, dtype=getattr(torch, dtype))
+            model = AutoModelForCausalLM.from_config(neox_config(SHAPES[name]), dtype=getattr(torch, dtype))
         model.save_pretrained(place)
         del model
         for file in ("tokenizer.json", "tokenizer_config.json"):

@@ -29,18 +29,18 @@ def store(file: Path, machine: Mapping[str, Any], results: Mapping[str, Any]) ->
     return found
 
 
-def write(page: Path, marker: str, found: Mapping[str, Any]) -> None:
+def write(page: Path, marker: str, text: str) -> None:
     """Replace what stands between `<!-- marker -->` and `<!-- /marker -->`.
 
     Raises:
         SystemExit: the page has no such markers, once each and in this order.
     """
     begin, end = f"<!-- {marker} -->", f"<!-- /{marker} -->"
-    text = page.read_text(encoding="utf-8")
-    if text.count(begin) != 1 or text.count(end) != 1 or text.index(begin) > text.index(end):
+    whole = page.read_text(encoding="utf-8")
+    if whole.count(begin) != 1 or whole.count(end) != 1 or whole.index(begin) > whole.index(end):
         raise SystemExit(f"'{page}' must hold '{begin}' and then '{end}', each once")
-    head, tail = text[: text.index(begin)], text[text.index(end) :]
-    page.write_text(f"{head}{begin}\n{render(found)}\n{tail}", encoding="utf-8")
+    head, tail = whole[: whole.index(begin)], whole[whole.index(end) :]
+    page.write_text(f"{head}{begin}\n{text}\n{tail}", encoding="utf-8")
 
 
 def render(found: Mapping[str, Any]) -> str:

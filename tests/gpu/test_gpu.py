@@ -14,8 +14,9 @@ from harness.engine.loading import ModelSpec
 from harness.engine.parity import sharing_error
 from harness.engine.scorer import Scorer
 from harness.memory import Load, predict, shape_of_config
-from tests.conftest import KO_TINY, random_model
-from tests.test_scorer import assert_scores, naive_scores, random_grid
+from tests.conftest import KO_TINY
+from tests.models import random_model
+from tests.scoring import assert_scores, naive_scores, random_grid
 
 pytestmark = pytest.mark.gpu
 
@@ -67,7 +68,7 @@ def test_a_trunk_of_thousands_of_tokens_scores_as_prompts_by_themselves(gpu, ker
         "max_position_embeddings": 8192,
         "initializer_range": 0.05,
     }
-    model = random_model("llama", **{**settings, "num_key_value_heads": 2}).to(gpu, dtype)
+    model = random_model("llama", 0, gpu, dtype, **{**settings, "num_key_value_heads": 2})
     contexts, labels = long_grid(8)
     shared = Scorer(model, 2048, True, made).score(contexts, labels)
     alone = Scorer(model, 8192, False).score(contexts, labels)
@@ -104,7 +105,7 @@ def test_bfloat16_decides_as_float32_but_for_near_ties(gpu):
 
 def test_a_pack_that_does_not_fit_is_halved(gpu):
     """The allocator is held to what is in use and 200 MB: a pack of 2^17 tokens cannot fit."""
-    model = random_model("llama", hidden_size=256, intermediate_size=4096).to(gpu)
+    model = random_model("llama", 0, gpu, hidden_size=256, intermediate_size=4096)
     contexts, labels = random_grid(seed=63, n_queries=1200)
     whole = Scorer(model, 4096, True).score(contexts, labels)
     total = torch.cuda.get_device_properties(gpu).total_memory
@@ -121,7 +122,7 @@ def test_a_pack_that_does_not_fit_is_halved(gpu):
 
 def test_nothing_waits_for_the_gpu_between_packs(gpu):
     """torch raises on every synchronisation but the one at the end."""
-    model = random_model("llama").to(gpu)
+    model = random_model("llama", 0, gpu)
     contexts, labels = random_grid(seed=64)
     scorer = Scorer(model, 256, True)
     expected = scorer.score(contexts, labels)
@@ -147,7 +148,7 @@ def test_the_predicted_memory_is_within_15_percent_of_what_torch_allocates(gpu, 
     """Without the context of CUDA, which torch does not count."""
     settings = {"hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 12, "num_attention_heads": 16}
     folder = tmp_path / "model"
-    random_model("gpt_neox", **settings, vocab_size=32000).save_pretrained(folder)
+    random_model("gpt_neox", 0, gpu, **settings, vocab_size=32000).save_pretrained(folder)
     contexts, labels = long_grid(400, trunk=1500)
     torch.cuda.reset_peak_memory_stats(gpu)
     scorer, facts = load_engine(ModelSpec(str(folder), dtype=dtype, device="cuda"), True, tokens_per_pack, 1540, None)
