@@ -187,7 +187,7 @@ def grid_identity(prepared: Prepared) -> dict[str, Any]:
         "task": {**asdict(config.task), "version": prepared.task.version},
         "samples": rows_hash(s.row() for s in prepared.data.samples),
         "pool": rows_hash(s.row() for s in prepared.data.pool),
-        "models": {setup.info.path: setup.info.identity for setup in prepared.models},
+        "models": {setup.info.path: setup.info.told_identity for setup in prepared.models},
         "model": {key: value for key, value in asdict(config.model).items() if key in _MODEL_KEYS},
         "templates": {name: _wording(prepared.template(name)) for name in config.grid.templates},
         "grid": asdict(config.grid),
@@ -213,10 +213,13 @@ def _by_set(samples: Sequence[Sample], seed: int, bank_size: int) -> list[Sample
 
 def _identity(prepared: Prepared, setup: ModelSetup) -> dict[str, Any]:
     config = prepared.config
+    twins = sum(other.info.identity == setup.info.identity for other in prepared.models)
     return {
         "records": RECORDS_VERSION,
         "task": [prepared.task.name, prepared.task.version],
         "model": setup.info.identity,
+        # Copies of one model under several names are models of their own.
+        **({"model_name": setup.info.path} if twins > 1 else {}),
         "dtype": config.model.dtype,
         "pool": setup.pool_hash,
         "demos": asdict(config.demos),

@@ -145,7 +145,7 @@ def reach(config: RunConfig, folder: str, index: int) -> tuple[Access, tuple[str
     for path in config.model_paths:
         try:
             info = read_model_info(config.model, path)
-            models.append(_with_needs(ModelFiles(path, info.identity, info.parameters), info, config))
+            models.append(_with_needs(ModelFiles(path, info.quick_identity, info.parameters), info, config))
         except UserError as error:
             models.append(ModelFiles(path, None, None, str(error)))
     errors = []
