@@ -14,12 +14,14 @@ from transformers import AutoTokenizer
 
 from harness.answers import clean, cut_at_stop
 from harness.distributed.messages import Care, LectureTable, UnitReport, WorkerSpec, note_name
+from harness.distributed.policy import check_usable
 from harness.engine.factory import load_engine
 from harness.engine.generator import Generator
 from harness.engine.loading import ModelSpec
 from harness.errors import ContextError, ModelError
 from harness.grid import WorkUnit
 from harness.prompts.demonstrations import Draw
+from harness.prompts.endings import turn_ends
 from harness.prompts.rendering import Prompt, Renderer
 from harness.prompts.tokenizing import PromptTokenizer
 from harness.results.schema import Record, UnitStatistics, to_table
@@ -70,7 +72,8 @@ class Worker:
             spec.longest_prompt,
             spec.threads,
         )
-        self.generator = Generator(self.scorer)
+        self.generator = Generator(self.scorer, turn_ends(self.tokenizer.tokenizer))
+        self._has_scored = False
         self._renderers: dict[str, Renderer] = {}
         self._argmax_texts: dict[int, str] = {}
 
@@ -89,6 +92,9 @@ class Worker:
             self._score_with_care(unit, renderer, samples, care, outcome)
         records = _zero_shot_copies(unit, outcome.records)
         failures = [r for r in records if r.error is not None]
+        if not self._has_scored:
+            check_usable(self.spec.model, [(r.error_type, r.error) for r in failures], len(records))
+            self._has_scored = len(failures) < len(records)
         statistics = UnitStatistics(
             len(records),
             len(failures),

@@ -8,16 +8,17 @@ cannot share run through transformers' own `generate`, in padded batches sorted 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
-from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaList
+from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
 
 from harness.engine.attention import NAME, Kept, attending
 from harness.engine.decoding import DecodingState, place
+from harness.engine.finiteness import FiniteLogits, check_chosen
 from harness.engine.packing import make_packs
 from harness.engine.scorer import Scorer
 from harness.engine.tree import Tree, build_tree
@@ -55,12 +56,13 @@ class Generator:
 
     Args:
         scorer: holds the model, and whether it can share prefixes.
+        end_tokens: that end an answer beside those of the model's generation settings and configuration.
     """
 
-    def __init__(self, scorer: Scorer) -> None:
+    def __init__(self, scorer: Scorer, end_tokens: Iterable[int] = ()) -> None:
         self.scorer = scorer
         self.model = scorer.model
-        self.end_tokens = _end_tokens(self.model)
+        self.end_tokens = _end_tokens(self.model) | frozenset(end_tokens)
 
     def generate(
         self, contexts: Sequence[Ids], max_new_tokens: int, is_complete: Callable[[list[int]], bool]
@@ -75,8 +77,10 @@ class Generator:
         if any(not context for context in contexts):
             raise ValueError("a context has no tokens")
         batch = _Batch(contexts, max_new_tokens, is_complete, self.end_tokens)
+        self.scorer.regimes.begin()
         with torch.inference_mode():
-            if self.scorer.share_prefixes:
+            longest = max(map(len, contexts), default=0) + max_new_tokens
+            if self.scorer.can_share(longest):
                 for group in self._groups(contexts):
                     self._shared(group, batch)
             else:
@@ -185,7 +189,10 @@ class Generator:
         return output.last_hidden_state[0]  # type: ignore[no-any-return]
 
     def _most_likely(self, hidden: torch.Tensor) -> list[int]:
-        tokens: list[int] = self.scorer.head(hidden).argmax(-1).tolist()
+        logits = self.scorer.head(hidden)
+        chosen = logits.argmax(-1)
+        check_chosen(logits, chosen, self.model.dtype)
+        tokens: list[int] = chosen.tolist()
         return tokens
 
     def _unshared(self, batch: _Batch) -> None:
@@ -196,6 +203,9 @@ class Generator:
             length = len(batch.contexts[order[0]])
             size = min(self.scorer.tokens_per_pack // length, room // (length + batch.max_new_tokens), MOST_ROWS)
             part = order[: max(1, size)]
+            regimes, new = self.scorer.regimes, batch.max_new_tokens
+            part = [i for i in part if regimes.of(len(batch.contexts[i]), new) == regimes.of(length, new)]
+            regimes.begin()
             try:
                 self._padded(part, length, batch)
             except (RuntimeError, MemoryError) as error:
@@ -220,12 +230,19 @@ class Generator:
             pad_token_id=0,
         )
         device = self.scorer.device
-        found = self.model.generate(
-            input_ids=ids.to(device),
-            attention_mask=mask.to(device),
-            generation_config=settings,
-            stopping_criteria=StoppingCriteriaList([_Complete(length, batch.is_complete)]),
-        )
+        own = self.model.generation_config
+        # What `settings` does not name would be taken from the model's own: penalties, sampling.
+        self.model.generation_config = GenerationConfig()
+        try:
+            found = self.model.generate(
+                input_ids=ids.to(device),
+                attention_mask=mask.to(device),
+                generation_config=settings,
+                stopping_criteria=StoppingCriteriaList([_Complete(length, batch.is_complete)]),
+                logits_processor=LogitsProcessorList([FiniteLogits(self.model.dtype)]),
+            )
+        finally:
+            self.model.generation_config = own
         for row, index in enumerate(part):
             for token in found[row, length:].tolist():
                 if not batch.reasons[index]:
@@ -285,10 +302,9 @@ class _Batch:
 
 
 def _end_tokens(model: Any) -> frozenset[int]:
-    settings = getattr(model, "generation_config", None)
-    found = getattr(settings, "eos_token_id", None)
-    if found is None:
-        found = model.config.get_text_config().eos_token_id
-    if found is None:
-        return frozenset()
-    return frozenset([found] if isinstance(found, int) else found)
+    """Those of the generation settings and of the configuration together."""
+    configs = (getattr(model, "generation_config", None), model.config, model.config.get_text_config())
+    named = (getattr(config, "eos_token_id", None) for config in configs)
+    return frozenset(
+        token for found in named if found is not None for token in ([found] if isinstance(found, int) else found)
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,12 +14,14 @@ import torch
 
 from harness.engine.attention import NAME, Kept, Needed, attending
 from harness.engine.device_errors import is_out_of_memory
+from harness.engine.finiteness import check_finite
 from harness.engine.first_layer import FirstLayer
 from harness.engine.kernels import PARTS, Kernel
 from harness.engine.last_layer import reading
 from harness.engine.packing import Pack, make_packs, whole_steps
 from harness.engine.parts import Parts, find_parts
 from harness.engine.readouts import Readouts, Target, forks_of, sequences_of
+from harness.engine.regimes import Regimes
 from harness.engine.transfer import to_device
 from harness.engine.tree import Origin, Tree, build_forked_tree, build_tree
 from harness.engine.trunks import TrunkMemory
@@ -179,6 +182,7 @@ class Scorer:
         self.plain_attention = "sdpa" if attention == NAME else attention
         self.set_attention(self.plain_attention)
         self.plain_logits = logits_are_plain(model, self.head)
+        self.regimes = Regimes(model)
         self.trunk = TrunkMemory(self.device)
         parts = find_parts(model) if share_prefixes else Parts({}, [])
         self.first_layer = FirstLayer(parts.by_token, model.get_input_embeddings().weight, tokens_per_pack)
@@ -196,18 +200,29 @@ class Scorer:
             origins: for each prompt, which of its tokens it may share; less than all. Prompts are
                 then cut there, and scores do not depend on which families of prompts are scored
                 together. None shares whatever is equal.
+
+        Raises:
+            NotFiniteError: a log-probability of one of these prompts is NaN or infinite.
         """
         if any(not context for context in contexts) or any(not x for row in labels for x in row):
             raise ValueError("a context or a label has no tokens")
         head = self.head if self.plain_logits else _GivenLogits(self.head.vocabulary)
         collector = _Collector(contexts, labels, head)
+        self.regimes.begin()
         with torch.inference_mode():
-            if self.share_prefixes and contexts:
+            if contexts and self.can_share(
+                max(map(len, contexts)) + max(map(len, itertools.chain(*labels)), default=1) - 1
+            ):
                 computed = self._shared(contexts, labels, origins, collector)
             else:
                 computed = self._unshared(contexts, labels, collector)
             collector.finish()
+        check_finite(collector.token_logprobs, self.model.dtype)
         return Scores(collector.token_logprobs.sum(2), collector.argmax, collector.off_label_mass, computed)
+
+    def can_share(self, longest: int) -> bool:
+        """Whether sequences of up to so many tokens may share prefixes."""
+        return self.share_prefixes and not self.regimes.differ_within(longest)
 
     def _shared(
         self,
@@ -288,6 +303,8 @@ class Scorer:
             if not self.plain_logits:
                 tokens = min(tokens, LOGITS_AT_ONCE // self.head.vocabulary)
             batch = order[start : start + max(1, tokens // length)]
+            batch = [i for i in batch if self.regimes.of(len(sequences[i])) == self.regimes.of(length)]
+            self.regimes.begin()
             try:
                 hidden = self._forward_batch([sequences[i] for i in batch])
             except (RuntimeError, MemoryError) as error:
