@@ -119,6 +119,19 @@ def choose_shard_size(config: RunConfig, n_samples: int, replicas: int, method: 
     return max(least, min(most, math.ceil(n_samples / shards)))
 
 
+def units_of_a_model(config: RunConfig, n_samples: int, shard_size: int) -> int:
+    """How many units one model of a grid has: no more replicas find work.
+
+    Args:
+        config: of the run.
+        n_samples: of the task.
+        shard_size: samples per unit.
+    """
+    shards = math.ceil(n_samples / shard_size) + bool(config.scoring.calibration)
+    groups = sum(1 for place in range(len(config.grid.seeds)) if place == 0 or any(config.grid.k))
+    return len(config.grid.templates) * groups * shards
+
+
 def make_plan(prepared: Prepared, shard_size: int) -> Plan:
     """Cells, shards and units of a prepared run.
 
