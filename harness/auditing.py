@@ -27,14 +27,16 @@ from harness.answers import clean, cut_at_stop
 from harness.budget import measure
 from harness.config import RunConfig
 from harness.engine.facts import EngineFacts
-from harness.errors import ConfigError
+from harness.errors import ConfigError, NotFiniteError
 from harness.grid import choose_shard_size, grid_identity
 from harness.preparation import ModelSetup, Prepared, prepare
+from harness.prompts.endings import turn_ends
 from harness.prompts.rendering import Prompt, chunks
 from harness.results import manifest as manifests
 from harness.results.lock import RunLock
 from harness.results.store import RunStore
-from harness.task import LabelScores, Sample
+from harness.sharing import origins
+from harness.task import NO_CLASS, LabelScores, Sample
 
 log = logging.getLogger(__name__)
 NAME = "audit.json"
@@ -136,8 +138,9 @@ def audit(config: RunConfig, n_samples: int, open_engine: OpenEngine | None = No
     with ExitStack() as stack:
         stack.enter_context(lock)
         if stored:
-            identity = json.loads(json.dumps(grid_identity(prepared)))
-            manifests.check_identity(store, store.read_json(manifests.NAME)["identity"], identity)
+            recorded = store.read_json(manifests.NAME)["identity"]
+            prepared = prepared.as_recorded(recorded["models"])
+            manifests.check_identity(store, recorded, json.loads(json.dumps(grid_identity(prepared))))
         templates: list[TemplateAudit] = []
         engines: dict[str, dict[str, Any]] = {}
         for setup in prepared.models:
@@ -168,14 +171,12 @@ def _audit_model(
     said: dict[str, list[list[Answers]]] = {}
     facts: dict[str, Any] = {}
     for way, (dtype, shares) in ways.items():
-        if way == RUN and not shares:
-            said[way], facts[way] = said[ALONE], facts[ALONE]
-            continue
         # One model in memory at a time.
         engine = open_engine(prepared, setup, dtype, shares, longest)
         facts[way] = engine.facts.as_dict()
         log.info("%s, %s: %s", setup.info.path, way, engine.facts)
-        said[way] = [_answers(prepared, setup, name, samples, size, engine) for name in config.grid.templates]
+        together = way == RUN
+        said[way] = [_answers(prepared, setup, name, samples, size, engine, together) for name in config.grid.templates]
         del engine
     audits = [
         TemplateAudit(setup.info.path, name, _compare(reference, run), _compare(reference, alone))
@@ -187,17 +188,26 @@ def _audit_model(
 
 
 def _answers(
-    prepared: Prepared, setup: ModelSetup, template: str, samples: Sequence[Sample], size: int, engine: AuditedEngine
+    prepared: Prepared,
+    setup: ModelSetup,
+    template: str,
+    samples: Sequence[Sample],
+    size: int,
+    engine: AuditedEngine,
+    together: bool,
 ) -> list[Answers]:
-    """Unit by unit, as a run takes them: all K of a seed over a shard."""
+    """Unit by unit, all K of a seed over a shard: as a run takes them together, or prompt by prompt."""
     grid = prepared.config.grid
     found = []
     for place, seed in enumerate(grid.seeds):
         ks = [k for k in grid.k if k > 0 or place == 0]
         renderer = prepared.renderer(setup, template, seed)
         for part in chunks(samples, size):
-            if ks:
-                found.append(engine.answer(renderer.prompts(part, seed, ks)))
+            prompts = renderer.prompts(part, seed, ks) if ks else []
+            if together and prompts:
+                found.append(engine.answer(prompts))
+            elif prompts:
+                found.append(_joined([engine.answer([prompt]) for prompt in prompts]))
     log.info("%s: %d samples", template, len(samples))
     return found
 
@@ -210,6 +220,16 @@ def _compare(reference: Sequence[Answers], found: Sequence[Answers]) -> ScoreAgr
     )
     before, after = ([x for part in way for x in part.predictions] for way in (reference, found))
     return compare_scores(expected, scores, before, after)
+
+
+def _joined(parts: Sequence[Answers]) -> Answers:
+    """Answers to runs of prompts as one."""
+    scores = [part.logprobs for part in parts if part.logprobs is not None]
+    return Answers(
+        np.concatenate(scores) if scores else None,
+        tuple(x for part in parts for x in part.predictions),
+        tuple(x for part in parts for x in part.texts),
+    )
 
 
 class LoadedEngine:
@@ -233,17 +253,28 @@ class LoadedEngine:
         self.prepared, self.setup = prepared, setup
         model, size = prepared.config.model, prepared.config.engine.tokens_per_pack
         spec = ModelSpec(
-            setup.info.path, model.revision, dtype, model.device, model.trust_remote_code, model.gpus_per_replica
+            setup.info.path,
+            setup.info.commit or model.revision,
+            dtype,
+            model.device,
+            model.trust_remote_code,
+            model.gpus_per_replica,
         )
         tokens_per_pack = None if size == "auto" else int(size)
         self.scorer, self.facts = load_engine(spec, share_prefixes, tokens_per_pack, longest_prompt, None)
-        self.generator = Generator(self.scorer)
+        self.generator = Generator(self.scorer, turn_ends(setup.tokenizer.tokenizer))
 
     def answer(self, prompts: Sequence[Prompt]) -> Answers:
         """See `AuditedEngine`."""
         if self.prepared.method == "generate":
             return Answers(texts=self._texts(prompts))
-        scores = self.scorer.score([p.ids for p in prompts], [p.label_ids for p in prompts])
+        try:
+            scores = self.scorer.score([p.ids for p in prompts], [p.label_ids for p in prompts], origins(prompts))
+        except NotFiniteError:
+            if len(prompts) == 1:
+                return Answers(np.full((1, len(prompts[0].label_ids)), np.nan), (NO_CLASS,))
+            middle = len(prompts) // 2
+            return _joined([self.answer(prompts[:middle]), self.answer(prompts[middle:])])
         judge = self.prepared.task.score
         predictions = tuple(
             judge(LabelScores(tuple(row), tuple(map(len, prompt.label_ids)), int(token), float(off)))
@@ -262,5 +293,9 @@ class LoadedEngine:
         def is_complete(generated: list[int]) -> bool:
             return any(mark in decode(generated) for mark in settings.stop)
 
-        found = self.generator.generate([p.ids for p in prompts], most, is_complete)
+        try:
+            found = self.generator.generate([p.ids for p in prompts], most, is_complete)
+        except NotFiniteError:
+            middle = len(prompts) // 2
+            return (*self._texts(prompts[:middle]), *self._texts(prompts[middle:])) if middle else ("",)
         return tuple(clean(cut_at_stop(decode(tokens), settings.stop), settings.clean) for tokens in found.tokens)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from harness.errors import ContextError
+from harness.errors import ContextError, ModelError
 from harness.prefixes import count_unique_tokens
 from harness.preparation import ModelSetup, Prepared
 from harness.prompts.demonstrations import bank_set
@@ -65,7 +65,9 @@ class _Lengths:
     def __init__(self, prepared: Prepared, setup: ModelSetup, template: Template) -> None:
         tokenizer, samples = setup.tokenizer, prepared.data.samples
         self.setup, self.template = setup, template
-        labels = [len(tokenizer.whole(label)) for label in template.labels]
+        label_ids = [tokenizer.whole(label) for label in template.labels]
+        self._check_known([tokenizer.bos, tokenizer.whole(template.prefix), *label_ids])
+        labels = [len(ids) for ids in label_ids]
         self.longest_end = max(labels) if labels else prepared.config.generation.max_new_tokens
         """Tokens of the longest label, or of the longest answer."""
         self.label_tails = sum(n - 1 for n in labels) if prepared.method == "likelihood" else 0
@@ -120,7 +122,19 @@ class _Lengths:
         self.start = 0
         self._probe = samples[0]
 
+    def _check_known(self, sequences: Sequence[list[int]]) -> None:
+        """Refuse token ids that the model has no embedding for."""
+        vocabulary, info = self.setup.info.vocabulary, self.setup.info
+        largest = max((max(ids) for ids in sequences if ids), default=-1)
+        if vocabulary is not None and largest >= vocabulary:
+            raise ModelError(
+                f"model '{info.path}' has {vocabulary} embeddings, but template '{self.template.name}' brings token id "
+                f"{largest} ({self.setup.tokenizer.decode_token(largest)!r}): its tokenizer was extended and the model "
+                "was not; resize its embeddings and train them, or take the tokenizer that belongs to it"
+            )
+
     def _take_queries(self, ids: Sequence[list[int]]) -> None:
+        self._check_known(ids)
         self.query_ids = [np.asarray(x, dtype=np.int32) for x in ids]
         self.queries = np.fromiter((len(x) for x in ids), dtype=np.int64, count=len(ids))
         self.header = _common_prefix(ids)
@@ -142,11 +156,17 @@ class _Lengths:
         if template.chat:
             texts = [chat_text(template, [], self._probe, tokenizer)]
             texts += [chat_text(template, [one], self._probe, tokenizer) for one in solved]
-            alone, *others = (len(ids) for ids in tokenizer.whole_batch(texts))
+            alone, *others = (len(ids) for ids in self._known_ids(texts))
             return [n - alone for n in others]
         rendered = [template.render_solved(one) for one in solved]
         texts = [before + (text.rstrip() if self.trims else text) for text in rendered]
-        return [len(ids) for ids in tokenizer.inner_batch(texts)]
+        return [len(ids) for ids in self._known_ids(texts)]
+
+    def _known_ids(self, texts: Sequence[str]) -> list[list[int]]:
+        """Ids that the texts have inside a prompt."""
+        ids = self.setup.tokenizer.inner_batch(texts)
+        self._check_known(ids)
+        return ids
 
     def _count(self, before: str, texts: Sequence[str]) -> Ints:
         ids = self.setup.tokenizer.inner_batch([before + text for text in texts])
@@ -190,6 +210,7 @@ def measure(prepared: Prepared, shard_size: int) -> list[TemplateBudget]:
 
     Raises:
         ContextError: a prompt that does not fit, naming the K that would.
+        ModelError: token ids that the model has no embedding for.
     """
     budgets = []
     for setup in prepared.models:

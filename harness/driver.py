@@ -11,7 +11,7 @@ import json
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +72,7 @@ def run(config: RunConfig, fresh: bool = False, console: Console | None = None) 
     console = console or Console(stderr=True)
     with stoppable() as stop:
         prepared = prepare(config)
-        for note in prepared.data.notes:
+        for note in prepared.notes:
             log.info("%s", note)
         store = RunStore(config.run_dir)
         if fresh:
@@ -84,10 +84,12 @@ def run(config: RunConfig, fresh: bool = False, console: Console | None = None) 
 
 def _run_locked(prepared: Prepared, store: RunStore, console: Console, stop: StopFlag) -> RunResult:
     config = prepared.config
-    identity = json.loads(json.dumps(grid_identity(prepared)))
     manifest: dict[str, Any] | None = None
     if store.exists(manifests.NAME):
         manifest = store.read_json(manifests.NAME)
+        prepared = prepared.as_recorded(manifest["identity"]["models"])
+    identity = json.loads(json.dumps(grid_identity(prepared)))
+    if manifest is not None:
         manifests.check_identity(store, manifest["identity"], identity)
     elif store.part_ids():
         raise RunDirError(f"'{store.run_dir}' holds parts but no {manifests.NAME}; set another name=... or use --fresh")
@@ -105,7 +107,8 @@ def _run_locked(prepared: Prepared, store: RunStore, console: Console, stop: Sto
                 "answer_metrics": list(prepared.task.answer_metrics),
                 "n_samples": len(prepared.data.samples),
                 "n_pool": {s.info.path: len(s.draw.pool.samples) for s in prepared.models},
-                "notes": list(prepared.data.notes),
+                "notes": list(prepared.notes),
+                "weights": {s.info.path: s.info.loaded for s in prepared.models},
                 "engines": {},
             }
             manifest = manifests.new_manifest(config.as_dict(), identity, facts)
@@ -135,6 +138,7 @@ def _run_locked(prepared: Prepared, store: RunStore, console: Console, stop: Sto
                 _compute(prepared, plan, waiting, backend, manifest, longest, console, stop, tracker)
                 _check_complete(store, plan)
             cells = summarise(store.run_dir)
+            _check_records(store, plan, int(cells["n_attempted"].sum()))
             store.write_table("cells.parquet", pa.Table.from_pandas(cells, preserve_index=False))
             manifest["status"] = "complete"
         except Interrupted:
@@ -189,7 +193,7 @@ def _compute(
             if not units:
                 continue
             spec = WorkerSpec(
-                config,
+                _at_commit(config, setup.info.commit),
                 setup.info.path,
                 prepared.method,
                 prepared.templates,
@@ -200,7 +204,7 @@ def _compute(
             lecture: dict[int, LectureTable] = {}
             if config.demos.policy == "lecture":
                 lecture = {seed: prepared.lecture_table(setup, seed) for seed in config.grid.seeds}
-            log.info("loading %s", setup.info.path)
+            log.info("loading %s: %s", setup.info.path, setup.info.loaded_words)
             with backend.pool(spec, setup.draw, plan.shards, lecture, len(units), stop) as (pool, facts):
                 _check_dtype(config.run_dir, manifest["engines"].get(setup.info.path), facts)
                 manifest["engines"][setup.info.path] = facts.as_dict()
@@ -211,6 +215,11 @@ def _compute(
                     log.warning("%s: %s", setup.info.path, facts.attention_notice)
                 with progress.working():
                     dispatch(units, pool, on_done, stop.is_set, suspect_of)
+
+
+def _at_commit(config: RunConfig, commit: str | None) -> RunConfig:
+    """Replicas load the commit that was looked at here, whatever the hub holds by then."""
+    return config if commit is None else replace(config, model=replace(config.model, revision=commit))
 
 
 def _place(unit: WorkUnit) -> dict[str, Any]:
@@ -235,6 +244,21 @@ def _check_complete(store: RunStore, plan: Plan) -> None:
         )
 
 
+def _check_records(store: RunStore, plan: Plan, found: int) -> None:
+    """A run is complete when every cell has a record of every sample, whatever the files are called."""
+    if found < plan.n_records:
+        raise RunDirError(
+            f"'{store.run_dir}' holds {found:,} of {plan.n_records:,} records: parts were lost or changed while it "
+            "ran; run the same command again, it computes what is missing"
+        )
+    strangers = sorted(store.part_ids() - {unit.id for unit in plan.units})
+    if found > plan.n_records:
+        raise RunDirError(
+            f"'{store.run_dir}' holds {found:,} records, the grid has {plan.n_records:,}: {len(strangers)} files in "
+            f"parts/ are of no unit of this run ({strangers[0] if strangers else 'none'}.parquet); move them away"
+        )
+
+
 def _committed(store: RunStore, plan: Plan) -> set[str]:
     """Units whose parts are whole; damaged parts are removed, to be computed again."""
     store.remove_leftovers()
@@ -242,7 +266,10 @@ def _committed(store: RunStore, plan: Plan) -> set[str]:
         if name.startswith(NOTE_PREFIX):
             store.remove(name)
     done = set()
-    for unit_id, part in store.read_parts(store.part_ids() & {unit.id for unit in plan.units}):
+    rows = {unit.id: unit.n_records(len(plan.shards[unit.shard].samples)) for unit in plan.units}
+    for unit_id, part in store.read_parts(store.part_ids() & set(rows)):
+        if not isinstance(part, ValueError) and part.num_rows != rows[unit_id]:
+            part = ValueError(f"part {unit_id} holds {part.num_rows} records of {rows[unit_id]}")
         if isinstance(part, ValueError):
             log.warning("%s; computing it again", part)
             store.remove_part(unit_id)

@@ -10,6 +10,7 @@ HarnessError
 |   |-- ClusterError     resources the cluster does not have
 |   `-- RunDirError      a run directory that cannot be used
 |-- EngineError          the engine met a model or a state it cannot handle
+|   |-- NotFiniteError   results are NaN or infinite
 |   `-- SharingError     this model cannot be scored with shared prefixes
 |-- BrokenDeviceError    a device fails until the process that uses it ends
 |-- ClusterLostError     the cluster went away during the run
@@ -61,6 +62,10 @@ class RunDirError(UserError):
 
 class EngineError(HarnessError):
     """The engine met a model or a state that it cannot handle."""
+
+
+class NotFiniteError(EngineError):
+    """Log-probabilities or logits are NaN or infinite; says what helps."""
 
 
 class SharingError(EngineError):

@@ -119,6 +119,19 @@ def choose_shard_size(config: RunConfig, n_samples: int, replicas: int, method: 
     return max(least, min(most, math.ceil(n_samples / shards)))
 
 
+def units_of_a_model(config: RunConfig, n_samples: int, shard_size: int) -> int:
+    """How many units one model of a grid has: no more replicas find work.
+
+    Args:
+        config: of the run.
+        n_samples: of the task.
+        shard_size: samples per unit.
+    """
+    shards = math.ceil(n_samples / shard_size) + bool(config.scoring.calibration)
+    groups = sum(1 for place in range(len(config.grid.seeds)) if place == 0 or any(config.grid.k))
+    return len(config.grid.templates) * groups * shards
+
+
 def make_plan(prepared: Prepared, shard_size: int) -> Plan:
     """Cells, shards and units of a prepared run.
 
@@ -187,7 +200,7 @@ def grid_identity(prepared: Prepared) -> dict[str, Any]:
         "task": {**asdict(config.task), "version": prepared.task.version},
         "samples": rows_hash(s.row() for s in prepared.data.samples),
         "pool": rows_hash(s.row() for s in prepared.data.pool),
-        "models": {setup.info.path: setup.info.identity for setup in prepared.models},
+        "models": {setup.info.path: setup.info.told_identity for setup in prepared.models},
         "model": {key: value for key, value in asdict(config.model).items() if key in _MODEL_KEYS},
         "templates": {name: _wording(prepared.template(name)) for name in config.grid.templates},
         "grid": asdict(config.grid),
@@ -213,10 +226,13 @@ def _by_set(samples: Sequence[Sample], seed: int, bank_size: int) -> list[Sample
 
 def _identity(prepared: Prepared, setup: ModelSetup) -> dict[str, Any]:
     config = prepared.config
+    twins = sum(other.info.identity == setup.info.identity for other in prepared.models)
     return {
         "records": RECORDS_VERSION,
         "task": [prepared.task.name, prepared.task.version],
         "model": setup.info.identity,
+        # Copies of one model under several names are models of their own.
+        **({"model_name": setup.info.path} if twins > 1 else {}),
         "dtype": config.model.dtype,
         "pool": setup.pool_hash,
         "demos": asdict(config.demos),

@@ -100,7 +100,7 @@ def make_report(config: RunConfig) -> PlanReport:
     return PlanReport(
         len(make_cells(config)),
         len(prepared.data.samples),
-        tuple(prepared.data.notes),
+        prepared.notes,
         tuple(_lengths(setup) for setup in prepared.models),
         tuple(budgets),
         audits,

@@ -6,9 +6,11 @@ All that the user can get wrong is found here, before a model is loaded.
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 from harness.config import RunConfig
 from harness.errors import ConfigError, DataError
@@ -20,6 +22,7 @@ from harness.prompts.templates import Template, choose_templates, read_templates
 from harness.prompts.tokenizing import PromptTokenizer
 from harness.task import CONTENT_FREE, Sample, Task, TaskData, find_task
 
+log = logging.getLogger(__name__)
 TOKENISED_AT_ONCE = 10_000
 """Texts of the pool: what the tokenizer says of each takes far more memory than its length."""
 
@@ -51,6 +54,34 @@ class Prepared:
     models: tuple[ModelSetup, ...]
     method: str
     """`likelihood` or `generate`."""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the loaders dropped, changed or passed over, in data and model folders."""
+        models = (note for setup in self.models if setup.info.files for note in setup.info.files.notes)
+        return (*self.data.notes, *models)
+
+    def as_recorded(self, identities: Mapping[str, Any]) -> Prepared:
+        """The run with its models called as an earlier session called them, where that still holds.
+
+        Runs used to know a model by the two ends of its large files. Such a run goes on under that name.
+
+        Args:
+            identities: `models` of the run directory's identity.
+        """
+        models = []
+        for setup in self.models:
+            info = setup.info
+            recorded = identities.get(info.path)
+            if isinstance(recorded, str) and info.files is not None:
+                info = dataclasses.replace(info, known_identity=info.quick_identity)
+                if recorded == info.known_identity:
+                    log.info(
+                        "%s: the run knows the model by both ends of its weights, as runs did that began earlier; "
+                        "begin anew with --fresh to have every byte of them checked", info.path
+                    )  # fmt: skip
+            models.append(dataclasses.replace(setup, info=info))
+        return dataclasses.replace(self, models=tuple(models))
 
     def template(self, name: str) -> Template:
         """A template of the grid."""

@@ -2,14 +2,16 @@
 
 import json
 from dataclasses import replace
+from typing import ClassVar
 
 import numpy as np
 import pytest
 
 from harness.analysis.agreement import AnswerAgreement, compare_answers, compare_scores, packing_adds
+from harness.api import load_records
 from harness.auditing import NAME, LoadedEngine, audit
 from harness.driver import run
-from harness.errors import RunDirError
+from harness.errors import NotFiniteError, RunDirError
 from harness.preparation import prepare
 from harness.reporting.report.build import write_report
 from harness.results.lock import RunLock
@@ -137,7 +139,7 @@ class ForgetfulEngine(LoadedEngine):
 
     def answer(self, prompts):
         if self.scorer.share_prefixes:
-            prompts = [replace(p, ids=p.ids[12:]) if p.k else p for p in prompts]
+            prompts = [replace(p, ids=p.ids[12:], fork=max(0, p.fork - 12)) if p.k else p for p in prompts]
         return super().answer(prompts)
 
 
@@ -162,6 +164,82 @@ def test_float32_packed_is_float32(make_config, tmp_path):
     assert found.alone.largest == 0
     assert (found.run.flips, found.run.prompts) == (0, 40)
     assert found.run.largest < 1e-4
+
+
+class Noted(LoadedEngine):
+    """Keeps what it was asked and what it said."""
+
+    calls: ClassVar[list] = []
+
+    def __init__(self, prepared, setup, dtype, share_prefixes, longest):
+        super().__init__(prepared, setup, dtype, share_prefixes, longest)
+        self.name = (dtype, share_prefixes)
+
+    def answer(self, prompts):
+        answers = super().answer(prompts)
+        Noted.calls.append((prompts, answers))
+        return answers
+
+
+@pytest.mark.parametrize(
+    ("policy", "share", "templates"),
+    [("fixed", True, ["lecture_1"]), ("per_sample", True, ["english"]), ("bank", True, ["good_bad"]),
+     ("fixed", False, ["lecture_1"])],
+)  # fmt: skip
+def test_an_audit_scores_as_the_run_to_the_last_bit(make_config, tmp_path, monkeypatch, policy, share, templates):
+    monkeypatch.setattr(Noted, "calls", [])
+    config = make_config(
+        out=str(tmp_path), task={"limit": 24}, model={"dtype": "float32"}, demos={"policy": policy},
+        engine={"share_prefixes": share}, cluster={"shard_size": 7},
+        grid={"templates": templates, "k": [0, 3], "seeds": [1, 2]},
+    )  # fmt: skip
+    run(config)
+    stored = {(r.k, r.seed, r.sample_id): list(r.label_logprobs) for r in load_records(config.run_dir).itertuples()}
+    audit(config, 9, Noted)
+    together = [call for call in Noted.calls if len(call[0]) > 1]
+    compared = 0
+    for prompts, answers in together:
+        for prompt, row in zip(prompts, answers.logprobs.tolist(), strict=True):
+            seeds = [seed for seed in (1, 2) if stored.get((prompt.k, seed, prompt.sample.id)) == row]
+            assert seeds, (prompt.k, prompt.sample.id)
+            compared += 1
+    assert compared == 9 * 3
+
+
+def test_references_are_computed_one_prompt_at_a_time(make_config, tmp_path, monkeypatch):
+    """And the run's way in batches, also where it does not share: batches may change what an audit is to find."""
+    monkeypatch.setattr(Noted, "calls", [])
+    config = make_config(
+        out=str(tmp_path), task={"limit": 6}, model={"dtype": "float32"}, engine={"share_prefixes": False},
+        grid={"templates": ["english"], "k": [0, 2], "seeds": [1]},
+    )  # fmt: skip
+    audit(config, 6, Noted)
+    assert [len(prompts) for prompts, _ in Noted.calls] == [1] * 24 + [12]
+
+
+def test_prompts_without_numbers_are_counted_in_an_audit(make_config, tmp_path):
+    """A number format that overflows on some prompts must not end the audit that is to show it."""
+
+    class Overflowing(LoadedEngine):
+        def answer(self, prompts):
+            if not hasattr(self, "real"):
+                self.real = self.scorer.score
+                self.scorer.score = self.score
+            return super().answer(prompts)
+
+        def score(self, contexts, labels, origins=None):
+            if self.scorer.share_prefixes and any(sum(context) % 3 == 0 for context in contexts):
+                raise NotFiniteError("NaN")
+            return self.real(contexts, labels, origins)
+
+    config = make_config(
+        out=str(tmp_path), task={"limit": 12}, model={"dtype": "float32"},
+        grid={"templates": ["english"], "k": [0, 2], "seeds": [1]},
+    )  # fmt: skip
+    (found,) = audit(config, 12, Overflowing).templates
+    assert 0 < found.run.unusable < 24
+    assert found.alone.unusable == 0
+    assert found.packing_adds
 
 
 def test_generated_answers_are_compared_as_text(make_config, tmp_path):

@@ -1,20 +1,22 @@
 """What the plan promises is what the prompts hold, and nothing overflows unnoticed."""
 
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from transformers import AutoTokenizer
 
 from harness.budget import measure
-from harness.errors import ContextError
+from harness.errors import ContextError, ModelError
 from harness.grid import make_plan
 from harness.planning import make_report
 from harness.prefixes import count_unique_tokens
 from harness.preparation import prepare
 from tasks.nsmc import read_ratings
-from tests.conftest import DEMO
+from tests.conftest import DEMO, KO_TINY
 
 REPO = Path(__file__).resolve().parents[1]
 POLICIES = ["fixed", "bank", "per_sample", "lecture"]
@@ -175,3 +177,54 @@ def test_a_full_study_is_planned_within_a_minute_and_two_gigabytes(shared_nsmc):
     assert int(prompts) > 49_000 * 5 * 7 * 5
     assert float(seconds) < 60
     assert int(peak_kib) < 2 * 2**20
+
+
+def with_added_tokens(tmp_path, tokens, chat_template=None):
+    """A copy of the embedded model whose tokenizer knows more tokens than it has embeddings."""
+    folder = tmp_path / "model"
+    shutil.copytree(KO_TINY, folder)
+    tokenizer = AutoTokenizer.from_pretrained(str(folder))
+    tokenizer.add_tokens(tokens)
+    if chat_template is not None:
+        tokenizer.add_special_tokens({"additional_special_tokens": ["<|turn|>"]})
+        tokenizer.chat_template = chat_template
+    tokenizer.save_pretrained(folder)
+    return {"path": str(folder)}
+
+
+ADDED = {
+    "a label": (" 긍정", "lecture_1"),
+    "a word of a review": ("영화", "english"),
+    "the template's wording": ("Korean movie", "english"),
+}
+
+
+@pytest.mark.parametrize("place", ADDED)
+def test_token_ids_beyond_the_embedding_are_refused_by_the_plan(make_config, tmp_path, place):
+    token, template = ADDED[place]
+    model = with_added_tokens(tmp_path, [token])
+    config = make_config(model=model, task={"limit": 30}, grid={"templates": [template], "k": [0], "seeds": [1]})
+    with pytest.raises(ModelError, match=rf"has 4096 embeddings.*'{template}' brings token id 4096 \('{token}'\)"):
+        make_report(config)
+
+
+def test_token_ids_beyond_the_embedding_in_demonstrations_alone_are_refused(make_config, tmp_path, write_nsmc):
+    data = write_nsmc([(f"t{i}", f"대단한 작품 {i}", i % 2) for i in range(8)], [("1", "그저 그래", 0)])
+    model = with_added_tokens(tmp_path, ["작품"])
+    task, grid = {"data_dir": str(data)}, {"templates": ["english"], "seeds": [1]}
+    make_report(make_config(model=model, task=task, grid={**grid, "k": [0]}))
+    with pytest.raises(ModelError, match="'작품'"):
+        make_report(make_config(model=model, task=task, grid={**grid, "k": [2]}))
+
+
+def test_turn_tokens_beyond_the_embedding_are_refused(make_config, tmp_path):
+    turns = "{% for m in messages %}<|turn|>{{ m.content }}{% endfor %}<|turn|>"
+    model = with_added_tokens(tmp_path, [], turns)
+    config = make_config(model=model, task={"limit": 4}, grid={"templates": ["chat"], "k": [0], "seeds": [1]})
+    with pytest.raises(ModelError, match=r"token id 4096 \('<\|turn\|>'\)"):
+        make_report(config)
+
+
+def test_tokens_that_no_prompt_has_may_lie_beyond_the_embedding(make_config, tmp_path):
+    model = with_added_tokens(tmp_path, ["<|never|>"])
+    make_report(make_config(model=model, task={"limit": 4}, grid={"templates": ["english"], "k": [0, 2], "seeds": [1]}))

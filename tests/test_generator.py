@@ -5,13 +5,15 @@ import random
 
 import pytest
 import torch
+from transformers import AutoTokenizer, GenerationConfig
 
 from harness.engine import generator as module
 from harness.engine.attention import NAME
 from harness.engine.generator import Generator
 from harness.engine.scorer import Scorer
 from harness.engine.tree import build_tree
-from tests.conftest import SHARED
+from harness.prompts.endings import turn_ends
+from tests.conftest import KO_TINY, SHARED
 from tests.models import RANDOM_MODELS
 from tests.scoring import random_grid
 from tests.test_scorer import OTHERS
@@ -81,6 +83,78 @@ def test_an_end_token_ends_the_answer_and_is_kept(random_models, contexts, share
         assert tokens == expected
         assert reason == ("end" if end in whole else "length")
     assert "end" in found.reasons
+
+
+SUGGESTED = {
+    "repetition_penalty": {"repetition_penalty": 1.7},
+    "no_repeat_ngram_size": {"no_repeat_ngram_size": 1},
+    "sampling": {"do_sample": True, "temperature": 3.0, "top_k": 50},
+    "beams": {"num_beams": 3, "length_penalty": 2.0},
+    "suppressed tokens": {"suppress_tokens": list(range(0, 4096, 2))},
+    "begin_suppress_tokens": {"begin_suppress_tokens": list(range(0, 4096, 2))},
+    "forced end": {"forced_eos_token_id": 7},
+    "min_new_tokens": {"min_new_tokens": 9},
+    "renormalised": {"bad_words_ids": [[token] for token in range(1, 4096, 3)]},
+}
+
+
+@pytest.mark.parametrize("setting", SUGGESTED)
+@pytest.mark.parametrize("share", [True, False])
+def test_settings_that_a_model_suggests_apply_nowhere(random_models, contexts, setting, share):
+    model = random_models["llama"]
+    free = one_by_one(model, contexts)
+    end = free[0][3]
+    own = model.generation_config
+    model.generation_config = GenerationConfig(**SUGGESTED[setting])
+    model.generation_config.eos_token_id = end
+    try:
+        found = Generator(Scorer(model, 512, share)).generate(contexts, NEW, never)
+        assert model.generation_config.to_dict().items() >= SUGGESTED[setting].items(), "it is left as it was"
+    finally:
+        model.generation_config = own
+    assert found.tokens == [tokens[: tokens.index(end) + 1] if end in tokens else tokens for tokens in free]
+
+
+@pytest.mark.parametrize("share", [True, False])
+@pytest.mark.parametrize("source", ["generation settings", "configuration", "tokenizer"])
+def test_whoever_names_an_end_token_ends_the_answer(make_model, contexts, source, share):
+    """A fine-tuned model's turn ends where any of the three says, whatever the others say."""
+    model = make_model("qwen3")
+    model.config.eos_token_id, model.generation_config.eos_token_id = 4094, [4095]
+    free = one_by_one(model, contexts)
+    end, others = free[0][2], ()
+    if source == "generation settings":
+        model.generation_config.eos_token_id = [4095, end]
+    elif source == "configuration":
+        model.config.eos_token_id = end
+    else:
+        others = (end,)
+    found = Generator(Scorer(model, 512, share), others).generate(contexts, NEW, never)
+    assert found.tokens[0] == free[0][:3]
+    assert found.reasons[0] == "end"
+
+
+TURNS = "{% for m in messages %}[{{ m.role }}]{{ m.content }}END{% endfor %}"
+
+
+@pytest.mark.parametrize(
+    ("template", "added", "expected"),
+    [
+        (None, "<turn>", {"eos"}),
+        (TURNS.replace("END", "<turn>"), "<turn>", {"eos", "<turn>"}),
+        (TURNS.replace("END", " <turn>\n"), "<turn>", {"eos", "<turn>"}),
+        (TURNS.replace("END", "{{ eos_token }}"), "<turn>", {"eos"}),
+        (TURNS.replace("END", "\n끝"), "<turn>", {"eos"}),
+        ("{{ raise_exception('no') }}", "<turn>", {"eos"}),
+        ("{% for m in messages if m.role == 'user' %}{{ m.content }}{% endfor %}<turn>", "<turn>", {"eos"}),
+    ],
+)
+def test_the_end_of_a_turn_is_read_from_the_chat_template(template, added, expected):
+    tokenizer = AutoTokenizer.from_pretrained(str(KO_TINY))
+    tokenizer.add_special_tokens({"additional_special_tokens": [added]})
+    tokenizer.chat_template = template
+    ids = {"eos": tokenizer.eos_token_id, "<turn>": tokenizer.convert_tokens_to_ids("<turn>")}
+    assert turn_ends(tokenizer) == {ids[name] for name in expected}
 
 
 @pytest.mark.parametrize("share", [True, False])

@@ -30,6 +30,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from harness.config import RunConfig
 from harness.distributed.session import TYPE_PREFIX, choose_shape, live_nodes, ray_session
 from harness.errors import ClusterError, HarnessError, UserError
+from harness.grid import choose_shard_size, units_of_a_model
 from harness.memory import least_need
 from harness.model_info import ModelInfo, read_model_info
 from harness.nodes import (
@@ -44,6 +45,7 @@ from harness.nodes import (
     Software,
     findings,
 )
+from harness.preparation import prepare
 from harness.results.store import RunStore
 from harness.task import find_task
 
@@ -145,7 +147,7 @@ def reach(config: RunConfig, folder: str, index: int) -> tuple[Access, tuple[str
     for path in config.model_paths:
         try:
             info = read_model_info(config.model, path)
-            models.append(_with_needs(ModelFiles(path, info.identity, info.parameters), info, config))
+            models.append(_with_needs(ModelFiles(path, info.quick_identity, info.parameters), info, config))
         except UserError as error:
             models.append(ModelFiles(path, None, None, str(error)))
     errors = []
@@ -202,7 +204,17 @@ def _demand(config: RunConfig | None) -> tuple[Demand | None, tuple[Finding, ...
         shape = choose_shape(config, live_nodes().values())
     except ClusterError as error:
         return None, (Finding(("cluster",), str(error), True),)
-    return Demand(shape.count, shape.gpus, shape.cpus), ()
+    return Demand(min(shape.count, _useful(config, shape.count)), shape.gpus, shape.cpus), ()
+
+
+def _useful(config: RunConfig, replicas: int) -> int:
+    """The most replicas that find work, as a run counts them; where it would be refused, that many."""
+    try:
+        prepared = prepare(config)
+    except UserError:
+        return replicas
+    n_samples = len(prepared.data.samples)
+    return units_of_a_model(config, n_samples, choose_shard_size(config, n_samples, replicas, prepared.method))
 
 
 def _places(demand: Demand | None, config: RunConfig | None) -> dict[str, Place]:

@@ -6,6 +6,10 @@ from collections.abc import Sequence
 from enum import Enum, auto
 from statistics import median
 
+from harness.errors import ModelError, NotFiniteError
+
+Failure = tuple[str | None, str | None]
+
 MOST_ATTEMPTS = 4
 """Times one unit may raise before the run stops with its cause."""
 MOST_IDLE_DEATHS = 5
@@ -53,6 +57,23 @@ def after_replica_death(
 def after_unit_error(attempts: int) -> Decision:
     """A unit raised outside of scoring, where samples are isolated: storage, a bug."""
     return Decision.RETRY if attempts < MOST_ATTEMPTS else Decision.STOP
+
+
+def check_usable(model: str, failures: Sequence[Failure], n_records: int) -> None:
+    """Refuse a model that has given no number so far: its first unit failed sample by sample for that alone.
+
+    Args:
+        model: its path.
+        failures: error type and text of the unit's failed records.
+        n_records: records of the unit.
+
+    Raises:
+        ModelError: every record failed because its results were NaN or infinite.
+    """
+    if n_records and len(failures) == n_records and all(kind == NotFiniteError.__name__ for kind, _ in failures):
+        raise ModelError(
+            f"model '{model}' scores nothing, all {n_records} records of its first unit fail: {failures[0][1]}"
+        )
 
 
 def is_straggler(age_s: float, finished_s: Sequence[float]) -> bool:

@@ -14,6 +14,7 @@ from transformers import AutoTokenizer
 
 from harness.distributed.judging import Judge, failed, failure, zero_shot_copies
 from harness.distributed.messages import Care, LectureTable, UnitReport, WorkerSpec, note_name
+from harness.distributed.policy import check_usable
 from harness.distributed.work import Batch, Found, Work
 from harness.engine.device_errors import naming_broken_devices
 from harness.engine.factory import load_engine
@@ -23,6 +24,7 @@ from harness.engine.scorer import Scores
 from harness.errors import BrokenDeviceError, ContextError, ModelError
 from harness.grid import WorkUnit
 from harness.prompts.demonstrations import Draw
+from harness.prompts.endings import turn_ends
 from harness.prompts.rendering import Prompt, Renderer
 from harness.prompts.tokenizing import PromptTokenizer
 from harness.results.schema import Record, UnitStatistics, to_table
@@ -65,7 +67,8 @@ class Worker:
                 spec.longest_prompt,
                 spec.threads,
             )
-        self.generator = Generator(self.scorer)
+        self.generator = Generator(self.scorer, turn_ends(self.tokenizer.tokenizer))
+        self._has_scored = False
         self._renderers: dict[str, Renderer] = {}
 
     def run_unit(
@@ -114,9 +117,12 @@ class Worker:
             self._judge(work)
             records = zero_shot_copies(work.unit, work.records)
             table = to_table(records)
+        failures = [r for r in records if r.error is not None]
+        if not self._has_scored:
+            check_usable(self.spec.model, [(r.error_type, r.error) for r in failures], len(records))
+            self._has_scored = len(failures) < len(records)
         statistics = work.statistics(records)
         self.store.write_part(work.unit.id, table, asdict(statistics))
-        failures = [r for r in records if r.error is not None]
         return UnitReport(
             work.unit.id,
             statistics,

@@ -8,17 +8,18 @@ cannot share run through transformers' own `generate`, in padded batches sorted 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaList
+from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
 
 from harness.engine.attention import NAME
 from harness.engine.cascade import VarlenAttention, flash_varlen, why_not_flash
 from harness.engine.decoding import DecodingState, place
+from harness.engine.finiteness import FiniteLogits, check_tokens, finite_tokens
 from harness.engine.keeping import WholeTree
 from harness.engine.kernels import shape_of
 from harness.engine.packing import make_packs
@@ -62,12 +63,13 @@ class Generator:
 
     Args:
         scorer: holds the model, and whether it can share prefixes.
+        end_tokens: that end an answer beside those of the model's generation settings and configuration.
     """
 
-    def __init__(self, scorer: Scorer) -> None:
+    def __init__(self, scorer: Scorer, end_tokens: Iterable[int] = ()) -> None:
         self.scorer = scorer
         self.model = scorer.model
-        self.end_tokens = _end_tokens(self.model)
+        self.end_tokens = _end_tokens(self.model) | frozenset(end_tokens)
         on_gpu = scorer.device.type == "cuda"
         shape = shape_of(self.model)
         flash = why_not_flash(scorer.device, shape.dtype, shape.head_size) is None
@@ -88,8 +90,10 @@ class Generator:
         if any(not context for context in contexts):
             raise ValueError("a context has no tokens")
         batch = _Batch(contexts, max_new_tokens, is_complete, self.end_tokens)
+        self.scorer.regimes.begin()
         with torch.inference_mode():
-            if self.scorer.share_prefixes:
+            longest = max(map(len, contexts), default=0) + max_new_tokens
+            if self.scorer.can_share(longest):
                 for group in self._groups(contexts):
                     self._shared(group, batch)
             else:
@@ -143,7 +147,9 @@ class Generator:
         tree = build_tree(sequences)
         self.scorer.set_attention(NAME)
         kept, ends = self._prefill(tree, sequences, batch)
-        batch.take(group, self.scorer.head(ends).argmax(-1).tolist())
+        tokens: list[int] = finite_tokens(self.scorer.head(ends)).tolist()
+        check_tokens(tokens, self.model.dtype)
+        batch.take(group, tokens)
         rows = sorted(range(len(group)), key=lambda i: tree.locate(i, len(sequences[i]) - 1))
         rows = [row for row in rows if not batch.reasons[group[row]]]
         if not rows:
@@ -192,6 +198,7 @@ class Generator:
     def _step(self, stepper: Stepper) -> list[int]:
         """The next token of every sequence; here the host waits for the device, once a step."""
         tokens: list[int] = stepper.step().tolist()
+        check_tokens(tokens, self.model.dtype)
         return tokens
 
     def _unshared(self, batch: _Batch) -> None:
@@ -202,6 +209,9 @@ class Generator:
             length = len(batch.contexts[order[0]])
             size = min(self.scorer.tokens_per_pack // length, room // (length + batch.max_new_tokens), MOST_ROWS)
             part = order[: max(1, size)]
+            regimes, new = self.scorer.regimes, batch.max_new_tokens
+            part = [i for i in part if regimes.of(len(batch.contexts[i]), new) == regimes.of(length, new)]
+            regimes.begin()
             try:
                 self._padded(part, length, batch)
             except (RuntimeError, MemoryError) as error:
@@ -226,12 +236,19 @@ class Generator:
             pad_token_id=0,
         )
         device = self.scorer.device
-        found = self.model.generate(
-            input_ids=ids.to(device),
-            attention_mask=mask.to(device),
-            generation_config=settings,
-            stopping_criteria=StoppingCriteriaList([_Complete(length, batch.is_complete)]),
-        )
+        own = self.model.generation_config
+        # What `settings` does not name would be taken from the model's own: penalties, sampling.
+        self.model.generation_config = GenerationConfig()
+        try:
+            found = self.model.generate(
+                input_ids=ids.to(device),
+                attention_mask=mask.to(device),
+                generation_config=settings,
+                stopping_criteria=StoppingCriteriaList([_Complete(length, batch.is_complete)]),
+                logits_processor=LogitsProcessorList([FiniteLogits(self.model.dtype)]),
+            )
+        finally:
+            self.model.generation_config = own
         for row, index in enumerate(part):
             for token in found[row, length:].tolist():
                 if not batch.reasons[index]:
@@ -291,10 +308,9 @@ class _Batch:
 
 
 def _end_tokens(model: Any) -> frozenset[int]:
-    settings = getattr(model, "generation_config", None)
-    found = getattr(settings, "eos_token_id", None)
-    if found is None:
-        found = model.config.get_text_config().eos_token_id
-    if found is None:
-        return frozenset()
-    return frozenset([found] if isinstance(found, int) else found)
+    """Those of the generation settings and of the configuration together."""
+    configs = (getattr(model, "generation_config", None), model.config, model.config.get_text_config())
+    named = (getattr(config, "eos_token_id", None) for config in configs)
+    return frozenset(
+        token for found in named if found is not None for token in ([found] if isinstance(found, int) else found)
+    )

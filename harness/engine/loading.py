@@ -6,11 +6,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from transformers import AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.utils import logging as transformers_logging
 
+from harness.architectures import check_architecture
+from harness.engine.soundness import check_is_causal, check_tensors, check_weights_are_finite
 from harness.errors import ModelError
+from harness.model_errors import loading_error
 
 
 @dataclass(frozen=True)
@@ -55,11 +57,12 @@ def _cpu_multiplies_bf16() -> bool:
 
 
 def load_model(spec: ModelSpec) -> Any:
-    """The model in evaluation mode on its device.
+    """The model in evaluation mode on its device, checked: every tensor is the checkpoint's, all are numbers,
+    and no token looks ahead.
 
     Raises:
-        ModelError: no such folder, no safetensors weights, or an architecture transformers
-            does not know.
+        ModelError: it does not load, its weights are not those of the checkpoint, or it is no causal
+            language model.
     """
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
@@ -67,20 +70,28 @@ def load_model(spec: ModelSpec) -> Any:
     options: dict[str, Any] = {}
     if device.type == "cuda" and spec.gpus > 1:
         options["device_map"] = "auto"
+    common = {"revision": spec.revision or "main", "trust_remote_code": spec.trust_remote_code}
     try:
-        model: Any = AutoModelForCausalLM.from_pretrained(
+        check_architecture(spec.path, AutoConfig.from_pretrained(spec.path, **common))
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             spec.path,
-            revision=spec.revision or "main",
             dtype=choose_dtype(spec.dtype, device),
-            trust_remote_code=spec.trust_remote_code,
             use_safetensors=True,
+            # Told with names below; transformers itself raises without them.
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
+            **common,
             **options,
         )
-    except (OSError, ValueError, KeyError, ImportError, SafetensorError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise ModelError(
-            f"model '{spec.path}' does not load: {reason}; expected a folder (or hub name) with "
-            "config.json and safetensors weights of a causal language model"
-        ) from None
+    except ModelError:
+        raise
+    except Exception as error:
+        raise loading_error(spec.path, "weights", error) from None
+    model, info = loaded
+    check_tensors(spec.path, model, info)
     model.eval()
-    return model if options else model.to(device)
+    if not options:
+        model.to(device)
+    check_weights_are_finite(spec.path, model)
+    check_is_causal(spec.path, model)
+    return model

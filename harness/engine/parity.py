@@ -18,6 +18,7 @@ from harness.engine.device_errors import breaks_the_device
 from harness.engine.keeping import Kept
 from harness.engine.kernels import PARTS, Kernel
 from harness.engine.packing import make_packs
+from harness.engine.regimes import MARGIN, Regimes
 from harness.engine.scorer import Scorer
 from harness.engine.tree import build_tree
 from harness.errors import SharingError
@@ -43,6 +44,11 @@ def sharing_error(
     window = getattr(model.config, "sliding_window", None)
     if window is not None and window < longest_prompt and getattr(model.config, "use_sliding_window", True):
         return f"its sliding window of {window} tokens is shorter than the longest prompt ({longest_prompt})"
+    regimes = Regimes(model)
+    if regimes.differ_within(longest_prompt + MARGIN):
+        return (
+            f"its rotary positions change beyond {regimes.limit} tokens, the longest prompt may have {longest_prompt}"
+        )
     plain = model.config._attn_implementation
     plain = "sdpa" if plain == NAME else plain
     model.set_attn_implementation(plain)
@@ -63,7 +69,7 @@ def sharing_error(
 @torch.inference_mode()
 def _difference(model: Any, kernel: Kernel, compiled: CompiledLayers) -> float:
     rng = np.random.default_rng(0)
-    limit = getattr(model.config, "max_position_embeddings", None) or 2048
+    limit = Regimes(model).limit or getattr(model.config, "max_position_embeddings", None) or 2048
     trunk_size = max(2, min(TRUNK_TOKENS, limit - 32))
     vocabulary = model.get_input_embeddings().weight.shape[0]
     # Few different tokens: what was looked up wrongly for one that comes again shows.

@@ -14,6 +14,7 @@ import torch
 from harness.engine.attention import NAME, Needed, attending
 from harness.engine.compiled import NOT_COMPILED, CompiledLayers
 from harness.engine.device_errors import breaks_the_device, give_memory_back, is_out_of_memory
+from harness.engine.finiteness import check_finite
 from harness.engine.first_layer import FirstLayer
 from harness.engine.keeping import Kept
 from harness.engine.kernels import PARTS, Kernel
@@ -21,6 +22,7 @@ from harness.engine.last_layer import reading
 from harness.engine.packing import Pack, make_packs, whole_steps
 from harness.engine.parts import Parts, find_parts
 from harness.engine.readouts import Firsts, Laters, Readouts, Target, forks_of, sequences_of
+from harness.engine.regimes import Regimes
 from harness.engine.transfer import to_device
 from harness.engine.tree import Origin, Tree, build_forked_tree, build_tree
 from harness.engine.trunks import TrunkMemory
@@ -232,6 +234,7 @@ class Scorer:
         self.plain_attention = "sdpa" if attention == NAME else attention
         self.set_attention(self.plain_attention)
         self.plain_logits = logits_are_plain(model, self.head)
+        self.regimes = Regimes(model)
         self.trunk = TrunkMemory(self.device)
         parts = find_parts(model) if share_prefixes else Parts({}, [])
         self.first_layer = FirstLayer(parts.by_token, model.get_input_embeddings().weight, tokens_per_pack)
@@ -249,6 +252,9 @@ class Scorer:
             origins: for each prompt, which of its tokens it may share; less than all. Prompts are
                 then cut there, and scores do not depend on which families of prompts are scored
                 together. None shares whatever is equal.
+
+        Raises:
+            NotFiniteError: a log-probability of one of these prompts is NaN or infinite.
         """
         return self.compute(self.prepare(contexts, labels, origins))
 
@@ -262,7 +268,7 @@ class Scorer:
         if any(not context for context in contexts) or any(not x for row in labels for x in row):
             raise ValueError("a context or a label has no tokens")
         sequences, firsts, laters = sequences_of(contexts, labels)
-        if not self.share_prefixes or not contexts:
+        if not contexts or not self.can_share(max(map(len, sequences))):
             return Prepared(contexts, labels, sequences, firsts, laters)
         if origins is None:
             tree = build_tree(sequences)
@@ -270,16 +276,26 @@ class Scorer:
             tree = build_forked_tree(sequences, forks_of(len(sequences), firsts, contexts, origins))
         return Prepared(contexts, labels, sequences, firsts, laters, tree, Readouts(tree, firsts, laters))
 
+    def can_share(self, longest: int) -> bool:
+        """Whether sequences of up to so many tokens may share prefixes."""
+        return self.share_prefixes and not self.regimes.differ_within(longest)
+
     def compute(self, prepared: Prepared) -> Scores:
-        """Scores of what `prepare` laid out, by this scorer."""
+        """Scores of what `prepare` laid out, by this scorer.
+
+        Raises:
+            NotFiniteError: a log-probability of one of the prompts is NaN or infinite.
+        """
         head = self.head if self.plain_logits else _GivenLogits(self.head.vocabulary)
         collector = _Collector(prepared.contexts, prepared.labels, head)
+        self.regimes.begin()
         with torch.inference_mode():
             if prepared.tree is not None and prepared.readouts is not None:
                 computed = self._shared(prepared.sequences, prepared.tree, prepared.readouts, collector)
             else:
                 computed = self._unshared(prepared, collector)
             collector.finish()
+        check_finite(collector.token_logprobs, self.model.dtype)
         return Scores(collector.token_logprobs.sum(2), collector.argmax, collector.off_label_mass, computed)
 
     def _shared(self, sequences: list[list[int]], tree: Tree, readouts: Readouts, collector: _Collector) -> int:
@@ -350,6 +366,8 @@ class Scorer:
             if not self.plain_logits:
                 tokens = min(tokens, LOGITS_AT_ONCE // self.head.vocabulary)
             batch = order[start : start + max(1, tokens // length)]
+            batch = [i for i in batch if self.regimes.of(len(sequences[i])) == self.regimes.of(length)]
+            self.regimes.begin()
             try:
                 hidden = self._forward_batch([sequences[i] for i in batch])
             except (RuntimeError, MemoryError) as error:

@@ -12,6 +12,7 @@ import torch
 from harness.engine.attention import attending
 from harness.engine.decoding import DecodingState
 from harness.engine.device_errors import breaks_the_device, is_out_of_memory
+from harness.engine.finiteness import finite_tokens
 from harness.engine.transfer import to_device
 
 log = logging.getLogger(__name__)
@@ -53,11 +54,12 @@ class Stepper:
         self.model, self.head, self.state, self.record = model, head, state, record
         self.device: torch.device = model.get_input_embeddings().weight.device
         self.tokens, self.positions = (to_device(x, self.device) for x in (latest, positions))
+        self.found = self.tokens.clone()
         self.replay: Replay | None = None
         self._replayed = self._ran = (0, 0)
 
     def step(self) -> Tensor:
-        """The next token of every sequence, `(n_sequences,)`; nothing waits for the device.
+        """The next token of every sequence, `(n_sequences,)`, as of `finite_tokens`; nothing waits for the device.
 
         A step that is like the one before it is recorded, and replayed from then on.
         """
@@ -70,20 +72,21 @@ class Stepper:
             self.replay, self._ran = None, shape
             self._advance()
         self.state.step_done()
-        return self.tokens
+        return self.found
 
     def keep_rows(self, rows: list[int]) -> None:
         """Go on with these sequences only."""
         self.state.keep_rows(rows)
         index = to_device(np.asarray(rows), self.device)
-        self.tokens, self.positions = self.tokens[index], self.positions[index]
+        self.tokens, self.positions, self.found = self.tokens[index], self.positions[index], self.found[index]
 
     def _advance(self) -> None:
         with attending(self.state):
             output = self.model.base_model(
                 input_ids=self.tokens[None], position_ids=self.positions[None], use_cache=False
             )
-        self.tokens.copy_(self.head(output.last_hidden_state[0]).argmax(-1))
+        self.found.copy_(finite_tokens(self.head(output.last_hidden_state[0])))
+        self.tokens.copy_(self.found.clamp(min=0))
         self.positions += 1
         self.state.count_on_devices()
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import platform
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -58,7 +58,9 @@ def check_identity(store: RunStore, found: Mapping[str, Any], wanted: Mapping[st
     Raises:
         RunDirError: with the differences, dotted keys with both values.
     """
-    differences = list(_differences(found, wanted))
+    models = _model_differences(found.get("models"), wanted.get("models"))
+    before, after = ({key: value for key, value in one.items() if key != "models"} for one in (found, wanted))
+    differences = [*models, *_differences(before, after)]
     if differences:
         shown = "; ".join(differences[:6]) + (f"; and {len(differences) - 6} more" if len(differences) > 6 else "")
         raise RunDirError(
@@ -70,6 +72,24 @@ def check_identity(store: RunStore, found: Mapping[str, Any], wanted: Mapping[st
 def now() -> str:
     """The time in UTC, ISO 8601, to the second."""
     return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _model_differences(found: Any, wanted: Any) -> Iterator[str]:
+    """Models that came or went, and files of models that changed."""
+    if not (isinstance(found, dict) and isinstance(wanted, dict)):
+        yield from _differences(found, wanted, "models")
+        return
+    for path in dict.fromkeys([*found, *wanted]):
+        before, after = found.get(path), wanted.get(path)
+        if before is None or after is None:
+            yield f"model '{path}' is {'new' if before is None else 'gone'}"
+        elif isinstance(before, dict) and isinstance(after, dict):
+            names = [name for name in dict.fromkeys([*before, *after]) if before.get(name) != after.get(name)]
+            if names:
+                more = f" and {len(names) - 3} more" if names[3:] else ""
+                yield f"files of model '{path}' changed: {', '.join(names[:3])}{more}"
+        else:
+            yield from _differences(before, after, f"models.{path}")
 
 
 def _differences(found: Any, wanted: Any, key: str = "") -> Any:

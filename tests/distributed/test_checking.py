@@ -16,6 +16,7 @@ from rich.console import Console
 
 from harness.config import config_from
 from harness.distributed import checking
+from harness.grid import choose_shard_size, make_plan
 from harness.nodes import (
     GPU_ALLOWANCE_BYTES,
     Access,
@@ -28,6 +29,7 @@ from harness.nodes import (
     findings,
     gpu_need_bytes,
 )
+from harness.preparation import prepare
 from harness.reporting.watching import write_check
 from tests.conftest import REPO
 
@@ -163,6 +165,28 @@ def test_replicas_must_fit_onto_single_nodes_not_only_into_the_sum():
     assert "2 replicas of 4 CPUs" in only(found(*uneven, demand=Demand(2, 0, 4)))[1]
     thirds = replace(WORKER, gpus=0, cpus=1)
     assert found(thirds, demand=Demand(3, 0, 1 / 3)) == []
+
+
+@pytest.mark.parametrize(
+    ("sections", "units"),
+    [
+        ({"grid": {"templates": ["english"], "k": [0], "seeds": [1]}, "task": {"limit": 8}}, 1),
+        ({"grid": {"templates": ["english"], "k": [0], "seeds": [1, 2]}, "cluster": {"shard_size": 4}}, 3),
+        ({"grid": {"templates": ["english", "good_bad"], "k": [0, 2], "seeds": [1, 2]}}, 4),
+        ({"grid": {"templates": ["english"], "k": [2], "seeds": [1, 2]}, "demos": {"policy": "bank"},
+          "cluster": {"shard_size": 5}}, 6),
+        ({"grid": {"templates": ["english"], "k": [0, 2], "seeds": [1]}, "scoring": {"calibration": ["contextual"]}},
+         2),
+    ],
+)  # fmt: skip
+def test_no_more_replicas_are_asked_for_than_a_run_has_units(make_config, monkeypatch, sections, units):
+    config = make_config(**{"task": {"limit": 12}, **sections})
+    prepared = prepare(config)
+    size = choose_shard_size(config, len(prepared.data.samples), 16, prepared.method)
+    assert len(make_plan(prepared, size).units) == units
+    for nodes, expected in ((16, units), (1, 1)):
+        monkeypatch.setattr(checking, "live_nodes", lambda nodes=nodes: {str(i): {"CPU": 8.0} for i in range(nodes)})
+        assert checking._demand(config)[0].replicas == expected
 
 
 def test_taken_gpus_are_noted():
