@@ -213,10 +213,10 @@ def test_a_model_that_scores_nothing_ends_the_run_at_its_first_unit():
 def test_a_run_whose_every_score_is_no_number_ends_with_the_remedy(make_config, tmp_path, monkeypatch):
     config = make_config(out=str(tmp_path), task={"limit": 4}, grid={"templates": ["english"], "k": [0], "seeds": [1]})
 
-    def nothing(self, contexts, labels, origins=None):
+    def nothing(self, prepared):
         raise NotFiniteError("log-probabilities are NaN in float16; set model.dtype=bfloat16 or float32")
 
-    monkeypatch.setattr(Scorer, "score", nothing)
+    monkeypatch.setattr(Scorer, "compute", nothing)
     with pytest.raises(ModelError, match=r"scores nothing.*set model\.dtype=bfloat16"):
         run(config)
 
