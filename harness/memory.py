@@ -20,6 +20,10 @@ LOGITS_AT_ONCE = 2**26
 """Most logits in memory at a time (rows x vocabulary)."""
 CONVERTED_AT_ONCE = 2**26
 """Weights of the head that are converted to higher precision at a time; fewer are kept converted."""
+KEPT_CONVERTED_BYTES = 2**31
+"""Most bytes of a head of 16 bits that a CPU keeps in float32: converting it again and again took 40% of scoring."""
+LARGE_VOCABULARY = 2**16
+"""Exponentials of so many logits are added in float64."""
 SCORES_AT_ONCE = 2**24
 """Most scores of queries and keys that attention in plain operations has in memory on a GPU."""
 SCORE_BYTES = 14
@@ -186,6 +190,17 @@ def least_need(shape: ModelShape, config: RunConfig, device: str, context: int |
     )
 
 
+def keeps_converted(head: int, size: int, device: str) -> bool:
+    """Whether a head of higher precision is kept beside the model's own.
+
+    Args:
+        head: its weights.
+        size: bytes of one in the model.
+        device: `cpu` or `cuda`.
+    """
+    return head <= CONVERTED_AT_ONCE or (device == "cpu" and size == 2 and 4 * head <= KEPT_CONVERTED_BYTES)
+
+
 def remembered_tokens(bytes_per_token: int, vocabulary: int, tokens_per_pack: int, device: str) -> int:
     """Tokens whose results in the first layer are remembered at a time: those of any pack at least."""
     room = REMEMBERED_BYTES.get(device, REMEMBERED_BYTES["cpu"]) // max(1, bytes_per_token)
@@ -251,11 +266,12 @@ def predict(
         attention: kernel of a GPU; `parts` has scores in memory, the others none.
     """
     size, on_cpu = BYTES[dtype], device == "cpu"
-    exact = 8 if on_cpu and dtype == "float32" else 4
+    is_large = shape.vocabulary * shape.hidden > CONVERTED_AT_ONCE
+    exact = 8 if on_cpu and dtype == "float32" and not is_large else 4
     head = shape.vocabulary * shape.hidden
-    converted = min(head, CONVERTED_AT_ONCE) * exact
-    # A GPU multiplies a head of 16 bits as it is.
-    if (head <= CONVERTED_AT_ONCE and exact == size) or (not on_cpu and size == 2):
+    converted = (head if keeps_converted(head, size, device) else CONVERTED_AT_ONCE) * exact
+    # A GPU multiplies a head of 16 bits as it is, and a large head of float32 stays so.
+    if (exact == size and not is_large) or (not on_cpu and size == 2) or (is_large and size == 4):
         converted = 0
     tokens = max(min(load.tokens_per_pack, load.unit_tokens), load.longest_prompt)
     scores = 0

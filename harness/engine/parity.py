@@ -15,6 +15,7 @@ import torch
 from harness.engine.attention import NAME
 from harness.engine.compiled import NOT_COMPILED, CompiledLayers
 from harness.engine.device_errors import breaks_the_device
+from harness.engine.head import last_logits
 from harness.engine.keeping import Kept
 from harness.engine.kernels import PARTS, Kernel
 from harness.engine.packing import make_packs
@@ -80,7 +81,7 @@ def _difference(model: Any, kernel: Kernel, compiled: CompiledLayers) -> float:
     for depth in (0, trunk_size // 4, trunk_size):
         header = rng.choice(known, 5).tolist()
         sequences += [trunk[:depth] + header + rng.choice(known, size).tolist() for size in leaf_sizes]
-    plain = torch.stack([model(input_ids=_ids(model, s), use_cache=False).logits[0, -1].float() for s in sequences])
+    plain = torch.stack([last_logits(model, _ids(model, s)).float() for s in sequences])
     packed = torch.empty_like(plain)
     scorer = Scorer(model, trunk_size + 64, True, kernel, compiled)
     model.set_attn_implementation(NAME)

@@ -13,9 +13,10 @@ import torch
 
 from harness.engine.attention import NAME, Needed, attending
 from harness.engine.compiled import NOT_COMPILED, CompiledLayers
-from harness.engine.device_errors import breaks_the_device, give_memory_back, is_out_of_memory
+from harness.engine.device_errors import give_memory_back, is_out_of_memory
 from harness.engine.finiteness import check_finite
 from harness.engine.first_layer import FirstLayer
+from harness.engine.head import GivenLogits, Head, log_sum_exp, logits_are_plain
 from harness.engine.keeping import Kept
 from harness.engine.kernels import PARTS, Kernel
 from harness.engine.last_layer import reading
@@ -26,7 +27,7 @@ from harness.engine.regimes import Regimes
 from harness.engine.transfer import to_device
 from harness.engine.tree import Origin, Tree, build_forked_tree, build_tree
 from harness.engine.trunks import TrunkMemory
-from harness.memory import CONVERTED_AT_ONCE, LOGITS_AT_ONCE
+from harness.memory import LOGITS_AT_ONCE
 
 log = logging.getLogger(__name__)
 Floats = npt.NDArray[np.float64]
@@ -76,7 +77,7 @@ class Prepared:
 class _Collector:
     """Turns hidden states at chosen places into scores."""
 
-    def __init__(self, contexts: Sequence[Ids], labels: Sequence[Sequence[Ids]], head: _Head | _GivenLogits) -> None:
+    def __init__(self, contexts: Sequence[Ids], labels: Sequence[Sequence[Ids]], head: Head | GivenLogits) -> None:
         n_labels = len(labels[0]) if labels else 0
         longest = max((len(label) for row in labels for label in row), default=1)
         self.token_logprobs = np.zeros((len(contexts), n_labels, longest))
@@ -91,14 +92,14 @@ class _Collector:
         """Score the first token of every label; `hidden` is `(len(prompts), hidden_size)`."""
         for rows, part in self._chunks(hidden, prompts):
             first = to_device([[label[0] for label in self.labels[p]] for p in part], rows.device)
-            found = (rows.gather(1, first) - rows.logsumexp(-1, keepdim=True)).double()
+            found = (rows.gather(1, first) - log_sum_exp(rows)).double()
             self._firsts.append((part, found, rows.argmax(-1)))
 
     def later_tokens(self, hidden: torch.Tensor, targets: list[Target]) -> None:
         """Score one later label token per row of `hidden`."""
         for rows, part in self._chunks(hidden, targets):
             tokens = to_device([[t.token] for t in part], rows.device)
-            found = (rows.gather(1, tokens) - rows.logsumexp(-1, keepdim=True)).double()
+            found = (rows.gather(1, tokens) - log_sum_exp(rows)).double()
             self._laters.append((part, found[:, 0]))
 
     def finish(self) -> None:
@@ -130,79 +131,6 @@ def _fetched(results: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
     return [([item for part in items for item in part], *(torch.cat(column).cpu().numpy() for column in columns))]
 
 
-class _Head:
-    """The language-model head, one step more precise than the model.
-
-    Logits of a bfloat16 head come in steps of 1/16 and tie; a float32 logit of 10 is rounded
-    to 1e-6. Only a few rows per hundred tokens are needed, so float32 (float64 for a float32
-    model on a CPU) costs little. A GPU multiplies 16 bits exactly and adds in float32, so nothing
-    is converted there.
-    """
-
-    def __init__(self, module: Any) -> None:
-        self.weight: torch.Tensor = module.weight.detach()
-        bias = getattr(module, "bias", None)
-        self.vocabulary = int(self.weight.shape[0])
-        single = self.weight.dtype == torch.float32
-        on_cpu = self.weight.device.type == "cpu"
-        self.dtype = torch.float64 if single and on_cpu else torch.float32
-        self.bias: torch.Tensor | None = None if bias is None else bias.detach().to(self.dtype)
-        self.widens = not single and not on_cpu and _multiplies_into_float32(self.weight)
-        if not self.widens and self.weight.numel() <= CONVERTED_AT_ONCE:
-            self.weight = self.weight.to(self.dtype)
-
-    def __call__(self, hidden: torch.Tensor) -> torch.Tensor:
-        """Logits `(rows, vocabulary)` on the head's device; a large head is converted part by part."""
-        if self.widens:
-            logits = torch.mm(hidden.to(self.weight.device), self.weight.T, out_dtype=torch.float32)
-        else:
-            rows = max(1, CONVERTED_AT_ONCE // self.weight.shape[1])
-            hidden = hidden.to(self.weight.device, self.dtype)
-            parts = [hidden @ part.to(self.dtype).T for part in self.weight.split(rows)]
-            logits = parts[0] if len(parts) == 1 else torch.cat(parts, -1)
-        return logits if self.bias is None else logits + self.bias
-
-
-def _multiplies_into_float32(weight: torch.Tensor) -> bool:
-    """Whether this build of torch multiplies matrices of 16 bits into float32."""
-    try:
-        torch.mm(weight[:1], weight[:1].T, out_dtype=torch.float32)
-    except (RuntimeError, TypeError) as error:
-        if breaks_the_device(error):
-            raise
-        return False
-    return True
-
-
-class _GivenLogits:
-    """Stands for the head where the model itself has given logits."""
-
-    def __init__(self, vocabulary: int) -> None:
-        self.vocabulary = vocabulary
-
-    def __call__(self, logits: torch.Tensor) -> torch.Tensor:
-        """The logits, float32."""
-        return logits.float()
-
-
-@torch.inference_mode()
-def logits_are_plain(model: Any, head: _Head) -> bool:
-    """Whether a model's logits are its head applied to its backbone's output, and nothing more.
-
-    Some models scale or cap their logits (Gemma 2, Cohere, Granite).
-    """
-    ids = torch.arange(1, 9, device=model.get_input_embeddings().weight.device)[None] % head.vocabulary
-    try:
-        own = model(input_ids=ids, use_cache=False).logits[0].float()
-        plain = head(model.base_model(input_ids=ids, use_cache=False).last_hidden_state[0]).float()
-    except (AttributeError, RuntimeError) as error:
-        if breaks_the_device(error):
-            raise
-        return False
-    allowed = 1e-3 if model.dtype == torch.float32 else 0.1
-    return bool((plain - own).pow(2).mean().sqrt() <= allowed * own.std())
-
-
 class Scorer:
     """Scores prompts with one loaded model.
 
@@ -229,7 +157,7 @@ class Scorer:
         self.kernel = kernel
         self.compiled = compiled
         self.device: torch.device = model.get_input_embeddings().weight.device
-        self.head = _Head(model.get_output_embeddings())
+        self.head = Head(model.get_output_embeddings())
         attention = model.config._attn_implementation
         self.plain_attention = "sdpa" if attention == NAME else attention
         self.set_attention(self.plain_attention)
@@ -286,7 +214,7 @@ class Scorer:
         Raises:
             NotFiniteError: a log-probability of one of the prompts is NaN or infinite.
         """
-        head = self.head if self.plain_logits else _GivenLogits(self.head.vocabulary)
+        head = self.head if self.plain_logits else GivenLogits(self.head.vocabulary)
         collector = _Collector(prepared.contexts, prepared.labels, head)
         self.regimes.begin()
         with torch.inference_mode():
