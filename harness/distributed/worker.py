@@ -24,7 +24,7 @@ from harness.engine.scorer import Scores
 from harness.errors import BrokenDeviceError, ContextError, ModelError
 from harness.grid import WorkUnit
 from harness.prompts.demonstrations import Draw
-from harness.prompts.endings import turn_ends
+from harness.prompts.endings import StopTexts, turn_ends
 from harness.prompts.rendering import Prompt, Renderer
 from harness.prompts.tokenizing import PromptTokenizer
 from harness.results.schema import Record, UnitStatistics, to_table
@@ -68,6 +68,7 @@ class Worker:
                 spec.threads,
             )
         self.generator = Generator(self.scorer, turn_ends(self.tokenizer.tokenizer))
+        self.stops = StopTexts(self.tokenizer, spec.config.generation.stop)
         self._has_scored = False
         self._renderers: dict[str, Renderer] = {}
 
@@ -204,15 +205,8 @@ class Worker:
         if batch.prepared is not None:
             scores = self.scorer.compute(batch.prepared)
             return scores, scores.tokens_computed
-        stop, decode = self.spec.config.generation.stop, self.tokenizer.decode
-
-        def is_complete(generated: list[int]) -> bool:
-            text = decode(generated)
-            return any(mark in text for mark in stop)
-
-        found = self.generator.generate(
-            [p.ids for p in batch.prompts], self._most_new_tokens(batch.prompts), is_complete
-        )
+        contexts = [p.ids for p in batch.prompts]
+        found = self.generator.generate(contexts, self._most_new_tokens(batch.prompts), self.stops)
         return found, found.prompt_tokens_computed + found.tokens_decoded
 
     def _judge(self, work: Work) -> None:

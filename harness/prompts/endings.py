@@ -1,4 +1,4 @@
-"""Tokens at which an answer ends, as a model's tokenizer knows them.
+"""Where an answer ends: at tokens that the tokenizer knows, and at texts that the configuration names.
 
 A fine-tuned model may end its turns with a token that only its tokenizer or its chat template names,
 while its configuration still has that of the base model.
@@ -6,8 +6,13 @@ while its configuration still has that of the base model.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+from harness.prompts.tokenizing import PromptTokenizer
+
+_UNFINISHED = "\ufffd"
+"""Stands where bytes of a character are missing."""
 _QUESTION, _ANSWER = "가", "나"
 
 
@@ -37,3 +42,35 @@ def _after_answer(tokenizer: Any) -> int | None:
     ids = tokenizer(after.lstrip(), add_special_tokens=False)["input_ids"]
     special = {index for index, token in tokenizer.added_tokens_decoder.items() if token.special}
     return int(ids[0]) if ids and ids[0] in special else None
+
+
+class StopTexts:
+    """Whether generated tokens hold a stop text. They are decoded only when the last of them can complete one.
+
+    Args:
+        tokenizer: that decodes.
+        texts: none empty.
+    """
+
+    def __init__(self, tokenizer: PromptTokenizer, texts: Sequence[str]) -> None:
+        self.tokenizer = tokenizer
+        self.texts = tuple(texts)
+        self._last = {text[-1] for text in texts}
+        # A token by itself may lose the blank before it, and cleaning moves characters of other tokens.
+        cleans = bool(getattr(tokenizer.tokenizer, "clean_up_tokenization_spaces", False))
+        self._always = cleans or " " in self._last
+        self._completes: dict[int, bool] = {}
+
+    def __call__(self, generated: Sequence[int]) -> bool:
+        """Asked after every token, with all that were generated."""
+        if not self.texts or not (self._always or self._can_complete(generated[-1])):
+            return False
+        text = self.tokenizer.decode(generated)
+        return any(mark in text for mark in self.texts)
+
+    def _can_complete(self, token: int) -> bool:
+        found = self._completes.get(token)
+        if found is None:
+            text = self.tokenizer.decode_token(token)
+            found = self._completes[token] = _UNFINISHED in text or any(last in text for last in self._last)
+        return found
