@@ -137,7 +137,7 @@ def audit(config: RunConfig, n_samples: int, open_engine: OpenEngine | None = No
         stack.enter_context(lock)
         if stored:
             identity = json.loads(json.dumps(grid_identity(prepared)))
-            manifests.check_identity(store, store.read_json(manifests.NAME)["identity"], identity)
+            manifests.check_identity(store, manifests.read_manifest(store, "identity")["identity"], identity)
         templates: list[TemplateAudit] = []
         engines: dict[str, dict[str, Any]] = {}
         for setup in prepared.models:
@@ -148,7 +148,7 @@ def audit(config: RunConfig, n_samples: int, open_engine: OpenEngine | None = No
         report = AuditReport(len(samples), prepared.method, tuple(templates), engines)
         if not stored:
             return report
-        manifest = store.read_json(manifests.NAME)
+        manifest = manifests.read_manifest(store)
         manifest["audit"] = {**report.as_dict(), "made": manifests.now()}
         store.write_json(NAME, manifest["audit"])
         store.write_json(manifests.NAME, manifest)

@@ -51,7 +51,7 @@ def render(data: ReportData) -> str:
     if not data.is_generated:
         chance = float(np.bincount(data.answers.gold).max() / len(data.answers.gold))
     shown = browser(data)
-    names = [run.name or str(run.manifest["config"]["name"]) for run in data.runs]
+    names = [run.name or str(run.manifest["config"].get("name", run.run_dir)) for run in data.runs]
     title = f"{data.task}: {', '.join(last_part(name) for name in names)}"
     return page(title, answer(data, scale, chance), sections(data, scale, chance, shown), shown.document)
 

@@ -1,0 +1,73 @@
+"""Secrets in addresses: user info and query parameters of URLs.
+
+Whatever is shown, logged or stored goes through `redacted`; configurations that hold a secret are
+refused by `secret_in`.
+"""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import unquote
+
+HARMLESS = frozenset(
+    {
+        "allow_bucket_creation", "allow_bucket_deletion", "allow_delayed_open", "buffer_size",
+        "default_block_size", "default_replication", "endpoint_override", "force_virtual_addressing", "region",
+        "replication", "retry_limit_seconds", "scheme", "smart_defaults", "tls_verify_certificates",
+    }
+)  # fmt: skip
+"""Query parameters of `pyarrow.fs` that hold no secret."""
+MASK = "***"
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:/+[^\"'<>|\n]*")
+_HEAD = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:/+")
+_PARAMETER = re.compile(r"([?&;])([^=&;#\s]+)=([^&;#\s\"']*)")
+
+
+def redacted(text: str) -> str:
+    """The text with the user info and the parameters of its URLs masked."""
+    return _URL.sub(lambda match: _masked(match[0]), text)
+
+
+def secret_in(text: str) -> str:
+    """What of a value is a secret: `user info`, `the parameter 'NAME'`, or nothing (an empty text)."""
+    for match in _URL.finditer(text):
+        head, rest = _split(match[0])
+        if _user_info_end(rest):
+            return f"user info before '@' in {head}..."
+        for _, name, value in _PARAMETER.findall(rest):
+            if not _harmless(name, value):
+                return f"the parameter '{name[:40]}'"
+    return ""
+
+
+def _split(url: str) -> tuple[str, str]:
+    head = _HEAD.match(url)
+    assert head is not None
+    return head[0], url[head.end() :]
+
+
+def _masked(url: str) -> str:
+    head, rest = _split(url)
+    rest = (f"{MASK}@" if _user_info_end(rest) else "") + rest[_user_info_end(rest) :]
+    return head + _PARAMETER.sub(lambda m: m[0] if _harmless(m[2], m[3]) else f"{m[1]}{m[2]}={MASK}", rest)
+
+
+def _user_info_end(rest: str) -> int:
+    """Where the user info of what follows `scheme://` ends; 0 where there is none.
+
+    A key may hold '/' and even '?', so after a colon any later '@' ends it; without one, only an '@' in
+    the authority does. Masking too much (`https://host:80/a@b`) is the lesser evil.
+    """
+    at = rest.rfind("@")
+    if at < 0:
+        return 0
+    before = rest[:at]
+    if re.match(r"[^\s/?#]*:|\S*:\S*\Z", before):
+        return at + 1
+    authority = re.match(r"[^\s/?#]*", rest)
+    assert authority is not None
+    return authority[0].rfind("@") + 1
+
+
+def _harmless(name: str, value: str) -> bool:
+    return name.lower() in HARMLESS and "@" not in unquote(value)
