@@ -12,10 +12,10 @@ import typer
 from rich.console import Console
 from rich.logging import RichHandler
 
+from harness.addresses import redacted
 from harness.errors import ClusterLostError, ConfigError, did_you_mean
 from harness.escaping import visible
 from harness.foreign import told, wants_traceback
-from harness.redaction import redacted
 from harness.reporting.console import SafeFormatter, output_console
 from harness.results.damage import told_as_damage
 from harness.stopping import Interrupted, leave

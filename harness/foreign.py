@@ -17,9 +17,9 @@ from pathlib import Path
 import pyarrow as pa
 import yaml
 
+from harness.addresses import redacted
 from harness.errors import HarnessError, UserError
 from harness.escaping import one_line
-from harness.redaction import redacted
 
 VARIABLE = "HARNESS_TRACEBACK"
 USERS_DOING, PROGRAM_FAULT = 2, 1

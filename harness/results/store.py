@@ -24,9 +24,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import fs
 
+from harness.addresses import address_fault
 from harness.errors import RunDirError
-from harness.escaping import one_line, visible
-from harness.redaction import secret_in
+from harness.escaping import one_line
 from harness.results import layout, parts
 from harness.results.retrying import PATIENCE, Patience, patiently
 from harness.results.schema import SCHEMA
@@ -40,8 +40,6 @@ READERS = 8
 TELL_EVERY_S = 5.0
 _LEFTOVER = re.compile(r".+\.(json|parquet|html|writable)\.[0-9a-f]{8}\.tmp|\.writable\.[0-9a-f]{8}\.tmp")
 """What `_rename_into_place` leaves behind when it is killed."""
-BUCKETS = ("s3", "gs", "gcs", "abfs", "abfss")
-"""Schemes of storage URIs whose first part is a bucket."""
 S3_TRIES = 3
 GCS_SECONDS = 10
 """How long the stores' own clients try, silently, before an error reaches `retrying`."""
@@ -60,7 +58,8 @@ class RunStore:
 
     def __init__(self, run_dir: str, patience: Patience = PATIENCE) -> None:
         self._patience = patience
-        _check_address(run_dir)
+        if fault := address_fault(run_dir):
+            raise RunDirError(f"the run directory {fault}")
         if "://" in run_dir:
             self.fs, self.root = patiently(run_dir, "opened", lambda: _open(run_dir), patience)
         else:
@@ -308,26 +307,6 @@ def _rename_into_place(target: str, data: bytes) -> None:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
-
-
-def _check_address(run_dir: str) -> None:
-    """Refuse what is neither a path nor a URI of a known storage, before anything is opened.
-
-    Raises:
-        RunDirError: without the secret, where the address holds one.
-    """
-    if secret := secret_in(run_dir):
-        raise RunDirError(
-            f"the storage URI holds a secret ({secret}), which manifest and log would keep; expected credentials in "
-            "the environment (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY for s3://)"
-        )
-    shown = one_line(repr(run_dir), 120)
-    if not run_dir.strip() or visible(run_dir) != run_dir:
-        raise RunDirError(f"the run directory {shown} is no name of a folder; expected a path or a storage URI")
-    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/(?!/)", run_dir):
-        raise RunDirError(f"the run directory {shown} is half a storage URI; expected such as s3://bucket/folder")
-    if re.match(rf"({'|'.join(BUCKETS)})://(/|\?|#|$)", run_dir):
-        raise RunDirError(f"the run directory {shown} names no bucket; expected such as s3://bucket/folder")
 
 
 def _open(uri: str) -> tuple[fs.FileSystem, str]:

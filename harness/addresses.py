@@ -1,4 +1,4 @@
-"""Secrets in addresses: user info and query parameters of URLs.
+"""Addresses: paths and storage URIs, and the secrets in their user info and query parameters.
 
 Whatever is shown, logged or stored goes through `redacted`; configurations that hold a secret are
 refused by `secret_in`.
@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import re
 from urllib.parse import unquote
+
+from harness.escaping import one_line, visible
 
 HARMLESS = frozenset(
     {
@@ -71,3 +73,26 @@ def _user_info_end(rest: str) -> int:
 
 def _harmless(name: str, value: str) -> bool:
     return name.lower() in HARMLESS and "@" not in unquote(value)
+
+
+_BUCKETS = ("s3", "gs", "gcs", "abfs", "abfss")
+"""Schemes of storage URIs whose first part is a bucket."""
+
+
+def address_fault(address: str) -> str:
+    """What is wrong with a path or storage URI before anything is opened, safe to show; empty where nothing is."""
+    if secret := secret_in(address):
+        return (
+            f"holds a secret ({secret}), which manifest and log would keep; expected credentials in the environment "
+            "(AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY for s3://)"
+        )
+    shown = one_line(repr(address), 120)
+    if not address.strip():
+        return f"is {shown}, expected a path or a storage URI"
+    if visible(address) != address:
+        return f"is {shown}, expected a path or a storage URI without control characters"
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/(?!/)", address):
+        return f"is {shown}, half a storage URI; expected such as s3://bucket/folder"
+    if re.match(rf"({'|'.join(_BUCKETS)})://(/|\?|#|$)", address):
+        return f"is {shown}, which names no bucket; expected such as s3://bucket/folder"
+    return ""
