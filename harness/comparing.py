@@ -192,6 +192,11 @@ def _table(run_dirs: Sequence[str], metric: str | None) -> tuple[ValueTable, str
         check_known(RunStore(run_dir), own, frame["sample_id"].cat.categories)
         clusters |= own
         if len(run_dirs) > 1:
+            if asked and not asked.keys() & own.keys():
+                raise DataError(
+                    f"'{run_dir}' has no sample in common with the runs before it; compare runs over the same samples "
+                    "(task.limit, task.sample_seed)"
+                )
             _check_same_samples(asked, run_dir)
     for column in NAMES if len(frames) > 1 else ():
         known_names = sorted(set().union(*(frame[column].cat.categories for frame in frames)))

@@ -17,8 +17,8 @@ MOST_BYTES = 2**26
 """Of a YAML file: more than anybody writes."""
 
 
-def read_text(path: str | Path, what: str, expected: str, kind: type[UserError], most: int = MOST_BYTES) -> str:
-    """The text of a file, without a byte order mark.
+def read_bytes(path: str | Path, what: str, expected: str, kind: type[UserError], most: int = MOST_BYTES) -> bytes:
+    """All of a file that a user names.
 
     Args:
         path: the file.
@@ -28,7 +28,7 @@ def read_text(path: str | Path, what: str, expected: str, kind: type[UserError],
         most: bytes.
 
     Raises:
-        UserError: of the kind; not there, no file, not to be read, too large, or not UTF-8.
+        UserError: of the kind; not there, no regular file, too large, or not to be read.
     """
     shown = one_line(str(path), 160)
     try:
@@ -37,15 +37,26 @@ def read_text(path: str | Path, what: str, expected: str, kind: type[UserError],
             raise kind(f"the {what} '{shown}' is no file; expected {expected}")
         if found.st_size > most:
             raise kind(f"the {what} '{shown}' has {found.st_size:,} bytes; expected {expected} of at most {most:,}")
-        return Path(path).read_bytes().decode().removeprefix("\ufeff")
+        return Path(path).read_bytes()
     except FileNotFoundError:
         raise kind(f"no {what} '{shown}'; expected {expected}") from None
-    except UnicodeDecodeError as error:
-        raise kind(f"the {what} '{shown}' cannot be read: {reason(error)}; save it as UTF-8") from None
     except (OSError, ValueError) as error:
         raise kind(
             f"the {what} '{shown}' cannot be read: {reason(error)}; expected {expected} that you may read"
         ) from None
+
+
+def read_text(path: str | Path, what: str, expected: str, kind: type[UserError], most: int = MOST_BYTES) -> str:
+    """The text of a file that a user names, without a byte order mark; see `read_bytes`.
+
+    Raises:
+        UserError: of the kind; as there, or not UTF-8.
+    """
+    try:
+        return read_bytes(path, what, expected, kind, most).decode().removeprefix("\ufeff")
+    except UnicodeDecodeError as error:
+        shown = one_line(str(path), 160)
+        raise kind(f"the {what} '{shown}' cannot be read: {reason(error)}; save it as UTF-8") from None
 
 
 def yaml_fault(error: Exception) -> str:
@@ -93,4 +104,4 @@ def parse_yaml(text: str, subject: str, kind: type[UserError]) -> Any:
     try:
         return yaml.load(text, _OnceLoader)  # noqa: S506 - a SafeLoader
     except (yaml.YAMLError, RecursionError, ValueError, TypeError, AttributeError, LookupError) as error:
-        raise kind(f"{subject} is not valid YAML: {yaml_fault(error)}; mend it there") from None
+        raise kind(f"{subject} cannot be read: not valid YAML, {yaml_fault(error)}; mend it there") from None
