@@ -356,7 +356,8 @@ def _check_context(
     where = f"template '{budget.template}' with K={prepared.largest_k}"
     alone = _totals(lengths, {}, 0) + lengths.longest_end - 1
     too_long = np.flatnonzero(alone > limit)
-    if len(too_long):
+    # Where most are too long, the context is at fault, not a sample.
+    if 0 < 2 * len(too_long) < len(alone):
         worst = prepared.data.samples[int(alone.argmax())]
         others = f" (so have {len(too_long) - 1:,} others)" if len(too_long) > 1 else ""
         raise ContextError(

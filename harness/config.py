@@ -207,6 +207,7 @@ def config_from(values: Any) -> RunConfig:
     Raises:
         ConfigError: unknown key, wrong type or value.
     """
+    container: Any = OmegaConf.create({})
     try:
         container = OmegaConf.create(values) if isinstance(values, dict) else values
         method = container.get("scoring")
@@ -223,6 +224,11 @@ def config_from(values: Any) -> RunConfig:
         ) from None
     except UnicodeEncodeError:
         raise ConfigError("the configuration holds a text with lone surrogates, expected UTF-8") from None
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        reason = one_line(redacted(str(error)), 200)
+        raise ConfigError(
+            f"the configuration cannot be read: {reason}; expected keys as in configs/demo.yaml"
+        ) from error
     assert isinstance(plain, dict)
     _expand_home(plain)
     sections = {f.name: f.default_factory for f in dataclasses.fields(RunConfig)}
@@ -281,7 +287,12 @@ def _reject_unknown(node: Any, kind: type, prefix: str) -> None:
             raise ConfigError(f"unknown configuration key '{one_line(prefix + str(key), 120)}'{hint}")
         default = fields[key].default_factory
         _reject_marks(node._get_node(key), prefix + str(key))
-        _check_list(prefix + str(key), node._get_node(key), default)
+        if str(fields[key].type).startswith("list[") and not isinstance(node._get_node(key), ListConfig):
+            example = default() if callable(default) else []
+            raise ConfigError(
+                f"configuration key '{prefix}{key}' holds {one_line(str(node._get_node(key)), 120)}, expected a list "
+                f"such as {example or '[a, b]'}"
+            )
         if isinstance(default, type) and dataclasses.is_dataclass(default):
             child = node._get_node(key)
             if not isinstance(child, DictConfig) or child._is_none():
@@ -334,11 +345,6 @@ def _walk(tree: Any) -> Iterator[Any]:
         node = waiting.pop()
         yield node
         waiting += getattr(node, "children", None) or []
-
-
-def _check_list(key: str, node: Any, default: Any) -> None:
-    if callable(default) and not isinstance(default, type) and not isinstance(node, ListConfig):
-        raise ConfigError(f"configuration key '{key}' holds {node}, expected a list such as {default()}")
 
 
 def _expand_home(values: dict[Any, Any]) -> None:

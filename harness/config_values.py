@@ -63,6 +63,14 @@ def check_values(config: RunConfig) -> None:
     if not listed or not all(isinstance(path, str) and path.strip() for path in listed):
         raise ConfigError(f"model.path is {paths!r}, expected a folder name or a list of them")
     check_texts(config)
+    for key, texts in (
+        ("scoring.calibration", config.scoring.calibration),
+        ("generation.stop", config.generation.stop),
+        ("generation.clean", config.generation.clean),
+        ("wandb.tags", config.wandb.tags),
+    ):
+        if not all(isinstance(text, str) for text in texts):
+            raise ConfigError(f"{key} is {one_line(repr(texts), 120)}, expected texts")
     _check_choice("model.dtype", config.model.dtype, DTYPES)
     _check_choice("model.device", config.model.device, DEVICES)
     _check_choice("demos.policy", config.demos.policy, POLICIES)

@@ -42,7 +42,7 @@ def write(console: Console, text: str) -> None:
 
 def say(console: Console, text: str) -> None:
     """Print a line of prose, broken where the console ends."""
-    console.print(visible(text), highlight=False, markup=False)
+    console.print(Text(visible(text)))
 
 
 class SafeFormatter(logging.Formatter):
