@@ -110,7 +110,9 @@ def show_command(run_dir: RunDir, fmt: Format = "table") -> None:
     with told_as_damage([run_dir]):
         cells = summarise(run_dir)
         if cells.empty:
-            raise RunDirError(f"'{run_dir}' has no records that can be read; run or resume it with `harness run`")
+            raise RunDirError(
+                f"'{run_dir}' has no records yet, or none that can be read; run or resume it with `harness run`"
+            )
         write_cells(output_console(), cells, over_seeds(cells), fmt)
 
 

@@ -186,7 +186,9 @@ def _table(run_dirs: Sequence[str], metric: str | None) -> tuple[ValueTable, str
             )
         frame = load_records(run_dir, [*KEYS, *values], categories=True)
         if frame.empty:
-            raise RunDirError(f"'{run_dir}' has no records that can be read; run or resume it with `harness run`")
+            raise RunDirError(
+                f"'{run_dir}' has no records yet, or none that can be read; run or resume it with `harness run`"
+            )
         frames.append(frame.assign(run=run))
         own = sample_clusters(RunStore(run_dir))
         check_known(RunStore(run_dir), own, frame["sample_id"].cat.categories)

@@ -116,11 +116,15 @@ def _whole_parts(
 
 
 def most_rows(manifest: dict[str, Any]) -> int:
-    """More rows than a unit of this run can have."""
+    """More rows than a unit of this run can have; of early manifests without `shard_size`, than the run."""
     grid, n_samples = manifest["config"]["grid"], int(manifest["n_samples"])
-    shard = min(int(manifest.get("shard_size", n_samples)), n_samples)
+    rows_of_sample = len(grid["k"]) + len(grid["seeds"])
     # Content-free inputs are three at most, whatever the samples.
-    return max(shard, 3) * (len(grid["k"]) + len(grid["seeds"]))
+    if "shard_size" in manifest:
+        return max(min(int(manifest["shard_size"]), n_samples), 3) * rows_of_sample
+    paths = manifest["config"]["model"]["path"]
+    n_models = len(paths) if isinstance(paths, list) else 1
+    return max(n_samples, 3) * n_models * len(grid["templates"]) * len(grid["k"]) * len(grid["seeds"])
 
 
 def _misfit(part: pa.Table, manifest: dict[str, Any]) -> str:

@@ -154,7 +154,9 @@ def _run_facts(run_dir: str, name: str) -> RunFacts:
     manifest = read_manifest(run_dir, "identity", "sessions", "status", "engines", "n_pool", "notes")
     cells = summarise(run_dir)
     if cells.empty:
-        raise RunDirError(f"'{run_dir}' has no records yet; run or resume it with `harness run`")
+        raise RunDirError(
+            f"'{run_dir}' has no records yet, or none that can be read; run or resume it with `harness run`"
+        )
     calibration = None
     if not manifest.get("answer_metrics") and cells["n_scored"].sum() and manifest.get("method") != "generate":
         calibration = calibrate(run_dir)
