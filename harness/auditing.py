@@ -138,7 +138,7 @@ def audit(config: RunConfig, n_samples: int, open_engine: OpenEngine | None = No
     with ExitStack() as stack:
         stack.enter_context(lock)
         if stored:
-            recorded = store.read_json(manifests.NAME)["identity"]
+            recorded = manifests.read_manifest(store, "identity")["identity"]
             prepared = prepared.as_recorded(recorded["models"])
             manifests.check_identity(store, recorded, json.loads(json.dumps(grid_identity(prepared))))
         templates: list[TemplateAudit] = []
@@ -151,7 +151,7 @@ def audit(config: RunConfig, n_samples: int, open_engine: OpenEngine | None = No
         report = AuditReport(len(samples), prepared.method, tuple(templates), engines)
         if not stored:
             return report
-        manifest = store.read_json(manifests.NAME)
+        manifest = manifests.read_manifest(store)
         manifest["audit"] = {**report.as_dict(), "made": manifests.now()}
         store.write_json(NAME, manifest["audit"])
         store.write_json(manifests.NAME, manifest)

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from harness.errors import ContextError, ModelError
+from harness.errors import ContextError, ModelError, TemplateError
+from harness.escaping import one_line
 from harness.prefixes import count_unique_tokens
 from harness.preparation import ModelSetup, Prepared
 from harness.prompts.demonstrations import bank_set
@@ -209,14 +210,16 @@ def measure(prepared: Prepared, shard_size: int) -> list[TemplateBudget]:
     """Budgets of every (model, template), in grid order.
 
     Raises:
-        ContextError: a prompt that does not fit, naming the K that would.
+        ContextError: a prompt that does not fit, naming the K that would, or the sample that never does.
         ModelError: token ids that the model has no embedding for.
+        TemplateError: a prompt without a token.
     """
     budgets = []
     for setup in prepared.models:
         streams = {seed: _streams(prepared, setup, seed) for seed in prepared.config.grid.seeds}
         for name in prepared.config.grid.templates:
             lengths = _Lengths(prepared, setup, prepared.template(name))
+            _check_not_empty(prepared, lengths)
             budget = _measure_template(prepared, setup, lengths, streams, shard_size)
             _check_context(budget, setup, prepared, lengths, streams)
             budgets.append(budget)
@@ -373,12 +376,41 @@ def _check_context(
         longest = max(longest, budget.longest_prompt)
     if longest <= limit:
         return
+    where = f"template '{budget.template}' with K={prepared.largest_k}"
+    alone = _totals(lengths, {}, 0) + lengths.longest_end - 1
+    too_long = np.flatnonzero(alone > limit)
+    # Where most are too long, the context is at fault, not a sample.
+    if 0 < 2 * len(too_long) < len(alone):
+        worst = prepared.data.samples[int(alone.argmax())]
+        others = f" (so have {len(too_long) - 1:,} others)" if len(too_long) > 1 else ""
+        raise ContextError(
+            f"{where}: sample '{one_line(worst.id, 60)}' has {alone.max():,} tokens without any demonstration{others}, "
+            f"but '{setup.info.path}' has a context of {limit}; take it out of the data file or shorten it, or use a "
+            "model with a longer context"
+        )
     fitting = _largest_fitting_k(prepared, lengths, streams, limit)
     remedy = f"K={fitting} would fit" if fitting is not None else "not even K=0 fits"
     raise ContextError(
-        f"template '{budget.template}' with K={prepared.largest_k}: the longest prompt has {longest} tokens, "
+        f"{where}: the longest prompt has {longest} tokens, "
         f"but '{setup.info.path}' has a context of {limit}; {remedy} (or lower demos.max_tokens)"
     )
+
+
+def _check_not_empty(prepared: Prepared, lengths: _Lengths) -> None:
+    """Refuse prompts without a token: nothing comes before their labels.
+
+    Raises:
+        TemplateError: naming the template and a sample.
+    """
+    if 0 not in prepared.config.grid.k:
+        return
+    empty = np.flatnonzero(_totals(lengths, {}, 0) == 0)
+    if len(empty):
+        sample = prepared.data.samples[int(empty[0])]
+        raise TemplateError(
+            f"template '{lengths.template.name}': {len(empty):,} prompts of K=0 have no token, that of sample "
+            f"'{one_line(sample.id, 60)}' first (its text is empty after cleaning); give the template a word of its own"
+        )
 
 
 def _longest_whole(

@@ -79,7 +79,9 @@ def calibrate(run_dir: str, level: float = LEVEL) -> Calibration:
         raise ConfigError(f"'{run_dir}' holds generated answers; calibration needs label log-probabilities")
     records = load_records(run_dir, [*KEYS, "gold", "prediction", "label_logprobs"])
     if records.empty:
-        raise RunDirError(f"'{run_dir}' has no records yet; run or resume it with `harness run`")
+        raise RunDirError(
+            f"'{run_dir}' has no records yet, or none that can be read; run or resume it with `harness run`"
+        )
     if records["label_logprobs"].isna().all():
         raise ConfigError(f"'{run_dir}' has no label log-probabilities (labels were generated, or all samples failed)")
     seeds = records["seed"].where(

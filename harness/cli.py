@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import logging
 import sys
+import traceback
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.logging import RichHandler
 
-from harness.config import load_config
-from harness.errors import BrokenDeviceError, ClusterLostError, ConfigError, HarnessError, UserError, did_you_mean
-from harness.reporting.console import output_console
+from harness.addresses import redacted
+from harness.errors import BrokenDeviceError, ClusterLostError, ConfigError, did_you_mean
+from harness.escaping import visible
+from harness.foreign import told, wants_traceback
+from harness.reporting.console import SafeFormatter, output_console
+from harness.results.damage import told_as_damage
 from harness.stopping import Interrupted, leave
+
+if TYPE_CHECKING:
+    from harness.config import RunConfig
 
 app = typer.Typer(
     name="harness",
@@ -50,20 +57,21 @@ def run_command(
     from harness.driver import run
     from harness.reporting.terminal import write_cells
 
-    loaded = load_config(config, overrides or [])
+    loaded = _load(config, overrides)
     try:
         result = run(loaded, fresh)
     except Interrupted as stop:
         words = " ".join(["harness run", str(config), *(_quoted(o) for o in overrides or [])])
-        sys.stderr.write(f"stopped; committed work is kept. Go on with: {words}\n")
+        sys.stderr.write(f"stopped; committed work is kept. Go on with: {_shown(words)}\n")
         leave(128 + int(stop.args[0]))
     write_cells(output_console(), result.cells, over_seeds(result.cells), "table")
-    sys.stdout.write(f"records: {result.run_dir}/parts   figures: harness show {result.run_dir}\n")
+    shown = _shown(result.run_dir)
+    sys.stdout.write(f"records: {shown}/parts   figures: harness show {shown}\n")
     limit = loaded.run.max_failed_share
     if result.failed_share > limit:
         sys.stderr.write(
             f"error: {result.failed_share:.1%} of the records failed, more than run.max_failed_share={limit:g}; "
-            f"their errors are in the records and in {result.run_dir}/run.log\n"
+            f"their errors are in the records and in {shown}/run.log\n"
         )
         sys.exit(3)
 
@@ -74,7 +82,7 @@ def plan_command(config: Config, overrides: Overrides = None) -> None:
     from harness.planning import make_report
     from harness.reporting.plans import write_plan
 
-    write_plan(output_console(), make_report(load_config(config, overrides or [])))
+    write_plan(output_console(), make_report(_load(config, overrides)))
 
 
 @app.command("prompts", epilog="Example: harness prompts configs/demo.yaml --limit 3")
@@ -86,8 +94,8 @@ def prompts_command(
     """The prompts as JSON lines, exactly as the engine will see them."""
     from harness.planning import prompt_lines
 
-    for line in prompt_lines(load_config(config, overrides or []), limit):
-        sys.stdout.write(line + "\n")
+    for line in prompt_lines(_load(config, overrides), limit):
+        sys.stdout.write(visible(line) + "\n")
 
 
 @app.command("show", epilog="Example: harness show data_out/demo --format csv")
@@ -99,10 +107,13 @@ def show_command(run_dir: RunDir, fmt: Format = "table") -> None:
     from harness.summary import summarise
 
     _check_format(fmt)
-    cells = summarise(run_dir)
-    if cells.empty:
-        raise RunDirError(f"'{run_dir}' has no records yet; run or resume it with `harness run`")
-    write_cells(output_console(), cells, over_seeds(cells), fmt)
+    with told_as_damage([run_dir]):
+        cells = summarise(run_dir)
+        if cells.empty:
+            raise RunDirError(
+                f"'{run_dir}' has no records yet, or none that can be read; run or resume it with `harness run`"
+            )
+        write_cells(output_console(), cells, over_seeds(cells), fmt)
 
 
 @app.command("compare", epilog="Example: harness compare data_out/demo --by template --baseline english")
@@ -128,7 +139,8 @@ def compare_command(
 
     _check_format(fmt)
     axes = [axis.strip() for axis in by.split(",") if axis.strip()]
-    write_comparison(output_console(), compare(run_dirs, axes, baseline, metric, fixed_seeds=fixed_seeds), fmt)
+    with told_as_damage(run_dirs):
+        write_comparison(output_console(), compare(run_dirs, axes, baseline, metric, fixed_seeds=fixed_seeds), fmt)
 
 
 @app.command("calibrate", epilog="Example: harness calibrate data_out/demo")
@@ -138,7 +150,8 @@ def calibrate_command(run_dir: RunDir, fmt: Format = "table") -> None:
     from harness.reporting.comparison import write_calibration
 
     _check_format(fmt)
-    write_calibration(output_console(), calibrate(run_dir), fmt)
+    with told_as_damage([run_dir]):
+        write_calibration(output_console(), calibrate(run_dir), fmt)
 
 
 @app.command("audit", epilog="Example: harness audit configs/demo.yaml --samples 100")
@@ -154,7 +167,7 @@ def audit_command(
 
     if fmt not in FORMATS:
         raise ConfigError(f"no format '{fmt}'{did_you_mean(fmt, FORMATS)}")
-    report = audit(load_config(config, overrides or []), samples)
+    report = audit(_load(config, overrides), samples)
     write_audit(output_console(), report, fmt)
     if not report.is_well:
         raise typer.Exit(1)
@@ -170,7 +183,9 @@ def report_command(
     """One self-contained HTML file: which prompt, how sure, at what cost, and every sample."""
     from harness.reporting.report.build import write_report
 
-    sys.stdout.write(f"{write_report(run_dirs, out)}\n")
+    with told_as_damage(run_dirs):
+        path = write_report(run_dirs, out)
+    sys.stdout.write(f"{_shown(str(path))}\n")
 
 
 @app.command("export", epilog="Example: harness export data_out/korquad_demo --format korquad")
@@ -186,8 +201,10 @@ def export_command(
 
     if fmt not in FORMATS:
         raise ConfigError(f"no format '{fmt}'{did_you_mean(fmt, FORMATS)}")
-    for path in export_answers(run_dir, to):
-        sys.stdout.write(f"{path}\n")
+    with told_as_damage([run_dir]):
+        paths = export_answers(run_dir, to)
+    for path in paths:
+        sys.stdout.write(f"{_shown(str(path))}\n")
 
 
 @app.command("status", epilog="Example: harness status data_out/demo")
@@ -201,7 +218,8 @@ def status_command(
 
     if fmt not in FORMATS:
         raise ConfigError(f"no format '{fmt}'{did_you_mean(fmt, FORMATS)}")
-    write_status(output_console(), read_status(run_dir), fmt)
+    with told_as_damage([run_dir]):
+        write_status(output_console(), read_status(run_dir), fmt)
 
 
 @cluster_app.command("check", epilog="Example: harness cluster check configs/nsmc_grid.yaml out=/shared/results")
@@ -219,7 +237,7 @@ def cluster_check_command(
     from harness.distributed.checking import check_cluster
     from harness.reporting.watching import write_check
 
-    report = check_cluster(load_config(config, overrides or []) if config is not None else None, address)
+    report = check_cluster(_load(config, overrides) if config is not None else None, address)
     write_check(output_console(), report)
     if not report.is_well:
         raise typer.Exit(2)
@@ -254,38 +272,50 @@ def _check_format(fmt: str) -> None:
         raise ConfigError(f"no format '{fmt}'{did_you_mean(fmt, FORMATS)}")
 
 
+def _load(config: Path, overrides: list[str] | None) -> RunConfig:
+    """The configuration of a verb that runs the user's own task, which may stand beside the user.
+
+    Verbs that read run directories never come here: they import nothing from the current directory.
+    """
+    from harness.config import load_config
+
+    sys.path.insert(0, str(Path.cwd()))
+    return load_config(config, overrides or [])
+
+
+def _shown(text: str) -> str:
+    return visible(redacted(text))
+
+
 def _quoted(override: str) -> str:
     return f"'{override}'" if any(c in override for c in ' []{}*?$&|;<>()"') else override
 
 
 def main() -> None:
-    """Entry point: errors of the user end in one line and exit status 2."""
-    # Tasks are found beside the user, as with `python -m harness`.
-    sys.path.insert(0, str(Path.cwd()))
+    """Entry point: every error ends in one line, with exit status 2 where the user can mend it."""
     console = Console(stderr=True)
     handler: logging.Handler = logging.StreamHandler(sys.stderr)
     if console.is_terminal:
         handler = RichHandler(console=console, show_path=False, show_level=False, markup=False)
+        handler.setFormatter(SafeFormatter("%(message)s"))
     else:
-        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+        handler.setFormatter(SafeFormatter("%(asctime)s %(message)s", "%H:%M:%S"))
     logger = logging.getLogger("harness")
     logger.handlers[:] = [handler]
     logger.setLevel(logging.INFO)
     try:
         app()
-    except UserError as error:
-        sys.stderr.write(f"error: {error}\n")
-        sys.exit(2)
-    except ClusterLostError as error:
-        sys.stderr.write(f"error: {error}\n")
-        leave(1)
-    except BrokenDeviceError as error:
-        sys.stderr.write(f"error: {error}; committed work is kept, run the same command again to go on\n")
-        # Taking a broken device apart in an orderly way can abort the process.
-        leave(1)
-    except HarnessError as error:
-        sys.stderr.write(f"error: {error}\n")
-        sys.exit(1)
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(0)
+    except Exception as error:
+        text, status = told(error)
+        if wants_traceback():
+            traceback.print_exception(error)
+        if isinstance(error, BrokenDeviceError):
+            text += "; committed work is kept, run the same command again to go on"
+        sys.stderr.write(f"error: {text}\n")
+        # Taking a lost cluster or a broken device apart in an orderly way hangs or aborts the process.
+        if isinstance(error, ClusterLostError | BrokenDeviceError):
+            leave(status)
+        sys.exit(status)

@@ -21,9 +21,11 @@ from harness.analysis.sensitivity import sensitivity_by_strategy
 from harness.analysis.strategies import Strategies, by_axes, every_cell
 from harness.analysis.table import ACCURACY, ValueTable, value_table
 from harness.analysis.variance import Decomposition, decompose
-from harness.errors import ConfigError, RunDirError, did_you_mean
+from harness.errors import ConfigError, DataError, RunDirError, did_you_mean
+from harness.hashing import content_hash
 from harness.results import manifest as manifests
 from harness.results.records import NAMES, load_records
+from harness.results.samples import check_known, read_samples
 from harness.results.store import RunStore
 from harness.summary import sample_clusters
 
@@ -156,17 +158,13 @@ def find_strategy(strategies: Strategies, text: str) -> int:
     return int(rows[0])
 
 
-def read_manifest(run_dir: str) -> dict[str, Any]:
-    """The manifest of a run directory.
+def read_manifest(run_dir: str, *entries: str) -> dict[str, Any]:
+    """The manifest of a run directory, with its records' entries and these checked.
 
     Raises:
-        RunDirError: not a run directory.
+        RunDirError: not a run directory, or a damaged one.
     """
-    store = RunStore(run_dir)
-    if not store.exists(manifests.NAME):
-        raise RunDirError(f"'{run_dir}' is not a run directory (no manifest.json); expected the folder of a run")
-    manifest: dict[str, Any] = store.read_json(manifests.NAME)
-    return manifest
+    return manifests.read_manifest(RunStore(run_dir), "config", "class_names", "n_samples", *entries)
 
 
 def _table(run_dirs: Sequence[str], metric: str | None) -> tuple[ValueTable, str]:
@@ -178,17 +176,56 @@ def _table(run_dirs: Sequence[str], metric: str | None) -> tuple[ValueTable, str
     names = _run_names(run_dirs)
     frames: list[pd.DataFrame] = []
     clusters: dict[str, str] = {}
+    asked: dict[str, tuple[str, str]] = {}
     for run_dir, run in zip(run_dirs, names, strict=True):
+        manifest = read_manifest(run_dir)
+        found = manifest.get("answer_metrics") or [ACCURACY]
+        if name not in found:
+            raise ConfigError(
+                f"no metric '{name}' in '{run_dir}', which is judged by {', '.join(found)}; compare runs of one task"
+            )
         frame = load_records(run_dir, [*KEYS, *values], categories=True)
         if frame.empty:
-            raise RunDirError(f"'{run_dir}' has no records yet; run or resume it with `harness run`")
+            raise RunDirError(
+                f"'{run_dir}' has no records yet, or none that can be read; run or resume it with `harness run`"
+            )
         frames.append(frame.assign(run=run))
-        clusters |= sample_clusters(RunStore(run_dir))
+        own = sample_clusters(RunStore(run_dir))
+        check_known(RunStore(run_dir), own, frame["sample_id"].cat.categories)
+        clusters |= own
+        if len(run_dirs) > 1:
+            if asked and not asked.keys() & own.keys():
+                raise DataError(
+                    f"'{run_dir}' has no sample in common with the runs before it; compare runs over the same samples "
+                    "(task.limit, task.sample_seed)"
+                )
+            _check_same_samples(asked, run_dir)
     for column in NAMES if len(frames) > 1 else ():
         known_names = sorted(set().union(*(frame[column].cat.categories for frame in frames)))
         for frame in frames:
             frame[column] = frame[column].cat.set_categories(known_names)
     return value_table(pd.concat(frames, ignore_index=True), name, clusters), name
+
+
+def _check_same_samples(asked: dict[str, tuple[str, str]], run_dir: str) -> None:
+    """Refuse a run whose samples have other texts or answers than the same ids in a run before it.
+
+    Args:
+        asked: sample id to the hash of what was asked and the run directory; the run's are added.
+        run_dir: the run.
+
+    Raises:
+        DataError: naming the sample.
+    """
+    for row in read_samples(RunStore(run_dir)).to_pylist():
+        sample_id = row.pop("sample_id")
+        found = content_hash(row), run_dir
+        before = asked.setdefault(sample_id, found)
+        if before[0] != found[0]:
+            raise DataError(
+                f"sample '{sample_id}' of '{run_dir}' has other texts, answers or another cluster than in "
+                f"'{before[1]}'; compare runs over the same samples (data files, task.clean_text)"
+            )
 
 
 def _run_names(run_dirs: Sequence[str]) -> list[str]:

@@ -7,10 +7,11 @@ committed, compute the rest, read everything back from the parts.
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import logging
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,18 +25,20 @@ from harness.budget import measure
 from harness.config import RunConfig
 from harness.distributed.backend import Backend, open_backend
 from harness.distributed.dispatch import dispatch
-from harness.distributed.messages import NOTE_PREFIX, LectureTable, UnitReport, WorkerSpec, note_name
+from harness.distributed.messages import LectureTable, UnitReport, WorkerSpec, note_name
 from harness.engine.facts import EngineFacts
 from harness.errors import RunDirError, UserError
+from harness.escaping import one_line
 from harness.grid import Cell, Plan, WorkUnit, choose_shard_size, grid_identity, make_plan
 from harness.preparation import Prepared, prepare
+from harness.reporting.console import SafeFormatter
 from harness.reporting.progress import RunProgress
 from harness.results import manifest as manifests
 from harness.results.lock import RunLock
+from harness.results.samples import write_samples
 from harness.results.store import RunStore
 from harness.stopping import Interrupted, StopFlag, stoppable
-from harness.summary import summarise
-from harness.task import Sample
+from harness.summary import CELLS, summarise
 from harness.telling import open_run_tracker, tell_cells, tell_results
 from harness.tracking import Tracker
 
@@ -86,11 +89,14 @@ def _run_locked(prepared: Prepared, store: RunStore, console: Console, stop: Sto
     config = prepared.config
     manifest: dict[str, Any] | None = None
     if store.exists(manifests.NAME):
-        manifest = store.read_json(manifests.NAME)
+        manifest = manifests.read_manifest(
+            store, "config", "identity", "class_names", "n_samples", "shard_size", "status", "sessions", "engines"
+        )
         prepared = prepared.as_recorded(manifest["identity"]["models"])
     identity = json.loads(json.dumps(grid_identity(prepared)))
     if manifest is not None:
         manifests.check_identity(store, manifest["identity"], identity)
+        _check_task(store, manifest, prepared)
     elif store.part_ids():
         raise RunDirError(f"'{store.run_dir}' holds parts but no {manifests.NAME}; set another name=... or use --fresh")
     # Shards do not change what fits, so any size will do for the check.
@@ -105,6 +111,7 @@ def _run_locked(prepared: Prepared, store: RunStore, console: Console, stop: Sto
                 "method": prepared.method,
                 "class_names": list(prepared.task.class_names),
                 "answer_metrics": list(prepared.task.answer_metrics),
+                "metrics": list(prepared.task.metrics),
                 "n_samples": len(prepared.data.samples),
                 "n_pool": {s.info.path: len(s.draw.pool.samples) for s in prepared.models},
                 "notes": list(prepared.notes),
@@ -121,7 +128,7 @@ def _run_locked(prepared: Prepared, store: RunStore, console: Console, stop: Sto
         session = manifests.new_session()
         manifest["sessions"].append(session)
         manifest["status"] = "running"
-        store.write_table("samples.parquet", _samples_table(prepared.data.samples))
+        write_samples(store, prepared.data.samples)
         store.write_json(prompt_examples.NAME, prompt_examples.prompt_examples(prepared))
         store.write_json(manifests.NAME, manifest)
         done = _committed(store, plan)
@@ -137,9 +144,9 @@ def _run_locked(prepared: Prepared, store: RunStore, console: Console, stop: Sto
                 longest = {b.model: max(x.longest_prompt for x in budgets if x.model == b.model) for b in budgets}
                 _compute(prepared, plan, waiting, backend, manifest, longest, console, stop, tracker)
                 _check_complete(store, plan)
-            cells = summarise(store.run_dir)
+            cells = summarise(store.run_dir, metrics=prepared.task.metrics)
             _check_records(store, plan, int(cells["n_attempted"].sum()))
-            store.write_table("cells.parquet", pa.Table.from_pandas(cells, preserve_index=False))
+            store.write_table(CELLS, pa.Table.from_pandas(cells, preserve_index=False))
             manifest["status"] = "complete"
         except Interrupted:
             manifest["status"] = "interrupted"
@@ -186,7 +193,7 @@ def _compute(
             tracker.progress(progress.done, progress.n_units, *progress.speed())
             left[unit.cells()].discard(unit.id)
             if not left[unit.cells()]:
-                tell_cells(tracker, store, plan, unit.cells())
+                tell_cells(tracker, store, plan, unit.cells(), prepared.task.metrics)
 
         for setup in prepared.models:
             units = [unit for unit in waiting if unit.model == setup.info.path]
@@ -226,9 +233,22 @@ def _place(unit: WorkUnit) -> dict[str, Any]:
     return {"model": unit.model, "template": unit.template, "seed": unit.seed, "shard": unit.shard}
 
 
+def _check_task(store: RunStore, manifest: dict[str, Any], prepared: Prepared) -> None:
+    """Refuse a manifest of the right identity whose words on the task are not the task's."""
+    task = prepared.task
+    said: dict[str, Any] = {"class_names": list(task.class_names), "answer_metrics": list(task.answer_metrics)}
+    said |= {"method": prepared.method, "n_samples": len(prepared.data.samples)}
+    for name, value in said.items():
+        if manifest.get(name, value) != value:
+            raise RunDirError(
+                f"'{store.run_dir}/{manifests.NAME}' is damaged: {name} is {one_line(repr(manifest[name]), 80)}, "
+                f"expected {one_line(repr(value), 80)}; {store.anew()}"
+            )
+
+
 def _check_dtype(run_dir: str, before: dict[str, Any] | None, facts: EngineFacts) -> None:
     """Refuse to mix number formats in one run, as `dtype: auto` would on another machine."""
-    if before is not None and before["dtype"] != facts.dtype:
+    if before is not None and before.get("dtype", facts.dtype) != facts.dtype:
         raise RunDirError(
             f"the run in '{run_dir}' began in {before['dtype']}, but this machine would go on in {facts.dtype}; "
             f"set model.dtype={before['dtype']} under another name=..., or resume on a machine of the same kind"
@@ -262,16 +282,18 @@ def _check_records(store: RunStore, plan: Plan, found: int) -> None:
 def _committed(store: RunStore, plan: Plan) -> set[str]:
     """Units whose parts are whole; damaged parts are removed, to be computed again."""
     store.remove_leftovers()
-    for name in store.files():
-        if name.startswith(NOTE_PREFIX):
-            store.remove(name)
-    done = set()
     rows = {unit.id: unit.n_records(len(plan.shards[unit.shard].samples)) for unit in plan.units}
-    for unit_id, part in store.read_parts(store.part_ids() & set(rows)):
-        if not isinstance(part, ValueError) and part.num_rows != rows[unit_id]:
-            part = ValueError(f"part {unit_id} holds {part.num_rows} records of {rows[unit_id]}")
+    for name in store.files().keys() & {note_name(unit_id) for unit_id in rows}:
+        store.remove(name)
+    done = set()
+    for unit_id, part in store.read_parts(store.part_ids() & rows.keys(), ["sample_id"], max(rows.values())):
+        fault = ""
         if isinstance(part, ValueError):
-            log.warning("%s; computing it again", part)
+            fault = str(part)
+        elif part.num_rows != rows[unit_id]:
+            fault = f"part {unit_id} has {part.num_rows:,} rows, expected {rows[unit_id]:,}"
+        if fault:
+            log.warning("%s; computing it again", fault)
             store.remove_part(unit_id)
         else:
             done.add(unit_id)
@@ -285,9 +307,28 @@ def _move_aside(store: RunStore) -> None:
         raise RunDirError("--fresh moves local run directories only; set another name=... instead")
     with RunLock(store):
         stamp = manifests.now().replace(":", "").replace("+0000", "Z")
-        aside = f"{store.root}.{stamp}"
-        Path(store.root).rename(aside)
+        names = (f"{store.root}.{stamp}{f'.{n}' if n else ''}" for n in itertools.count())
+        aside = next(name for name in names if not Path(name).exists())
+        try:
+            Path(store.root).rename(aside)
+        except OSError as error:
+            raise RunDirError(
+                f"'{store.run_dir}' cannot be moved to '{aside}': {error.strerror}; move it yourself, or set another "
+                "name=..."
+            ) from None
     log.warning("the old run directory is now %s", aside)
+
+
+class _RunLog(logging.FileHandler):
+    """A log that a full disk may cut off, but that stops no run."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
+        """Lines that cannot be written are lost; committing records tells of the disk."""
+
+    def close(self) -> None:
+        """Close, whatever the disk says."""
+        with suppress(OSError):
+            super().close()
 
 
 @contextmanager
@@ -297,10 +338,16 @@ def _log_file(store: RunStore) -> Iterator[None]:
     buffer = io.StringIO()
     handler: logging.Handler
     if store.is_local:
-        handler = logging.FileHandler(store.path("run.log"), encoding="utf-8")
+        try:
+            handler = _RunLog(store.path("run.log"), encoding="utf-8", errors="backslashreplace")
+        except OSError as error:
+            raise RunDirError(
+                f"'{store.run_dir}/run.log' cannot be written: {error.strerror}; expected a file that you may write: "
+                "remove it, or set another name=..."
+            ) from None
     else:
         handler = logging.StreamHandler(buffer)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    handler.setFormatter(SafeFormatter("%(asctime)s %(levelname)s %(message)s"))
     logger.addHandler(handler)
     unit_log.addHandler(handler)
     try:
@@ -318,15 +365,3 @@ def _log_file(store: RunStore) -> Iterator[None]:
         if not store.is_local:
             before = store.read_bytes("run.log") if store.exists("run.log") else b""
             store.write_bytes("run.log", before + buffer.getvalue().encode())
-
-
-def _samples_table(samples: Sequence[Sample]) -> pa.Table:
-    columns: dict[str, Any] = {
-        "sample_id": [s.id for s in samples],
-        "gold": pa.array([s.gold for s in samples], pa.int32()),
-        "answers": pa.array([list(s.answers) for s in samples], pa.list_(pa.string())),
-        "cluster": [s.cluster for s in samples],
-    }
-    for name in samples[0].fields:
-        columns[name] = [s.fields[name] for s in samples]
-    return pa.table(columns)

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import json
 import re
+import unicodedata
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from harness.analysis.cells import KEYS
 from harness.errors import RunDirError
+from harness.hashing import content_hash
 from harness.results.records import load_records
 
 FORMATS = ("korquad",)
+MOST_BYTES = 200
+"""Of a file name, before what tells equal ones apart."""
 
 
 def export_answers(run_dir: str, to: Path | None) -> Sequence[Path]:
@@ -50,14 +55,24 @@ def export_answers(run_dir: str, to: Path | None) -> Sequence[Path]:
 
 
 def _file_names(keys: Sequence[tuple[Any, ...]]) -> list[str]:
-    """One name per cell; models whose folders have the same name are numbered."""
+    """One name per cell, all different in every file system; models of one folder name are numbered."""
     models = list(dict.fromkeys(str(key[0]) for key in keys))
     short = [Path(model).name for model in models]
     unique = len(set(short)) == len(short)
     named = {
         model: name if unique else f"{name}.{i}" for i, (model, name) in enumerate(zip(models, short, strict=True))
     }
+    stems = [_stem(f"{task}-{named[str(model)]}-{template}-k{k}-seed{seed}") for model, task, template, k, seed in keys]
+    counts = Counter(stem.casefold() for stem in stems)
+    # Names that differ in signs alone would overwrite each other.
     return [
-        re.sub(r"[^\w.-]+", "_", f"{task}-{named[str(model)]}-{template}-k{k}-seed{seed}") + ".json"
-        for model, task, template, k, seed in keys
+        f"{stem}{f'-{content_hash([str(part) for part in key])[:8]}' if counts[stem.casefold()] > 1 else ''}.json"
+        for stem, key in zip(stems, keys, strict=True)
     ]
+
+
+def _stem(text: str) -> str:
+    stem = unicodedata.normalize("NFC", re.sub(r"[^\w.-]+", "_", text)).lstrip(".-")
+    if len(stem.encode()) <= MOST_BYTES:
+        return stem
+    return f"{stem.encode()[: MOST_BYTES - 9].decode(errors='ignore')}-{content_hash(text)[:8]}"

@@ -13,7 +13,7 @@ from functools import cached_property
 from typing import Any
 
 from harness.config import RunConfig
-from harness.errors import ConfigError, DataError
+from harness.errors import ConfigError
 from harness.hashing import rows_hash
 from harness.model_info import ModelInfo, read_model_info
 from harness.prompts.demonstrations import Draw, Pool, duplicates_in_pool, lecture_draws
@@ -21,6 +21,7 @@ from harness.prompts.rendering import Renderer
 from harness.prompts.templates import Template, choose_templates, read_templates
 from harness.prompts.tokenizing import PromptTokenizer
 from harness.task import CONTENT_FREE, Sample, Task, TaskData, find_task
+from harness.task_data import load_data
 
 log = logging.getLogger(__name__)
 TOKENISED_AT_ONCE = 10_000
@@ -122,12 +123,7 @@ def prepare(config: RunConfig) -> Prepared:
     known = read_templates(task.templates, task.class_names)
     if config.task.templates_file is not None:
         known |= read_templates(config.task.templates_file, task.class_names)
-    data = _shortened(task, task.load(config.task), config.demos.context_chars)
-    if not data.samples:
-        raise DataError(f"task '{config.task.name}' has no samples in '{config.task.data_dir}'")
-    reserved = next((s.id for s in data.samples if s.id.startswith(CONTENT_FREE)), None)
-    if reserved is not None:
-        raise DataError(f"the sample id '{reserved}' begins with '{CONTENT_FREE}', which the harness keeps for itself")
+    data = _shortened(task, load_data(task, config.task), config.demos.context_chars)
     templates = choose_templates(config.grid.templates, known, set(data.samples[0].fields))
     models = tuple(_set_up(config, task, data, path) for path in config.model_paths)
     return Prepared(config, task, data, {t.name: t for t in templates}, models, method)
@@ -137,7 +133,9 @@ def _shortened(task: Task, data: TaskData, context_chars: int | None) -> TaskDat
     if context_chars is None:
         return data
     if task.shorten is None:
-        raise ConfigError(f"demos.context_chars is {context_chars}, but task '{task.name}' has no contexts to shorten")
+        raise ConfigError(
+            f"demos.context_chars is {context_chars}, but task '{task.name}' has no contexts to shorten; drop it"
+        )
     pool = [task.shorten(solved, context_chars) for solved in data.pool]
     return dataclasses.replace(data, pool=pool, raw_pool_texts=None)
 

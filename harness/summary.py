@@ -2,40 +2,89 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import logging
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
+from pandas.api.types import is_numeric_dtype
 
 from harness.analysis import answers
-from harness.analysis.cells import COLUMNS, figures_of_cell
+from harness.analysis.cells import COLUMNS, KEYS, figures_of_cell
 from harness.errors import RunDirError
 from harness.results import manifest as manifests
 from harness.results.records import records_by_cell
+from harness.results.samples import read_samples
 from harness.results.store import RunStore
-from harness.task import find_task
+from harness.task import ENTRY_POINT_GROUP, find_task, registered_tasks
+
+log = logging.getLogger(__name__)
+CELLS = "cells.parquet"
+Metric = Callable[[Sequence[int], Sequence[int]], float]
 
 
-def summarise(run_dir: str, unit_ids: Collection[str] | None = None) -> pd.DataFrame:
-    """The cells of a run directory, or of some of its units, from its parts, in grid order."""
+def summarise(
+    run_dir: str, unit_ids: Collection[str] | None = None, metrics: Mapping[str, Metric] | None = None
+) -> pd.DataFrame:
+    """The cells of a run directory, or of some of its units, from its parts, in grid order.
+
+    Reading imports nothing that a run directory names: figures of a task that is not registered come from
+    `cells.parquet`, where they are.
+
+    Args:
+        run_dir: a run directory.
+        unit_ids: the units; None takes all.
+        metrics: the task's further figures; None finds them by its registered name.
+
+    Raises:
+        RunDirError: not a run directory, or a damaged one.
+    """
     store = RunStore(run_dir)
-    if not store.exists(manifests.NAME):
-        raise RunDirError(f"'{run_dir}' is not a run directory (no manifest.json); expected the folder of a run")
-    manifest = store.read_json(manifests.NAME)
+    manifest = manifests.read_manifest(store, "config", "class_names", "n_samples")
     if manifest.get("answer_metrics"):
         clusters = sample_clusters(store)
         records = records_by_cell(run_dir, answers.COLUMNS, unit_ids)
         rows = [answers.answers_of_cell(cell, manifest["answer_metrics"], clusters) for cell in records]
-    else:
-        metrics = find_task(manifest["config"]["task"]["name"]).metrics
-        records = records_by_cell(run_dir, COLUMNS, unit_ids)
-        rows = [figures_of_cell(cell, len(manifest["class_names"]), metrics) for cell in records]
-    return order_cells(pd.DataFrame(rows), manifest["config"])
+        return order_cells(pd.DataFrame(rows), manifest["config"])
+    known = _registered_metrics(manifest) if metrics is None else metrics
+    records = records_by_cell(run_dir, COLUMNS, unit_ids)
+    rows = [figures_of_cell(cell, len(manifest["class_names"]), known or {}) for cell in records]
+    cells = order_cells(pd.DataFrame(rows), manifest["config"])
+    return _with_stored(cells, store, manifest) if known is None and len(cells) else cells
+
+
+def _registered_metrics(manifest: Mapping[str, Any]) -> Mapping[str, Metric] | None:
+    """The further figures of the run's task; None where it is not registered but has some."""
+    name = manifest["config"]["task"]["name"]
+    if name in registered_tasks():
+        return find_task(name).metrics
+    # Early manifests do not say whether there are any.
+    return None if manifest.get("metrics", ["?"]) else {}
+
+
+def _with_stored(cells: pd.DataFrame, store: RunStore, manifest: Mapping[str, Any]) -> pd.DataFrame:
+    """The cells with the figures that the run stored, of a task that is not registered here."""
+    names, task = manifest.get("metrics", []), manifest["config"]["task"]["name"]
+    stored = pd.DataFrame()
+    if names and store.exists(CELLS):
+        try:
+            stored = store.read_table(CELLS, [*KEYS, "n_scored", *names]).to_pandas()
+        except RunDirError as error:
+            log.warning("%s", error)
+    if stored.empty or stored.duplicated(KEYS).any() or not all(map(is_numeric_dtype, stored[names].dtypes)):
+        log.warning(
+            "task '%s' is not registered, and reading a run imports no module that it names: figures of its own%s are "
+            "not shown; install the task (entry point '%s') to see them",
+            task, f" ({', '.join(names)})" if names else "", ENTRY_POINT_GROUP,
+        )  # fmt: skip
+        return cells
+    # Figures of other records than those that are there now would be wrong.
+    return cells.merge(stored, on=[*KEYS, "n_scored"], how="left")
 
 
 def sample_clusters(store: RunStore) -> dict[str, str]:
     """Sample id to cluster; an empty text where samples are independent."""
-    table = store.read_table("samples.parquet", ["sample_id", "cluster"])
+    table = read_samples(store, ["sample_id", "cluster"])
     return dict(zip(table["sample_id"].to_pylist(), table["cluster"].to_pylist(), strict=True))
 
 

@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.errors import ConfigError, did_you_mean
+from harness.escaping import one_line
+from harness.foreign import blamed_on
 
 if TYPE_CHECKING:
     from harness.config import TaskConfig
@@ -153,16 +155,28 @@ def find_task(name: str) -> Task:
     if ":" not in target:
         raise ConfigError(f"no task '{name}'{did_you_mean(name, known)} (or give module:attribute)")
     module_name, _, attribute = target.partition(":")
-    try:
-        module = importlib.import_module(module_name)
-    except ImportError as error:
+    if not all(part.isidentifier() for part in (*module_name.split("."), attribute)):
         raise ConfigError(
-            f"task '{name}': cannot import module '{module_name}': {error}; "
-            "is its folder in PYTHONPATH or the current directory?"
-        ) from None
+            f"task '{one_line(name, 80)}' names no module; expected module:attribute, such as my_task:TASK"
+        )
+    try:
+        with blamed_on(f"task '{name}': its module '{module_name}'", "mend the module", ConfigError):
+            module = importlib.import_module(module_name)
+    except ConfigError as error:
+        if not isinstance(error.__cause__, ImportError):
+            raise
+        raise ConfigError(
+            f"task '{name}': cannot import module '{module_name}': {one_line(str(error.__cause__), 200)}; expected its "
+            "folder in PYTHONPATH or the current directory"
+        ) from error.__cause__
     found = getattr(module, attribute, None)
     if found is not None and not isinstance(found, Task) and callable(found):
-        found = found()
+        with blamed_on(
+            f"task '{name}': calling '{attribute}'", "expected a Task or a function giving one", ConfigError
+        ):
+            found = found()
     if not isinstance(found, Task):
-        raise ConfigError(f"task '{name}': '{attribute}' in '{module_name}' is not a harness.task.Task")
+        raise ConfigError(
+            f"task '{name}': '{attribute}' in '{module_name}' is a {type(found).__name__}, expected a harness.task.Task"
+        )
     return found

@@ -6,6 +6,7 @@ Knows the run directory and the plan; refuses to know what the tracker does with
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
@@ -16,7 +17,7 @@ from harness.grid import Cell, Plan
 from harness.hashing import content_hash
 from harness.results.records import load_records
 from harness.results.store import RunStore
-from harness.summary import summarise
+from harness.summary import Metric, summarise
 from harness.tracking import Tracker, open_tracker
 
 
@@ -30,10 +31,12 @@ def open_run_tracker(
     return open_tracker(config.wandb, grid_id, config.as_dict(), store.run_dir, len(plan.cells) - len(waiting))
 
 
-def tell_cells(tracker: Tracker, store: RunStore, plan: Plan, cells: tuple[Cell, ...]) -> None:
+def tell_cells(
+    tracker: Tracker, store: RunStore, plan: Plan, cells: tuple[Cell, ...], metrics: Mapping[str, Metric]
+) -> None:
     """Log cells whose units are all committed; read and computed on the tracker's thread."""
     units = [unit.id for unit in plan.units if unit.cells() == cells and unit.id not in plan.calibration_units]
-    figures = functools.cache(lambda: summarise(store.run_dir, units))
+    figures = functools.cache(lambda: summarise(store.run_dir, units, metrics))
 
     def row(place: int) -> dict[str, Any]:
         return {str(name): value for name, value in figures().iloc[place].items()}

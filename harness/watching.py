@@ -15,11 +15,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from pathlib import Path
 from typing import Any
 
 from harness.errors import RunDirError, did_you_mean
 from harness.results import manifest as manifests
 from harness.results.lock import LEASE_PREFIX, STALE_S
+from harness.results.parts import checked
 from harness.results.store import RunStore
 
 MOST_FOOTERS = 100
@@ -135,11 +137,7 @@ def read_status(run_dir: str, now_s: float | None = None) -> RunStatus:
 
 def status_of(store: RunStore, now_s: float) -> RunStatus:
     """See `read_status`."""
-    if not store.exists(manifests.NAME):
-        raise RunDirError(
-            f"'{store.run_dir}' is not a run directory (no {manifests.NAME}); expected the folder of a run"
-        )
-    manifest = store.read_json(manifests.NAME)
+    manifest = manifests.read_manifest(store, "sessions", "status")
     sessions = tuple(Session(s["started"], s["ended"], s.get("host")) for s in manifest["sessions"])
     parts = _listing(store)
     footers = _footers(store, list(parts)[-MOST_FOOTERS:])
@@ -189,8 +187,8 @@ def _footers(store: RunStore, unit_ids: Sequence[str]) -> dict[str, dict[str, An
 
     def read(unit_id: str) -> dict[str, Any] | None:
         try:
-            return store.read_statistics(unit_id)
-        except (OSError, ValueError, KeyError, TypeError):
+            return checked(store.read_statistics(unit_id))
+        except (OSError, ValueError, RunDirError):
             return None
 
     with ThreadPoolExecutor(READERS) as readers:
@@ -204,7 +202,7 @@ def _newest(store: RunStore, footers: Mapping[str, dict[str, Any] | None]) -> Ne
         if footer["n_failed"]:
             try:
                 errors = store.read_part(unit_id, ["error_type"])["error_type"].to_pylist()
-            except ValueError:
+            except (ValueError, RunDirError):
                 errors = ["unknown"] * footer["n_failed"]
             failures.update(error for error in errors if error is not None)
     return Newest(
@@ -314,6 +312,8 @@ def _driver_is_gone(
 def _log_tail(store: RunStore) -> tuple[str, ...]:
     """The last lines for people; the lines that tell of single units are for programs."""
     try:
+        if store.is_local and not Path(store.path("run.log")).is_file():
+            return ()
         with store.fs.open_input_file(store.path("run.log")) as file:
             file.seek(max(0, file.size() - LOG_TAIL_BYTES))
             text = file.read().decode(errors="replace")

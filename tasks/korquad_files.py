@@ -6,19 +6,28 @@ task uses is checked: `url`, `raw_html` and the `html_*` keys of version 2.1 may
 
 from __future__ import annotations
 
+import re
+import stat
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import ijson
 
 from harness.errors import DataError
+from harness.escaping import one_line
 
 _BLOCK = 1 << 20
 """Bytes read at a time."""
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_MOST_DEPTH = 64
+"""Levels of objects and lists; the official files have ten."""
+_WHOLE_PAIR = re.compile(rb"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}")
+_HALF = re.compile(rb"(\\+)(u[dD][89a-fA-F][0-9a-fA-F]{2})")
+_LONGEST_PAIR = 12
 _KINDS = {str: "text", list: "a list", dict: "an object", int: "a whole number"}
 
 
@@ -81,13 +90,20 @@ def read_contexts(paths: Iterable[Path], schema: Schema) -> Iterator[Context]:
 def _articles(path: Path, schema: Schema) -> Iterator[tuple[int, Any]]:
     number = 0
     try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise DataError(f"'{path}' is no file; expected {schema}'s JSON")
         with path.open("rb") as file:
-            if file.read(len(_BYTE_ORDER_MARK)) != _BYTE_ORDER_MARK:
-                file.seek(0)
+            start = len(_BYTE_ORDER_MARK) if file.read(len(_BYTE_ORDER_MARK)) == _BYTE_ORDER_MARK else 0
+            for check in (_check_escapes, _check_depth):
+                file.seek(start)
+                check(path, file, schema)
+            file.seek(start)
             for number, article in enumerate(ijson.items(file, "data.item", buf_size=_BLOCK), 1):
                 yield number, article
     except OSError as error:
-        raise DataError(f"'{path}' cannot be read: {error.strerror}") from None
+        raise DataError(
+            f"'{path}' cannot be read: {error.strerror or error}; expected {schema}'s JSON that you may read"
+        ) from None
     except (ijson.JSONError, UnicodeDecodeError) as error:
         reason = " ".join(str(error).split())[:120]
         raise DataError(
@@ -96,6 +112,45 @@ def _articles(path: Path, schema: Schema) -> Iterator[tuple[int, Any]]:
         ) from None
     if number == 0:
         raise DataError(f"'{path}' has no articles in a list 'data', expected {schema}'s layout")
+
+
+def _check_depth(path: Path, file: BinaryIO, schema: Schema) -> None:
+    """Refuse deep nesting, which takes memory with the square of its depth, before anything is built.
+
+    Raises:
+        DataError: naming the depth.
+    """
+    depth = 0
+    # What is no JSON is told by the reader of articles, with its place.
+    with suppress(ijson.JSONError, UnicodeDecodeError):
+        for event, _ in ijson.basic_parse(file, buf_size=_BLOCK):
+            depth += event in ("start_map", "start_array")
+            depth -= event in ("end_map", "end_array")
+            if depth > _MOST_DEPTH:
+                raise DataError(f"'{path}' is nested more than {_MOST_DEPTH} levels deep, expected {schema}'s layout")
+
+
+def _check_escapes(path: Path, file: BinaryIO, schema: Schema) -> None:
+    r"""Refuse escapes of half a character, such as `\ud800`, which the parser would turn into a question mark.
+
+    Raises:
+        DataError: naming the escape.
+    """
+    tail, block = b"", b"-"
+    while block:
+        block = file.read(_BLOCK)
+        text = _WHOLE_PAIR.sub(b"", tail + block)
+        end = max(0, len(text) - _LONGEST_PAIR) if block else len(text)
+        # Backslashes count in pairs, so a run of them stays in one piece.
+        while block and end > 0 and text[end - 1 : end] == b"\\":
+            end -= 1
+        for half in _HALF.finditer(text, 0, end):
+            if len(half[1]) % 2:
+                raise DataError(
+                    f"'{path}' holds the escape {half[2].decode()}, half of a character; expected text that UTF-8 "
+                    "can hold"
+                )
+        tail = text[end:]
 
 
 def _contexts(where: str, article: Mapping[str, Any], key: str, title: str, schema: Schema) -> Iterator[Context]:
@@ -154,13 +209,23 @@ def _question(place: str, where: str, qa: Any, context: str, schema: Schema) -> 
     return Question(str(number), text, tuple(texts), misplaced)
 
 
+def _flat_hint(node: Mapping[str, Any]) -> str:
+    """What to say of a row of a data set that was flattened to one question each."""
+    if "question" in node and ("answers" in node or "answer" in node) and "qas" not in node:
+        return "; it is a flat row, expected articles with paragraphs and qas as in the official files"
+    return ""
+
+
 def _excerpt(context: str, start: int) -> str:
     return repr(context[start : start + 20]) if 0 <= start < len(context) else f"no place in {len(context)} characters"
 
 
 def _value(where: str, node: Mapping[str, Any], key: str, kind: type) -> Any:
     if key not in node:
-        raise DataError(f"{where} has no '{key}', expected {_KINDS[kind]}; its keys are: {', '.join(node) or 'none'}")
+        raise DataError(
+            f"{where} has no '{key}', expected {_KINDS[kind]}; its keys are: "
+            f"{one_line(', '.join(node), 120) or 'none'}{_flat_hint(node)}"
+        )
     value = node[key]
     if not isinstance(value, kind) or isinstance(value, bool):
         raise DataError(f"{where}: '{key}' is {value!r:.60}, expected {_KINDS[kind]}")

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from harness import cli
-from harness.reporting.console import printable
+from harness.escaping import visible
 
 CONFIG = "configs/demo.yaml"
 MODEL = Path("data_in/models/ko-tiny")
@@ -187,7 +187,8 @@ def test_a_cluster_that_is_not_there_is_refused(harness, tmp_path, monkeypatch):
 
 
 def test_control_characters_of_data_do_not_steer_the_terminal():
-    assert printable("가\x1b[31m나\r\u009b\u00a0다\n\t") == "가?[31m나??\u00a0다\n\t"
+    text = "가\x1b[31m나\r\u009b\u00a0다\n\t\u202e\ud800"
+    assert visible(text, keep="\n\t") == "가\\u001b[31m나\\u000d\\u009b\u00a0다\n\t\\u202e\\ud800"
 
 
 def test_the_demo_prints_the_table_in_the_readme(harness, tmp_path):

@@ -161,7 +161,7 @@ def test_a_file_that_is_no_mapping_is_refused_in_one_line(load, text, message):
 def test_bytes_that_are_no_text_are_refused(tmp_path):
     path = tmp_path / "grid.yaml"
     path.write_bytes(b"name: \xff\xfe")
-    with pytest.raises(ConfigError, match="is not valid YAML"):
+    with pytest.raises(ConfigError, match="is not UTF-8 text: byte 0xff at place 6; save it as UTF-8"):
         load_config(path)
 
 

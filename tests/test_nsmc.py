@@ -7,6 +7,7 @@ import pytest
 
 from harness.config import TaskConfig
 from harness.errors import DataError
+from harness.hangul import compose_hangul
 from harness.task import LabelScores, find_task, most_likely_label
 from tasks.nsmc import TASK, clean_text, load, read_ratings
 from tests.conftest import DEMO, write_ratings
@@ -28,11 +29,11 @@ def test_rows_come_in_file_order_with_ids_as_text(tmp_path):
 
 
 def test_rows_without_a_document_are_dropped_and_counted(tmp_path):
-    """pandas takes an empty cell and words such as NA for missing, and the lecture drops both."""
+    """As the lecture drops them; a review that spells a missing value is a review."""
     rows = [(1, "가", 1), (2, "", 0), (3, "나", 0), (4, "", 1), (5, "NA", 1), (6, " ", 1)]
     frame, dropped = read_ratings(write_ratings(tmp_path / "r.txt", rows))
-    assert frame["id"].tolist() == ["1", "3", "6"]
-    assert dropped == 3
+    assert frame["id"].tolist() == ["1", "3", "5", "6"]
+    assert dropped == 2
 
 
 def test_quotes_are_text(tmp_path):
@@ -47,8 +48,8 @@ def test_numbers_stay_text(tmp_path):
 
 
 def test_the_pool_and_the_samples_are_read_as_the_lecture_reads_them(tmp_path):
-    """The notebook's call, on text that tempts pandas: quotes, blanks, NA."""
-    rows = [(i, text, i % 2) for i, text in enumerate(['"가', "", "나 ", " 다", "NA", "null", "라\u3000", "1/10", '"'])]
+    """The notebook's call, on text that tempts pandas: quotes and blanks."""
+    rows = [(i, text, i % 2) for i, text in enumerate(['"가', "", "나 ", " 다", "라\u3000", "1/10", '"'])]
     path = write_ratings(tmp_path / "r.txt", rows)
     notebook = pd.read_csv(path, header=0, delimiter="\t", quoting=3).dropna()
     assert read_ratings(path)[0]["document"].tolist() == notebook["document"].tolist()
@@ -78,7 +79,7 @@ def test_windows_line_ends_and_a_byte_order_mark_change_nothing(tmp_path):
         ("", "is not tab-separated UTF-8 text"),
         (
             "id\tdocument\tlabel\n1\t가\t1\t2\t3\n2\tb\t1\tx\n1\t2\t3\t4\t5\t6\t7\n",
-            "is not tab-separated|has the columns",
+            "line 2: 5 cells, expected 3 separated by tabs",
         ),
     ],
 )
@@ -99,10 +100,18 @@ def test_a_row_with_too_many_cells_is_refused(tmp_path):
         read_ratings(path)
 
 
-def test_a_label_that_is_missing_is_not_dropped_in_silence(tmp_path):
-    path = write_ratings(tmp_path / "r.txt", [(1, "가", 1), (2, "나", "")])
-    frame, dropped = read_ratings(path)
-    assert (len(frame), dropped) == (1, 1)
+def test_a_label_that_is_missing_is_refused_with_its_line(tmp_path):
+    path = write_ratings(tmp_path / "r.txt", [(1, "가", 1), (2, "나", ""), (3, "다", 1)])
+    with pytest.raises(DataError, match=r"line 3: no label, expected 0 or 1"):
+        read_ratings(path)
+
+
+def test_the_official_files_are_read_as_the_notebook_reads_them(shared_nsmc):
+    for name in ("ratings_test.txt", "ratings_train.txt"):
+        notebook = pd.read_csv(shared_nsmc / name, header=0, delimiter="\t", quoting=3).dropna()
+        frame, _ = read_ratings(shared_nsmc / name)
+        assert frame["document"].tolist() == notebook["document"].tolist()
+        assert [compose_hangul(text) for text in frame["document"]] == frame["document"].tolist()
 
 
 def test_bytes_that_are_not_utf8_are_refused(tmp_path):

@@ -25,6 +25,7 @@ from typer.testing import CliRunner
 from harness import run
 from harness.cli import app
 from harness.config import RunConfig, load_config
+from harness.distributed.messages import note_name
 from harness.errors import RunDirError, StorageError, UserError
 from harness.results import lock as locks
 from harness.results import store as stores
@@ -210,7 +211,7 @@ OPERATIONS = {
     "read_statistics": lambda store: store.read_statistics("u"),
     "remove_part": lambda store: store.remove_part("u"),
 }
-NOT_ON_STORAGE = {"path", "concatenate", "remove_leftovers"}
+NOT_ON_STORAGE = {"path", "concatenate", "remove_leftovers", "anew"}
 """`remove_leftovers` is for local disks; it consists of `files` and `remove`."""
 
 
@@ -683,7 +684,10 @@ def test_a_driver_that_was_killed_is_followed_by_one_on_another_machine(s3, loca
         driver.communicate()
     written = {name: key.last_modified for name, key in s3.keys("run").items()}
     before = {name: when for name, when in written.items() if name.startswith("parts/") and name.endswith(".parquet")}
-    RunStore(s3.uri("run")).write_json("trying-unit.json", {"sample": "what a replica of that driver tried last"})
+    store = RunStore(s3.uri("run"))
+    note = note_name(min(store.part_ids()))
+    for name in (note, "trying-hard.json"):
+        store.write_json(name, {"sample": "what a replica of that driver tried last"})
     monkeypatch.setattr("platform.node", lambda: "another-machine")
     with pytest.raises(
         RunDirError, match=rf"process {driver.pid} on {os.uname().nodename}, .*when it was killed, its lease ends in"
@@ -694,7 +698,8 @@ def test_a_driver_that_was_killed_is_followed_by_one_on_another_machine(s3, loca
     resumed = run(grid(s3.uri("")))
     assert "the lease of a driver that ended without a word" in caplog.text
     after = {name: key.last_modified for name, key in s3.keys("run").items() if name in before}
-    assert "trying-unit.json" not in s3.keys("run")
+    assert note not in s3.keys("run")
+    assert "trying-hard.json" in s3.keys("run"), "a file of the user's"
     assert 5 <= len(before) < UNITS and after == before, "a committed part was written again"
     assert_equal_records(local_run.run_dir, resumed.run_dir)
 

@@ -291,7 +291,7 @@ def test_the_end_of_a_long_log_is_shown_without_what_steers_a_terminal(made):
     made.store.write_bytes("run.log", "\n".join([*lines, "00:01 WARNING \x1b[31mlast"]).encode())
     status = made.status(at=1)
     assert status.log_lines[:2] == ("00:00 INFO line 19993", "00:00 INFO line 19994")
-    assert "00:01 WARNING ?[31mlast" in printed(status)
+    assert "00:01 WARNING \\u001b[31mlast" in printed(status)
 
 
 def test_storage_that_is_not_local_tells_the_same(made):

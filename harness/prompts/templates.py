@@ -7,20 +7,24 @@ it is evaluated: a field is a name, never an expression.
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from harness.errors import ConfigError, TemplateError, did_you_mean
+from harness.escaping import one_line, visible
 from harness.task import Sample
+from harness.user_files import parse_yaml, read_text
 
 _FIELD = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
 _KEYS = ("description", "prefix", "query", "labels", "answer", "separator", "render", "demonstrations", "source")
 _ANSWER = "answer"
+MOST_CHARACTERS = 1_000_000
+MOST_FIELDS = 1_000
+"""Of one text of a template: what no context could hold."""
 
 
 class Chat(StrEnum):
@@ -100,16 +104,18 @@ def read_templates(path: str | Path, class_names: Sequence[str]) -> dict[str, Te
     Raises:
         TemplateError: missing file, bad YAML, unknown key, wrong number of labels.
     """
-    try:
-        loaded = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise TemplateError(f"no templates file '{path}'; expected a YAML file") from None
-    except (yaml.YAMLError, OSError, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())
-        raise TemplateError(f"templates file '{path}' cannot be read: {reason}") from None
+    text = read_text(path, "templates file", "a YAML file", TemplateError)
+    loaded = parse_yaml(text, f"templates file '{path}'", TemplateError)
     if not isinstance(loaded, dict):
         raise TemplateError(f"templates file '{path}' holds no templates; expected name: {{query: ..., labels: ...}}")
-    return {str(name): _template(str(name), spec, path, class_names) for name, spec in loaded.items()}
+    found: dict[str, Template] = {}
+    for key, spec in loaded.items():
+        name = str(key)
+        _check_texts(f"template {one_line(repr(name), 80)} in '{path}'", name, spec)
+        if name in found:
+            raise TemplateError(f"templates file '{path}' has the template '{name}' twice; expected each name once")
+        found[name] = _template(name, spec, path, class_names)
+    return found
 
 
 def choose_templates(names: Sequence[str], known: Mapping[str, Template], field_names: set[str]) -> list[Template]:
@@ -126,18 +132,18 @@ def choose_templates(names: Sequence[str], known: Mapping[str, Template], field_
         if missing:
             raise TemplateError(
                 f"template '{name}' names the field '{sorted(missing)[0]}', "
-                f"but samples have: {', '.join(sorted(field_names))}"
+                f"but samples have: {', '.join(sorted(field_names))}; use one of them"
             )
     return [known[name] for name in names]
 
 
 def _template(name: str, spec: Any, path: str | Path, class_names: Sequence[str]) -> Template:
-    where = f"template '{name}' in '{path}'"
+    where = f"template '{one_line(name, 80)}' in '{path}'"
     if not isinstance(spec, dict):
         raise TemplateError(f"{where} is not a mapping; expected keys {', '.join(_KEYS)}")
     for key in spec:
         if key not in _KEYS:
-            raise TemplateError(f"{where} has an unknown key '{key}'{did_you_mean(str(key), _KEYS)}")
+            raise TemplateError(f"{where} has an unknown key '{one_line(str(key), 80)}'{did_you_mean(str(key), _KEYS)}")
     query = spec.get("query")
     if not isinstance(query, str) or not query:
         raise TemplateError(f"{where} has no query; expected text with a field such as {{document}}")
@@ -157,12 +163,32 @@ def _template(name: str, spec: Any, path: str | Path, class_names: Sequence[str]
     separator = spec.get("separator", "\n")
     separators = separator if isinstance(separator, list) else [separator] * max(1, len(labels))
     if len(separators) != max(1, len(labels)) or not all(isinstance(x, str) for x in separators):
-        raise TemplateError(f"{where}: separator must be text, or a list of {len(labels)} texts (one per class)")
+        raise TemplateError(
+            f"{where}: separator must be text, or a list of {len(labels)} texts (one per class); it is "
+            f"{one_line(repr(separator), 80)}"
+        )
     prefix, description = spec.get("prefix", ""), spec.get("description", "")
     if not isinstance(prefix, str) or not isinstance(description, str):
-        raise TemplateError(f"{where}: prefix and description must be text")
+        raise TemplateError(f"{where}: prefix and description must be text; put them in quotes")
     chat = _chat(where, spec)
     return Template(name, query, tuple(labels), prefix, tuple(separators), description, answer, chat)
+
+
+def _check_texts(where: str, name: str, spec: Any) -> None:
+    """Refuse names and texts that UTF-8 or a terminal could not hold."""
+    if not name.strip() or visible(name) != name:
+        raise TemplateError(f"{where} has a name that cannot be shown; expected one without control characters")
+    values = list(spec.values()) if isinstance(spec, dict) else [spec]
+    for text in (one for value in values for one in (value if isinstance(value, list) else [value])):
+        if not isinstance(text, str):
+            continue
+        if len(text) > MOST_CHARACTERS or text.count("{") > MOST_FIELDS:
+            raise TemplateError(
+                f"{where} has a text of {len(text):,} characters and {text.count('{'):,} braces, expected at most "
+                f"{MOST_CHARACTERS:,} and {MOST_FIELDS:,}"
+            )
+        if any("\ud800" <= c <= "\udfff" for c in text):
+            raise TemplateError(f"{where} has a text with a lone surrogate, expected text that UTF-8 can hold")
 
 
 def _check_fields(where: str, pattern: str) -> None:
@@ -176,13 +202,19 @@ def _check_fields(where: str, pattern: str) -> None:
 def _labels(where: str, spec: Mapping[str, Any], class_names: Sequence[str]) -> list[str]:
     labels = spec.get("labels")
     if not isinstance(labels, list) or not all(isinstance(x, str) for x in labels):
-        raise TemplateError(f"{where} has no list of label texts; expected one per class: {list(class_names)}")
+        hint = ""
+        if isinstance(labels, list) and any(isinstance(x, bool) for x in labels):
+            hint = " (YAML reads a bare yes, no, on or off as true or false: put it in quotes)"
+        raise TemplateError(
+            f"{where} has no list of label texts, but {one_line(repr(labels), 80)}; expected one text per class: "
+            f"{list(class_names)}{hint}"
+        )
     if len(labels) != len(class_names):
         raise TemplateError(f"{where} has {len(labels)} labels, expected {len(class_names)}: {list(class_names)}")
     if any(not label for label in labels):
         raise TemplateError(f"{where} has an empty label; an empty continuation has no probability")
-    if len(set(labels)) != len(labels):
-        raise TemplateError(f"{where} gives two classes the same label text: {labels}")
+    if len({unicodedata.normalize("NFC", label) for label in labels}) != len(labels):
+        raise TemplateError(f"{where} gives two classes the same label text: {labels}; expected different ones")
     return labels
 
 
@@ -193,5 +225,5 @@ def _chat(where: str, spec: Mapping[str, Any]) -> Chat | None:
     if place not in [chat.value for chat in Chat]:
         raise TemplateError(f"{where}: demonstrations is '{place}', expected turns or message")
     if render == "plain" and "demonstrations" in spec:
-        raise TemplateError(f"{where}: demonstrations needs `render: chat`")
+        raise TemplateError(f"{where}: demonstrations needs `render: chat`; set it, or drop demonstrations")
     return Chat(place) if render == "chat" else None

@@ -8,6 +8,7 @@ from rich.console import Console
 
 from harness.analysis.agreement import AnswerAgreement, ScoreAgreement
 from harness.auditing import ALONE, REFERENCE, RUN, AuditReport
+from harness.reporting.console import write
 from harness.reporting.terminal import new_table
 
 FORMATS = ("table", "json")
@@ -16,17 +17,17 @@ WAYS = {RUN: "as the run", ALONE: "prompt by prompt"}
 
 def write_audit(console: Console, report: AuditReport, fmt: str) -> None:
     """Print an audit in one of `FORMATS`."""
-    out = console.file
     if fmt == "json":
-        out.write(json.dumps(report.as_dict(), ensure_ascii=False, indent=2) + "\n")
+        write(console, json.dumps(report.as_dict(), ensure_ascii=False, indent=2) + "\n")
         return
     for model, engines in report.engines.items():
         reference, run = engines[REFERENCE], engines[RUN]
         sharing = "shared prefixes" if run["shares_prefixes"] else "every prompt by itself"
-        out.write(
+        write(
+            console,
             f"{model}: {run['dtype']}, {sharing}, {run['tokens_per_pack']} tokens a pack, "
             f"{run['attention']} attention; against {reference['dtype']}, every prompt by itself; "
-            f"{report.n_samples} samples\n"
+            f"{report.n_samples} samples\n",
         )
     table = new_table(console)
     several = len(report.engines) > 1
@@ -42,22 +43,24 @@ def write_audit(console: Console, report: AuditReport, fmt: str) -> None:
             table.add_row(*names, audit.template, WAYS[way], f"{agreement.prompts:,}", *_figures(agreement))
     console.print(table)
     if scored:
-        out.write(
+        write(
+            console,
             "largest, mean: difference of a label's log-probability, nats. "
-            "near ties: the two best labels are within twice the largest difference.\n"
+            "near ties: the two best labels are within twice the largest difference.\n",
         )
     for audit in report.templates:
         if isinstance(audit.run, ScoreAgreement) and audit.run.unusable:
-            out.write(f"{audit.model}, {audit.template}: {audit.run.unusable:,} prompts without a usable number\n")
+            write(console, f"{audit.model}, {audit.template}: {audit.run.unusable:,} prompts without a usable number\n")
         if audit.packing_adds:
-            out.write(
+            write(
+                console,
                 f"{audit.model}, {audit.template}: the run's packing changes more than its number format; "
-                "use engine.share_prefixes=false and report this model\n"
+                "use engine.share_prefixes=false and report this model\n",
             )
     if report.is_well:
-        out.write("packing changes no more than the number format\n")
+        write(console, "packing changes no more than the number format\n")
     if report.stored_in is not None:
-        out.write(f"stored: {report.stored_in}/audit.json and manifest\n")
+        write(console, f"stored: {report.stored_in}/audit.json and manifest\n")
 
 
 def _figures(agreement: ScoreAgreement | AnswerAgreement) -> list[str]:

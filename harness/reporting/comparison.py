@@ -11,7 +11,9 @@ from rich.console import Console
 
 from harness.calibrating import Calibration
 from harness.comparing import Comparison, selection_facts
-from harness.reporting.terminal import json_rows, new_table, print_table
+from harness.escaping import csv_text
+from harness.reporting.console import say, write
+from harness.reporting.terminal import json_rows, markdown, new_table, print_table
 
 PAIRS_SHOWN = 20
 """Pairs in the table; with more, those of the best strategy."""
@@ -30,9 +32,9 @@ def write_comparison(console: Console, comparison: Comparison, fmt: str) -> None
     if fmt == "json":
         _write_json(console, _comparison_facts(comparison))
     elif fmt == "csv":
-        console.file.write(comparison.pairs.to_csv(index=False))
+        write(console, csv_text(comparison.pairs))
     elif fmt == "md":
-        console.file.write(_markdown(comparison.strategies) + "\n" + _markdown(comparison.pairs))
+        write(console, markdown(comparison.strategies) + "\n" + markdown(comparison.pairs))
     elif fmt == "table":
         _strategies_table(console, comparison)
         _pairs_table(console, comparison)
@@ -56,9 +58,9 @@ def write_calibration(console: Console, calibration: Calibration, fmt: str) -> N
         facts = {"cells": json_rows(calibration.cells), "overall": json_rows(calibration.overall)}
         _write_json(console, facts | {"notes": list(calibration.notes)})
     elif fmt == "csv":
-        console.file.write(calibration.cells.to_csv(index=False))
+        write(console, csv_text(calibration.cells))
     elif fmt == "md":
-        console.file.write(_markdown(calibration.overall) + "\n" + _markdown(calibration.cells))
+        write(console, markdown(calibration.overall) + "\n" + markdown(calibration.cells))
     elif fmt == "table":
         several = calibration.cells["model"].nunique() > 1
         keys = [*(["model"] if several else []), "template", "k", "seed", "method"]
@@ -129,12 +131,11 @@ def _interval_title(comparison: Comparison) -> str:
 
 def _selection_line(console: Console, comparison: Comparison) -> None:
     found = comparison.selection
-    console.print(
+    say(
+        console,
         f"Best as seen: {comparison.best} {found.as_seen:.4f}. Expected of a strategy chosen like this on new samples: "
         f"{found.expected.value:.4f} ({found.expected.low:.4f}-{found.expected.high:.4f}, {found.expected.method}, "
         f"n={found.expected.n}); by the bootstrap {found.bootstrap_expected:.4f}.",
-        highlight=False,
-        markup=False,
     )
 
 
@@ -202,7 +203,7 @@ def _calibration_table(console: Console, frame: pd.DataFrame, keys: Sequence[str
 
 def _write_notes(console: Console, notes: Sequence[str]) -> None:
     for note in notes:
-        console.print(f"- {note}", highlight=False, markup=False)
+        say(console, f"- {note}")
 
 
 def _comparison_facts(comparison: Comparison) -> dict[str, Any]:
@@ -217,12 +218,4 @@ def _comparison_facts(comparison: Comparison) -> dict[str, Any]:
 
 
 def _write_json(console: Console, facts: dict[str, Any]) -> None:
-    console.file.write(json.dumps(facts, ensure_ascii=False, indent=2) + "\n")
-
-
-def _markdown(frame: pd.DataFrame) -> str:
-    lines = ["| " + " | ".join(str(name) for name in frame.columns) + " |", "|" + "---|" * len(frame.columns)]
-    for row in frame.itertuples(index=False):
-        texts = [repr(cell) if isinstance(cell, float) else str(cell).replace("|", "\\|") for cell in row]
-        lines.append("| " + " | ".join(texts) + " |")
-    return "\n".join(lines) + "\n"
+    write(console, json.dumps(facts, ensure_ascii=False, indent=2) + "\n")

@@ -1,12 +1,22 @@
-"""The console that results are printed on."""
+"""The console that results are printed on, and the only ways text gets there.
+
+Names and texts come from data and from run directories of others: whatever is written through here
+steers no terminal and is no markup.
+"""
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
-import unicodedata
+from typing import Any
 
-from rich.console import Console
+from rich.console import Console, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from harness.addresses import redacted
+from harness.escaping import visible
 
 PLAIN_WIDTH = 200
 """Columns where the output is no terminal: wide enough that nothing is cut."""
@@ -25,6 +35,35 @@ def output_console() -> Console:
     return _OutputConsole(width=None if sys.stdout.isatty() else PLAIN_WIDTH, soft_wrap=False)
 
 
-def printable(text: str) -> str:
-    """Text from data without what would steer a terminal: control characters become `?`."""
-    return "".join("?" if unicodedata.category(c) == "Cc" and c not in "\n\t" else c for c in text)
+def write(console: Console, text: str) -> None:
+    """Write text as it is, but for what would steer the terminal; lines and tabs stay."""
+    console.file.write(visible(text, keep="\n\t"))
+
+
+def say(console: Console, text: str) -> None:
+    """Print a line of prose, broken where the console ends."""
+    console.print(Text(visible(text)))
+
+
+class SafeFormatter(logging.Formatter):
+    """Log lines without secrets of addresses and without what would steer a terminal."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """As `logging.Formatter`, made safe; lines of a traceback stay lines."""
+        return visible(redacted(super().format(record)), keep="\n\t")
+
+
+class PlainTable(Table):
+    """A table whose titles and cells are text, never markup."""
+
+    def add_row(self, *cells: RenderableType | None, **options: Any) -> None:
+        """As `rich.table.Table`, with escaped texts."""
+        super().add_row(*(_plain(cell) for cell in cells), **options)
+
+    def add_column(self, header: RenderableType = "", *more: Any, **options: Any) -> None:
+        """As `rich.table.Table`, with an escaped header."""
+        super().add_column(_plain(header) or "", *more, **options)
+
+
+def _plain(cell: RenderableType | None) -> RenderableType | None:
+    return Text(visible(cell)) if isinstance(cell, str) else cell

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rich.console import Console
-from rich.markup import escape
+from rich.text import Text
 
+from harness.escaping import visible
 from harness.nodes import gibibytes
 from harness.planning import PlanReport
 from harness.prompts.templates import read_templates
-from harness.reporting.console import printable
+from harness.reporting.console import say, write
 from harness.reporting.terminal import new_table
 from harness.task import Task
 
@@ -20,23 +21,24 @@ SHOWN_BYTES = 2**29 // 10
 
 def write_plan(console: Console, report: PlanReport) -> None:
     """Print a plan: counts, lengths, budgets, audits, one prompt per template."""
-    out = console.file
     for note in report.notes:
-        out.write(f"{note}\n")
+        write(console, f"{note}\n")
     ratio = report.tokens_one_pass / max(1, report.tokens_unique)
-    out.write(
+    write(
+        console,
         f"{report.n_cells:,} cells x {report.n_samples:,} samples = {report.prompts:,} prompts "
         f"({report.prompts_scored:,} scored: K=0 once for all seeds)\n"
         f"tokens: {report.tokens_one_pass:,} as one pass per prompt, {report.tokens_unique:,} unique "
-        f"({ratio:.1f}x fewer)\n\n"
+        f"({ratio:.1f}x fewer)\n\n",
     )
     for length in report.lengths:
         size = f", {length.parameters:,} weights" if length.parameters else ""
-        out.write(
+        write(
+            console,
             f"{length.model}{size}, context {length.context_length or 'unlimited'}\n"
             f"  pool: {length.documents:,} documents, tokens mean {length.mean:.2f}, max {length.longest}, "
             f"standard deviation {length.standard_deviation:.3f}, 80th percentile {length.percentile_80:.1f}; "
-            f"{length.in_pool:,} may be demonstrations\n"
+            f"{length.in_pool:,} may be demonstrations\n",
         )
     for replica in report.memory:
         need = replica.need
@@ -52,9 +54,10 @@ def write_plan(console: Console, report: PlanReport) -> None:
         words = ", ".join(f"{name} {gibibytes(size)}" for name, size in parts.items() if size >= SHOWN_BYTES)
         if need.loading > need.working:
             words = "while its weights are converted"
-        out.write(
+        write(
+            console,
             f"memory of a replica of {replica.model} on {replica.device}, {replica.dtype}, "
-            f"{replica.tokens_per_pack:,} tokens a pack: about {gibibytes(need.total)} ({words})\n"
+            f"{replica.tokens_per_pack:,} tokens a pack: about {gibibytes(need.total)} ({words})\n",
         )
     contexts = {length.model: length.context_length for length in report.lengths}
     table = new_table(console)
@@ -90,22 +93,22 @@ def write_plan(console: Console, report: PlanReport) -> None:
         if audit.joined_by_segment < 1:
             remarks.append(f"{1 - audit.joined_by_segment:.0%} of prompts tokenised whole")
         remark = f" ({'; '.join(remarks)})" if remarks else ""
-        out.write(f"{what}, {audit.samples_checked} prompts checked{remark}\n")
+        write(console, f"{what}, {audit.samples_checked} prompts checked{remark}\n")
     for name, text in report.examples.items():
-        out.write(f"\n--- {name} ---\n{printable(text)}\n")
+        write(console, f"\n--- {name} ---\n{text}\n")
 
 
 def write_tasks(console: Console, tasks: Sequence[Task]) -> None:
     """Print the registered tasks."""
     for task in tasks:
-        console.print(f"[bold]{escape(task.name)}[/bold]  {escape(task.description)}", highlight=False)
-        console.print(f"  files in task.data_dir: {', '.join(task.expected_files)}", highlight=False)
+        console.print(Text(visible(task.name), "bold"), Text(f" {visible(task.description)}"))
+        say(console, f"  files in task.data_dir: {', '.join(task.expected_files)}")
         if task.generates:
             what = f"answers are generated; metrics: {', '.join(task.answer_metrics)}"
         else:
             what = f"classes: {', '.join(f'{i} = {n}' for i, n in enumerate(task.class_names))}"
-        console.print(f"  {what}", highlight=False)
+        say(console, f"  {what}")
         for template in read_templates(task.templates, task.class_names).values():
             labels = ", ".join(repr(label) for label in template.labels)
             line = f"  {template.name}: {template.description}{f' Labels {labels}' if labels else ''}"
-            console.print(escape(line), highlight=False, soft_wrap=True)
+            write(console, f"{line}\n")

@@ -10,8 +10,11 @@ import pandas as pd
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from harness.analysis.cells import main_figure
+from harness.escaping import csv_text, visible
+from harness.reporting.console import PlainTable, say, write
 
 FORMATS = ("table", "json", "csv", "md")
 
@@ -26,11 +29,11 @@ def write_cells(console: Console, cells: pd.DataFrame, seeds: pd.DataFrame, fmt:
         fmt: one of `FORMATS`.
     """
     if fmt == "json":
-        console.file.write(json.dumps(json_rows(cells), ensure_ascii=False, indent=2) + "\n")
+        write(console, json.dumps(json_rows(cells), ensure_ascii=False, indent=2) + "\n")
     elif fmt == "csv":
-        console.file.write(cells.to_csv(index=False))
+        write(console, csv_text(cells))
     elif fmt == "md":
-        console.file.write(_markdown(cells))
+        write(console, markdown(cells))
     else:
         _table(console, cells)
         if (seeds["n_seeds"] > 1).any():
@@ -46,7 +49,8 @@ def json_rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
 def new_table(console: Console, title: str | None = None) -> Table:
     """An empty table, with plain characters in a pipe; `print_table` fits it to the terminal."""
     style = box.SIMPLE_HEAD if console.is_terminal else box.ASCII
-    return Table(box=style, title=title, title_justify="left", padding=(0, 1, 0, 0), collapse_padding=True)
+    text = None if title is None else Text(visible(title), style="table.title")
+    return PlainTable(box=style, title=text, title_justify="left", padding=(0, 1, 0, 0), collapse_padding=True)
 
 
 def print_table(console: Console, table: Table, spare: Iterable[str]) -> None:
@@ -63,13 +67,13 @@ def print_table(console: Console, table: Table, spare: Iterable[str]) -> None:
     for title in spare:
         if console.measure(table, options=wide).minimum <= console.width:
             break
-        places = [place for place, column in enumerate(table.columns) if column.header == title]
+        places = [place for place, column in enumerate(table.columns) if str(column.header) == title]
         if places:
             del table.columns[places[-1]]
             left_out.append(title)
     console.print(table)
     if left_out:
-        console.print(f"- not shown for want of width: {', '.join(left_out)}", highlight=False)
+        say(console, f"- not shown for want of width: {', '.join(left_out)}")
 
 
 def _table(console: Console, cells: pd.DataFrame) -> None:
@@ -152,9 +156,15 @@ def _seeds_table(console: Console, seeds: pd.DataFrame, figure: str) -> None:
     console.print(table)
 
 
-def _markdown(frame: pd.DataFrame) -> str:
-    lines = ["| " + " | ".join(frame.columns) + " |", "|" + "---|" * len(frame.columns)]
+def markdown(frame: pd.DataFrame) -> str:
+    """A frame as a Markdown table in full precision."""
+    names = [_markdown_cell(str(name)) for name in frame.columns]
+    lines = ["| " + " | ".join(names) + " |", "|" + "---|" * len(names)]
     for row in frame.itertuples(index=False):
-        cells = [repr(cell) if isinstance(cell, float) else str(cell).replace("|", "\\|") for cell in row]
+        cells = [repr(cell) if isinstance(cell, float) else _markdown_cell(str(cell)) for cell in row]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
+
+
+def _markdown_cell(text: str) -> str:
+    return visible(text).replace("|", "\\|")

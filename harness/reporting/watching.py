@@ -8,8 +8,9 @@ from dataclasses import asdict
 
 from rich.console import Console
 
+from harness.escaping import visible
 from harness.nodes import ClusterReport, Place, gibibytes
-from harness.reporting.console import printable
+from harness.reporting.console import write
 from harness.reporting.progress import duration
 from harness.reporting.terminal import new_table
 from harness.watching import RunStatus, State
@@ -21,21 +22,20 @@ MOST_REPLICAS = 16
 
 def write_status(console: Console, status: RunStatus, fmt: str) -> None:
     """Print a run's status in one of `FORMATS`; json carries every field of `RunStatus`."""
-    out = console.file
     if fmt == "json":
-        out.write(json.dumps(asdict(status), ensure_ascii=False, indent=2) + "\n")
+        write(console, json.dumps(asdict(status), ensure_ascii=False, indent=2) + "\n")
         return
     if fmt != "table":
         raise ValueError(f"unknown format '{fmt}'")
     for name, text in _status_lines(status):
-        out.write(f"{name:<9} {printable(text)}\n")
+        write(console, f"{name:<9} {visible(text)}\n")
     for session in status.sessions:
         end = session.ended or ("going on" if status.state is State.RUNNING else "no end recorded")
         if session is not status.sessions[-1]:
             end = session.ended or "killed"
-        out.write(f"session   {session.started} to {end}{f' on {session.host}' if session.host else ''}\n")
+        write(console, f"session   {session.started} to {end}{f' on {session.host}' if session.host else ''}\n")
     for line in status.log_lines:
-        out.write(f"  {printable(line)}\n")
+        write(console, f"  {visible(line)}\n")
 
 
 def _status_lines(status: RunStatus) -> list[tuple[str, str]]:
@@ -91,10 +91,9 @@ def _counts(failures: Mapping[str, int]) -> str:
 
 def write_check(console: Console, report: ClusterReport) -> None:
     """Print nodes, findings and the verdict of a check."""
-    out = console.file
     assert report.driver.software is not None
     versions = ", ".join(f"{name} {found or '-'}" for name, found in report.driver.software.versions.items())
-    out.write(f"driver: {versions}, harness {report.driver.software.source}\n")
+    write(console, f"driver: {versions}, harness {report.driver.software.source}\n")
     table = new_table(console)
     for name, justify in (
         ("node", "left"),
@@ -122,8 +121,8 @@ def write_check(console: Console, report: ClusterReport) -> None:
     console.print(table)
     for finding in report.findings:
         places = _some(finding.places)
-        out.write(f"{'mend' if finding.must_mend else 'note'}: {places}: {printable(finding.text)}\n")
-    out.write(_verdict(report))
+        write(console, f"{'mend' if finding.must_mend else 'note'}: {places}: {finding.text}\n")
+    write(console, _verdict(report))
 
 
 def _verdict(report: ClusterReport) -> str:

@@ -14,10 +14,15 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from harness.addresses import redacted
 from harness.errors import RunDirError
+from harness.escaping import one_line
+from harness.results import layout
 from harness.results.store import RunStore
 
 NAME = "manifest.json"
+SHOWN = 80
+"""Characters of a value that a message quotes."""
 PACKAGES = ("ray", "torch", "transformers", "tokenizers", "pyarrow", "pandas", "numpy", "accelerate")
 
 
@@ -30,7 +35,7 @@ def new_manifest(config: Mapping[str, Any], identity: Mapping[str, Any], facts: 
         facts: shard size, class names, notes of the loaders, ...
     """
     return {
-        "format": 1,
+        "format": layout.FORMAT,
         "status": "running",
         "config": config,
         "identity": identity,
@@ -44,12 +49,33 @@ def new_session() -> dict[str, Any]:
     return {
         "started": now(),
         "ended": None,
-        "command": " ".join(sys.argv),
+        "command": redacted(" ".join(sys.argv)),
         "host": platform.node(),
         "python": platform.python_version(),
         "packages": {name: found for name in PACKAGES if (found := _version(name))},
         "git_commit": _git_commit(),
     }
+
+
+def read_manifest(store: RunStore, *entries: str) -> dict[str, Any]:
+    """The manifest of a run directory.
+
+    Args:
+        store: of the run directory.
+        entries: those of `layout.MANIFEST` that the caller uses; they are checked. What `layout.LATER` names
+            is checked where it is there.
+
+    Raises:
+        RunDirError: not a run directory, written by a newer version, or damaged in one of these entries.
+    """
+    if not store.exists(NAME):
+        raise RunDirError(f"'{store.run_dir}' is not a run directory (no {NAME}); expected the folder of a run")
+    found = store.read_json(NAME)
+    fault = layout.keys({name: layout.MANIFEST[name] for name in entries}, layout.LATER)(found, "it")
+    if fault:
+        raise RunDirError(f"'{store.run_dir}/{NAME}' is damaged: {fault.replace('it.', '', 1)}; {store.anew()}")
+    manifest: dict[str, Any] = found
+    return manifest
 
 
 def check_identity(store: RunStore, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
@@ -97,7 +123,7 @@ def _differences(found: Any, wanted: Any, key: str = "") -> Any:
         for name in dict.fromkeys([*found, *wanted]):
             yield from _differences(found.get(name), wanted.get(name), f"{key}.{name}" if key else name)
     elif found != wanted:
-        yield f"{key} was {found!r}, now {wanted!r}"
+        yield f"{key or 'identity'} was {one_line(repr(found), SHOWN)}, now {one_line(repr(wanted), SHOWN)}"
 
 
 def _version(package: str) -> str | None:

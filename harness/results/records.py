@@ -11,14 +11,18 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from harness.errors import RunDirError
+from harness.results import manifest as manifests
 from harness.results.store import RunStore
 
 log = logging.getLogger(__name__)
 CELL = ["model", "task", "template", "k", "seed"]
 ORDER = [*CELL, "sample_id"]
 NAMES = ("model", "task", "template", "sample_id")
+CLASSES = ("gold", "prediction", "greedy_prediction")
+CHECKED = [*ORDER, *CLASSES, "label_logprobs", "answer_values"]
+"""Columns that are held against the manifest before records are used."""
 NULLABLE = ("prediction", "greedy_prediction", "argmax_token", "n_prompt_tokens", "n_generated_tokens")
 
 
@@ -50,7 +54,7 @@ def load_records(
     """
     store, manifest, unit_ids = _opened(run_dir, unit_ids)
     names = list(columns) if columns is not None else None
-    parts = _whole_parts(store, unit_ids, names)
+    parts = _whole_parts(store, manifest, unit_ids, names)
     tables = [_encoded(part) for part in parts] if categories else list(parts)
     frame = _frame(RunStore.concatenate(tables, columns), manifest)
     for name in NAMES if categories else ():
@@ -77,7 +81,7 @@ def records_by_cell(
     store, manifest, unit_ids = _opened(run_dir, unit_ids)
     values = [name for name in columns if name not in CELL]
     held: defaultdict[tuple[Any, ...], list[pa.Table]] = defaultdict(list)
-    for table in _whole_parts(store, unit_ids, [*CELL, *values]):
+    for table in _whole_parts(store, manifest, unit_ids, [*CELL, *values]):
         for cell, rows in _by_cell(table):
             held[cell].append(rows.select(values))
     for cell in sorted(held):
@@ -90,20 +94,54 @@ def records_by_cell(
 def _opened(run_dir: str, unit_ids: Collection[str] | None) -> tuple[RunStore, dict[str, Any], Collection[str]]:
     """The store of a run directory, its manifest, and the units to read."""
     store = RunStore(run_dir)
-    if not store.exists("manifest.json"):
-        raise RunDirError(f"'{run_dir}' is not a run directory (no manifest.json); expected the folder of a run")
-    manifest: dict[str, Any] = store.read_json("manifest.json")
+    manifest = manifests.read_manifest(store, "config", "class_names", "n_samples")
     if unit_ids is None:
         unit_ids = store.part_ids() - set(manifest.get("calibration_units", ()))
     return store, manifest, unit_ids
 
 
-def _whole_parts(store: RunStore, unit_ids: Collection[str], columns: list[str] | None) -> Iterator[pa.Table]:
-    for _, part in store.read_parts(unit_ids, columns):
+def _whole_parts(
+    store: RunStore, manifest: dict[str, Any], unit_ids: Collection[str], columns: list[str] | None
+) -> Iterator[pa.Table]:
+    """The parts that are what they should be, with these columns; the others are told."""
+    wanted = None if columns is None else list(dict.fromkeys([*columns, *CHECKED]))
+    for unit_id, part in store.read_parts(unit_ids, wanted, most_rows(manifest)):
+        misfit = "" if isinstance(part, ValueError) else _misfit(part, manifest)
         if isinstance(part, ValueError):
             log.warning("%s; `harness run` computes it again", part)
+        elif misfit:
+            log.warning("part %s is left out: %s, unlike what the manifest says of this run", unit_id, misfit)
         else:
-            yield part
+            yield part if columns is None else part.select(columns)
+
+
+def most_rows(manifest: dict[str, Any]) -> int:
+    """More rows than a unit of this run can have; of early manifests without `shard_size`, than the run."""
+    grid, n_samples = manifest["config"]["grid"], int(manifest["n_samples"])
+    rows_of_sample = len(grid["k"]) + len(grid["seeds"])
+    # Content-free inputs are three at most, whatever the samples.
+    if "shard_size" in manifest:
+        return max(min(int(manifest["shard_size"]), n_samples), 3) * rows_of_sample
+    paths = manifest["config"]["model"]["path"]
+    n_models = len(paths) if isinstance(paths, list) else 1
+    return max(n_samples, 3) * n_models * len(grid["templates"]) * len(grid["k"]) * len(grid["seeds"])
+
+
+def _misfit(part: pa.Table, manifest: dict[str, Any]) -> str:
+    """What a part holds that no unit of this run could have written; an empty text where all fits."""
+    for name in (*ORDER, "gold"):
+        if part[name].null_count:
+            return f"its column '{name}' has empty places"
+    n_classes, n_metrics = len(manifest["class_names"]), len(manifest.get("answer_metrics", ()))
+    for name in CLASSES:
+        bounds = pc.min_max(part[name]).as_py()
+        if bounds["min"] is not None and not -1 <= bounds["min"] <= bounds["max"] < max(1, n_classes):
+            return f"its column '{name}' names a class {bounds['max']} of {n_classes}"
+    for name, length in (("label_logprobs", n_classes), ("answer_values", n_metrics)):
+        bounds = pc.min_max(pc.list_value_length(part[name])).as_py()
+        if bounds["min"] is not None and not bounds["min"] == bounds["max"] == length:
+            return f"its column '{name}' holds {bounds['max']} values a row, expected {length}"
+    return ""
 
 
 def _encoded(table: pa.Table) -> pa.Table:

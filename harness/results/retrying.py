@@ -17,6 +17,7 @@ from typing import TypeVar
 import pyarrow as pa
 
 from harness.errors import RunDirError, StorageError
+from harness.escaping import one_line
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -40,6 +41,7 @@ TRANSIENT_WORDS = re.compile(
 `s3_internal.h`; the status codes of google-cloud-cpp, as `ToArrowStatus` in Arrow's
 `gcsfs_internal.cc` prints them."""
 CAUSE_LENGTH = 300
+READING = ("looked up", "listed", "read")
 
 
 @dataclass(frozen=True)
@@ -95,9 +97,9 @@ def patiently(subject: str, verb: str, action: Callable[[], T], patience: Patien
             raise
         except (OSError, pa.ArrowException) as error:
             tries += 1
-            cause = " ".join(str(error).split())[:CAUSE_LENGTH]
+            cause = one_line(str(error), CAUSE_LENGTH)
             if not is_transient(error):
-                raise RunDirError(f"'{subject}' cannot be {verb}: {cause}; {_remedy(error)}") from None
+                raise RunDirError(f"'{subject}' cannot be {verb}: {cause}; {_remedy(error, verb)}") from None
             failing_s, pause_s = patience.clock() - started, patience.pause_s(tries)
             if failing_s + pause_s > patience.total_s:
                 raise StorageError(
@@ -108,13 +110,15 @@ def patiently(subject: str, verb: str, action: Callable[[], T], patience: Patien
         patience.wait(pause_s)
 
 
-def _remedy(error: Exception) -> str:
+def _remedy(error: Exception, verb: str) -> str:
     number = getattr(error, "errno", None)
     if number in NO_ROOM_ERRNOS:
         return (
             "the disk or quota is full and nothing half-written was left; "
             "free space there and run the same command again, it goes on where it stopped"
         )
+    if number is not None and verb in READING:
+        return "expected a file or folder that you may read; give yourself the right, name another or set out=..."
     if number is not None:
         return "set out=... to a folder or storage you may write"
     return "check the address, the credentials and what they allow, or set another out=..."

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import time
 import uuid
 from collections import deque
@@ -18,24 +19,27 @@ from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import fs
 
+from harness.addresses import address_fault
 from harness.errors import RunDirError
+from harness.escaping import one_line
+from harness.results import layout, parts
 from harness.results.retrying import PATIENCE, Patience, patiently
-from harness.results.schema import SCHEMA, holds, table_digest
+from harness.results.schema import SCHEMA
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
-UNIT_KEY, STATISTICS_KEY, DIGEST_KEY = b"harness_unit", b"harness_statistics", b"harness_digest"
 FOOTER_BYTES = 2**18
 """More than a part's footer takes: 22 columns of one row group, their least and greatest values cut at 4 KiB."""
 READERS = 8
 """Parts read at a time: object stores answer slowly, but many at once."""
 TELL_EVERY_S = 5.0
+_LEFTOVER = re.compile(r".+\.(json|parquet|html|writable)\.[0-9a-f]{8}\.tmp|\.writable\.[0-9a-f]{8}\.tmp")
+"""What `_rename_into_place` leaves behind when it is killed."""
 S3_TRIES = 3
 GCS_SECONDS = 10
 """How long the stores' own clients try, silently, before an error reaches `retrying`."""
@@ -54,12 +58,9 @@ class RunStore:
 
     def __init__(self, run_dir: str, patience: Patience = PATIENCE) -> None:
         self._patience = patience
+        if fault := address_fault(run_dir):
+            raise RunDirError(f"the run directory {fault}")
         if "://" in run_dir:
-            if urlsplit(run_dir).password:
-                raise RunDirError(
-                    "the storage URI holds a secret, which manifest and log would keep; expected credentials in the "
-                    "environment (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY for s3://)"
-                )
             self.fs, self.root = patiently(run_dir, "opened", lambda: _open(run_dir), patience)
         else:
             self.fs, self.root = fs.LocalFileSystem(), str(Path(run_dir).absolute())
@@ -108,6 +109,7 @@ class RunStore:
         """
 
         def read() -> bytes:
+            self._expect_file(name)
             with self.fs.open_input_stream(self.path(name)) as stream:
                 data: bytes = stream.read()
             return data
@@ -130,11 +132,17 @@ class RunStore:
             RunDirError: not there, or not JSON.
         """
         try:
-            return json.loads(self.read_bytes(name))
+            document = json.loads(self.read_bytes(name))
         except FileNotFoundError:
             raise RunDirError(f"'{self.run_dir}' has no {name}; expected a run directory") from None
-        except ValueError:
-            raise RunDirError(f"'{self.run_dir}/{name}' is damaged; {self._anew()}") from None
+        except (ValueError, RecursionError):
+            raise RunDirError(f"'{self.run_dir}/{name}' is damaged: it is no JSON; {self.anew()}") from None
+        if layout.newer(document):
+            raise RunDirError(
+                f"'{self.run_dir}/{name}' has the format {document['format']}, expected {layout.FORMAT}: a newer "
+                "version of this program wrote it; use that version"
+            )
+        return document
 
     def write_table(self, name: str, table: pa.Table) -> None:
         """A parquet file with page checksums."""
@@ -149,10 +157,12 @@ class RunStore:
             RunDirError: not there, damaged, or without these columns.
         """
         try:
-            return pq.read_table(pa.BufferReader(self.read_bytes(name)), columns=columns)
-        except (pa.ArrowException, OSError) as error:
-            reason = " ".join(str(error).split())[:200]
-            raise RunDirError(f"'{self.run_dir}/{name}' cannot be read: {reason}; {self._anew()}") from None
+            file = parts.open_parquet(self.read_bytes(name))
+            parts.check_format(f"'{self.run_dir}/{name}'", file.schema_arrow.metadata or {})
+            return file.read(columns=columns)
+        except (pa.ArrowException, OSError, ValueError) as error:
+            reason = one_line(str(error), 200)
+            raise RunDirError(f"'{self.run_dir}/{name}' cannot be read: {reason}; {self.anew()}") from None
 
     def write_part(self, unit_id: str, table: pa.Table, statistics: dict[str, Any]) -> bool:
         """Commit a unit's records; afterwards the unit is done. The first commit stays.
@@ -169,11 +179,7 @@ class RunStore:
             self.read_part(unit_id)
             log.info("unit %s was committed before; its first part stays", unit_id)
             return False
-        metadata = {
-            UNIT_KEY: unit_id.encode(),
-            STATISTICS_KEY: json.dumps(statistics).encode(),
-            DIGEST_KEY: table_digest(table).encode(),
-        }
+        metadata = parts.metadata_of(unit_id, table, statistics)
         self.write_table(_part_name(unit_id), table.replace_schema_metadata(metadata))
         return True
 
@@ -181,31 +187,20 @@ class RunStore:
         """Units that have a part, whole or damaged."""
         return {name.removesuffix(".parquet") for name in self.files("parts") if name.endswith(".parquet")}
 
-    def read_part(self, unit_id: str, columns: list[str] | None = None) -> pa.Table:
-        """A unit's records; all columns are verified against their digest when all are read.
+    def read_part(self, unit_id: str, columns: list[str] | None = None, most_rows: int | None = None) -> pa.Table:
+        """A unit's records; see `harness.results.parts.decode`.
 
         Raises:
-            ValueError: the part is not there, truncated, corrupted, or another unit's.
+            ValueError: the part is not there, or `decode` refuses it.
         """
         try:
             data = self.read_bytes(_part_name(unit_id))
         except FileNotFoundError:
             raise ValueError(f"part {unit_id} is not there") from None
-        try:
-            file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
-            schema = file.schema_arrow
-            table = file.read(columns=columns, use_threads=False)
-        except (pa.ArrowException, OSError) as error:
-            raise ValueError(f"part {unit_id} cannot be read: {' '.join(str(error).split())}") from None
-        found = (schema.metadata or {}).get(UNIT_KEY, b"").decode()
-        if found != unit_id or not schema.equals(SCHEMA, check_metadata=False):
-            raise ValueError(f"part {unit_id} holds the records of another unit or version")
-        if columns is None and not holds(table, schema.metadata.get(DIGEST_KEY, b"").decode()):
-            raise ValueError(f"part {unit_id} does not hold what was written")
-        return table
+        return parts.decode(data, unit_id, columns, most_rows)
 
     def read_parts(
-        self, unit_ids: Collection[str], columns: list[str] | None = None
+        self, unit_ids: Collection[str], columns: list[str] | None = None, most_rows: int | None = None
     ) -> Iterator[tuple[str, pa.Table | ValueError]]:
         """The records of many units in the order of their ids, a few read ahead; see `read_part`.
 
@@ -215,7 +210,7 @@ class RunStore:
 
         def read(unit_id: str) -> pa.Table | ValueError:
             try:
-                return self.read_part(unit_id, columns)
+                return self.read_part(unit_id, columns, most_rows)
             except ValueError as error:
                 return error
 
@@ -235,31 +230,30 @@ class RunStore:
         """What a committed unit took, from its part's footer.
 
         Raises:
-            FileNotFoundError, OSError, ValueError: not there, or damaged.
+            FileNotFoundError, OSError, ValueError, RunDirError: not there, or damaged.
         """
 
         def read_end() -> bytes:
+            self._expect_file(name)
             with self.fs.open_input_file(self.path(name)) as file:
                 file.seek(max(0, file.size() - FOOTER_BYTES))
                 data: bytes = file.read()
             return data
 
         name = _part_name(unit_id)
-        metadata = pq.ParquetFile(pa.BufferReader(self._do(name, "read", read_end))).schema_arrow.metadata
-        statistics: dict[str, Any] = json.loads(metadata[STATISTICS_KEY])
-        return statistics
+        return parts.statistics_of(self._do(name, "read", read_end))
 
     def remove_part(self, unit_id: str) -> None:
         """Take a damaged part out of the way."""
         self.remove(_part_name(unit_id))
 
     def remove_leftovers(self) -> None:
-        """Delete temporary files of writers that were killed; object stores have none."""
+        """Delete temporary files of writers that were killed, and no others; object stores have none."""
         if not self.is_local:
             return
         for folder in ((), ("parts",)):
             for name in self.files(*folder):
-                if name.endswith(".tmp"):
+                if _LEFTOVER.fullmatch(name):
                     self.remove("/".join((*folder, name)))
 
     @staticmethod
@@ -269,6 +263,13 @@ class RunStore:
             schema = SCHEMA if columns is None else pa.schema([SCHEMA.field(c) for c in columns])
             return schema.empty_table()
         return pa.concat_tables([table.replace_schema_metadata(None) for table in tables])
+
+    def _expect_file(self, name: str) -> None:
+        """Refuse what would never end or is no file: a device, a pipe, a folder in a file's place."""
+        kind = self.fs.get_file_info(self.path(name)).type if self.is_local else fs.FileType.File
+        if kind not in (fs.FileType.File, fs.FileType.NotFound):
+            what = "a folder" if kind == fs.FileType.Directory else "no regular file"
+            raise RunDirError(f"'{self.run_dir}/{name}' is {what}, expected a file; {self.anew()}")
 
     def _do(self, name: str, verb: str, action: Callable[[], T]) -> T:
         return patiently(f"{self.run_dir}/{name}" if name else self.run_dir, verb, action, self._patience)
@@ -286,7 +287,8 @@ class RunStore:
         with self.fs.open_output_stream(target) as stream:
             stream.write(data)
 
-    def _anew(self) -> str:
+    def anew(self) -> str:
+        """What to do about a run directory that cannot be mended."""
         return "start anew with --fresh" if self.is_local else "start anew under another name=..."
 
 

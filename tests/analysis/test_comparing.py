@@ -38,11 +38,22 @@ def classified(rng, template, k, seed, flips=0.0):
 def write_run(folder, records, clusters=None, metrics=()):
     store = RunStore(str(folder))
     store.create()
-    store.write_json("manifest.json", {"answer_metrics": list(metrics), "class_names": ["no", "yes"]})
     ids = sorted({record.sample_id for record in records})
-    store.write_table(
-        "samples.parquet", pa.table({"sample_id": ids, "cluster": [(clusters or {}).get(i, "") for i in ids]})
-    )
+    axes = {"templates": "template", "k": "k", "seeds": "seed"}
+    grid = {
+        name: sorted({getattr(r, axis) for r in records}) or [0 if name != "templates" else "a"]
+        for name, axis in axes.items()
+    }
+    config = {"model": {"path": "models/m"}, "task": {"name": "t"}, "grid": grid}
+    facts = {"answer_metrics": list(metrics), "class_names": ["no", "yes"], "n_samples": max(1, len(ids))}
+    store.write_json("manifest.json", {"config": config, **facts})
+    columns = {
+        "sample_id": pa.array(ids, pa.string()),
+        "gold": pa.array([-1] * len(ids), pa.int32()),
+        "answers": pa.array([[]] * len(ids), pa.list_(pa.string())),
+        "cluster": pa.array([(clusters or {}).get(i, "") for i in ids], pa.string()),
+    }
+    store.write_table("samples.parquet", pa.table(columns))
     store.write_part("u1", to_table(records), {})
     return str(folder)
 

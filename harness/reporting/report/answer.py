@@ -123,9 +123,9 @@ def _which(data: ReportData) -> tuple[Fact, ...]:
         value = "none (no demonstrations)" if column == "seed" and best["k"] == 0 else last_part(str(best[column]))
         facts.append(Fact(name, value))
     run = next(run for run in data.runs if run.name == best["run"])
-    wording = run.manifest["identity"]["templates"][best["template"]]
+    wording = run.manifest["identity"]["templates"].get(best["template"], {"prefix": "", "query": "unknown"})
     facts.append(Fact("Wording", "", _short(" ".join((wording["prefix"] + wording["query"]).split()))))
-    if wording["labels"]:
+    if wording.get("labels"):
         facts.append(Fact("Labels", " / ".join(_short(label.strip()) for label in wording["labels"])))
     return tuple(facts)
 

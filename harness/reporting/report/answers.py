@@ -16,6 +16,7 @@ from harness.analysis.confusion import Confusion, confusion
 from harness.analysis.table import ACCURACY, BoolArray, FloatArray, IntArray
 from harness.comparing import read_manifest
 from harness.results.records import load_records
+from harness.results.samples import check_known, read_samples
 from harness.results.store import RunStore
 
 FAILED, NOT_ATTEMPTED = -2, -3
@@ -88,6 +89,7 @@ def answer_grid(runs: Sequence[tuple[str, str]], strategies: pd.DataFrame, metri
         manifest = read_manifest(run_dir)
         metrics, n_classes = list(manifest.get("answer_metrics") or []), len(manifest["class_names"])
         records = load_records(run_dir, RECORD_COLUMNS)
+        check_known(RunStore(run_dir), ids, records["sample_id"].unique())
         for key, cell in records.groupby(["model", "template", "k", "seed"], sort=False, observed=True):
             model, template, k, seed = key
             row = rows.get((name, str(model), str(template), int(str(k)), int(str(seed))))
@@ -170,8 +172,6 @@ class _Filling:
 
 def _samples(run_dirs: Sequence[str]) -> pd.DataFrame:
     """The samples of all runs, each once, in the order of the first run that has them."""
-    frames: Sequence[pd.DataFrame] = [
-        RunStore(run_dir).read_table("samples.parquet").to_pandas() for run_dir in run_dirs
-    ]
+    frames: Sequence[pd.DataFrame] = [read_samples(RunStore(run_dir)).to_pandas() for run_dir in run_dirs]
     joined = pd.concat(frames, ignore_index=True)
     return joined.drop_duplicates("sample_id", ignore_index=True)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from harness.reporting.report.blocks import Cell, Column, Section, Table
-from harness.reporting.report.gathering import ReportData
+from harness.reporting.report.gathering import ReportData, RunFacts
 from harness.reporting.report.wording import count, last_part, share
+from harness.results import layout
 
+log = logging.getLogger(__name__)
 COLUMNS = ("Prompts", "Flips", "Flip rate", "Near ties", "Largest difference", "Mean difference")
 ANSWER_COLUMNS = ("Prompts", "Equal", "Share")
 WAYS = {"run": "as the run", "alone": "prompt by prompt"}
@@ -16,7 +19,7 @@ WAYS = {"run": "as the run", "alone": "prompt by prompt"}
 
 def audit_sections(data: ReportData) -> Iterator[Section]:
     """One section, if a run's manifest holds an audit."""
-    audits = [(run.name, run.manifest["audit"]) for run in data.runs if "audit" in run.manifest]
+    audits = [(run.name, run.manifest["audit"]) for run in data.runs if _is_sound(run)]
     if not audits:
         return
     tables = [_table(last_part(name), audit) for name, audit in audits]
@@ -37,6 +40,14 @@ def audit_sections(data: ReportData) -> Iterator[Section]:
     else:
         notes.insert(0, "Packing changes no more than the number format does by itself.")
     yield Section("audit", "Number format and packing", "Audit", lead, tables=tables, notes=notes)
+
+
+def _is_sound(run: RunFacts) -> bool:
+    """Whether a run's manifest holds an audit that can be shown."""
+    fault = layout.AUDIT(run.manifest["audit"], "audit") if "audit" in run.manifest else ""
+    if fault:
+        log.warning("the audit in the manifest of '%s' is damaged: %s; it is not shown", run.run_dir, fault)
+    return "audit" in run.manifest and not fault
 
 
 def _table(name: str, audit: Mapping[str, Any]) -> Table:

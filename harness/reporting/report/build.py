@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -39,6 +40,10 @@ def write_report(run_dirs: Sequence[str], out: str | None = None) -> Path:
     if target.is_dir() or not target.parent.is_dir():
         what = "is a folder" if target.is_dir() else "has no folder to stand in"
         raise ConfigError(f"the report '{target}' {what}; set --out to a file in a folder that is there")
+    if not os.access(target.parent, os.W_OK):
+        raise ConfigError(
+            f"the report '{target}' cannot be written there; set --out to a file in a folder you may write"
+        )
     text = render(gather(run_dirs))
     RunStore(str(target.parent)).write_bytes(target.name, text.encode())
     return target
@@ -51,7 +56,7 @@ def render(data: ReportData) -> str:
     if not data.is_generated:
         chance = float(np.bincount(data.answers.gold).max() / len(data.answers.gold))
     shown = browser(data)
-    names = [run.name or str(run.manifest["config"]["name"]) for run in data.runs]
+    names = [run.name or str(run.manifest["config"].get("name", run.run_dir)) for run in data.runs]
     title = f"{data.task}: {', '.join(last_part(name) for name in names)}"
     return page(title, answer(data, scale, chance), sections(data, scale, chance, shown), shown.document)
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from harness.prompts.templates import fill
+from harness.prompts.templates import Template, fill
 from harness.reporting.report.gathering import ReportData, RunFacts
 from harness.reporting.report.wording import count, last_part
 
@@ -78,10 +78,15 @@ def _example(data: ReportData, run: RunFacts, model: str, template: str, wording
         prompt, about = "", CHAT
     else:
         fields = {name: texts[0] for name, texts in data.answers.fields.items()}
-        prompt = wording["prefix"] + fill(wording["query"], fields)
+        prompt = wording["prefix"] + fill(wording["query"], {**dict.fromkeys(_fields(wording), "?"), **fields})
         about = f"K=0, sample {data.answers.sample_ids[0]}"
     several = [last_part(name) for name, many in ((run.name, len(data.runs) > 1), (model, _many_models(data))) if many]
     return Example(" · ".join([*several, template]), prompt, about, tuple(tokens), _parts(wording))
+
+
+def _fields(wording: Mapping[str, Any]) -> set[str]:
+    """What the wording names; in a damaged run directory, not all of it is a field of the samples."""
+    return Template("", wording["query"]).field_names()
 
 
 def _many_models(data: ReportData) -> bool:

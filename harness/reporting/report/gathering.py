@@ -5,6 +5,7 @@ Estimates come from `summarise`, `compare` and `calibrate`; nothing is estimated
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -25,8 +26,12 @@ from harness.calibrating import Calibration, calibrate
 from harness.comparing import Comparison, compare, read_manifest
 from harness.errors import ConfigError, RunDirError
 from harness.reporting.report.answers import AnswerGrid, answer_grid
+from harness.results import layout
+from harness.results.parts import checked
 from harness.results.store import RunStore
 from harness.summary import summarise
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -113,6 +118,12 @@ def gather(run_dirs: Sequence[str]) -> ReportData:
     names = run_names(run_dirs)
     runs = tuple(_run_facts(run_dir, name) for run_dir, name in zip(run_dirs, names, strict=True))
     metric = main_figure(runs[0].cells)
+    for run in runs:
+        if main_figure(run.cells) != metric:
+            raise ConfigError(
+                f"'{run.run_dir}' is judged by {main_figure(run.cells)}, '{runs[0].run_dir}' by {metric}; "
+                "report runs of one task together"
+            )
     comparison, note = None, ""
     try:
         comparison = compare(run_dirs)
@@ -139,23 +150,41 @@ def interval_columns(metric: str) -> tuple[str, str]:
 
 
 def _run_facts(run_dir: str, name: str) -> RunFacts:
-    manifest, store = read_manifest(run_dir), RunStore(run_dir)
+    store = RunStore(run_dir)
+    manifest = read_manifest(run_dir, "identity", "sessions", "status", "engines", "n_pool", "notes")
     cells = summarise(run_dir)
     if cells.empty:
-        raise RunDirError(f"'{run_dir}' has no records yet; run or resume it with `harness run`")
+        raise RunDirError(
+            f"'{run_dir}' has no records yet, or none that can be read; run or resume it with `harness run`"
+        )
     calibration = None
     if not manifest.get("answer_metrics") and cells["n_scored"].sum() and manifest.get("method") != "generate":
         calibration = calibrate(run_dir)
-    prompts = store.read_json(prompt_examples.NAME)["prompts"] if store.exists(prompt_examples.NAME) else None
-    return RunFacts(name, run_dir, manifest, cells, _cost(store, manifest), calibration, prompts)
+    return RunFacts(name, run_dir, manifest, cells, _cost(store, manifest), calibration, _prompts(store))
+
+
+def _prompts(store: RunStore) -> Sequence[Mapping[str, Any]] | None:
+    """Entries of `prompts.json`; None where it is not there or damaged, since all else can be shown."""
+    if not store.exists(prompt_examples.NAME):
+        return None
+    try:
+        document = store.read_json(prompt_examples.NAME)
+    except RunDirError as error:
+        log.warning("%s", error)
+        return None
+    if fault := layout.PROMPTS(document, "it"):
+        log.warning("'%s/%s' is damaged: %s; its prompts are not shown", store.run_dir, prompt_examples.NAME, fault)
+        return None
+    prompts: Sequence[Mapping[str, Any]] = document["prompts"]
+    return prompts
 
 
 def _cost(store: RunStore, manifest: Mapping[str, Any]) -> Cost:
     rows = []
     for unit_id in sorted(store.part_ids()):
         # Damaged parts are left out here as they are of the records, which warn of them.
-        with suppress(OSError, ValueError):
-            rows.append(store.read_statistics(unit_id))
+        with suppress(OSError, ValueError, RunDirError):
+            rows.append(checked(store.read_statistics(unit_id)))
     spans = [(session["started"], session["ended"]) for session in manifest["sessions"]]
     wall = None
     if spans and all(end for _, end in spans):

@@ -54,7 +54,7 @@ def _class_columns(data: ReportData) -> list[tuple[str, str, bool]]:
 
 
 def _answer_columns(data: ReportData) -> list[tuple[str, str, bool]]:
-    metrics = [m for m in data.runs[0].manifest["answer_metrics"] if m != data.metric]
+    metrics = [m for m in data.runs[0].manifest.get("answer_metrics", []) if m != data.metric]
     found = [(name, name.replace("_", " ").capitalize(), True) for name in metrics]
     return [
         *found,
