@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 CPU_TOKENS_PER_PACK = 2048
-GPU_TOKENS_PER_PACK = (2048, 16384)
-"""Least and most tokens of a pack that the engine chooses for itself on a GPU."""
+GPU_TOKENS_PER_PACK = (4096, 16384)
+"""Least and most tokens of a pack that the engine chooses for itself on a GPU: below some 2,500 launches bind."""
 LOGITS_AT_ONCE = 2**26
 """Most logits in memory at a time (rows x vocabulary)."""
 CONVERTED_AT_ONCE = 2**26
@@ -183,7 +183,8 @@ def least_need(shape: ModelShape, config: RunConfig, device: str, context: int |
     """
     dtype = [found for name, found in ways(device, config.model.dtype) if name == device][-1]
     size = config.engine.tokens_per_pack
-    tokens = CPU_TOKENS_PER_PACK if size == "auto" else int(size)
+    least = CPU_TOKENS_PER_PACK if device == "cpu" else GPU_TOKENS_PER_PACK[0]
+    tokens = least if size == "auto" else int(size)
     longest = min(tokens, context or tokens)
     return predict(
         shape, dtype, device, config.engine.share_prefixes, Load(tokens, longest, tokens, 0, PROMPTS_PER_TOKEN)

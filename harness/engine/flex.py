@@ -27,7 +27,8 @@ BLOCK = 128
 KEPT_STEP = 1024
 """Kept keys are padded to this many, or to twice, four times, ... as many."""
 LEAST_HEAD_SIZE = 16
-"""FlexAttention takes no smaller heads; they are padded."""
+"""FlexAttention takes no smaller heads; they are padded. So are float32 heads to a power of two: those of 80 and 96
+would keep 7 KB a thread in slow memory, and need more shared memory than compute capability 8.0 has."""
 MOST_SHAPES = 64
 """Compilations of one process; torch's own limit of 8 would fall back to unfused attention, silently slow."""
 TYPES = (torch.float32, torch.bfloat16, torch.float16)
@@ -122,7 +123,7 @@ class FlexState:
         key = (name, own.device, dtype, heads, size)
         buffer = self._buffers.get(key)
         if buffer is None:
-            shape = (1, heads, length, max(size, LEAST_HEAD_SIZE))
+            shape = (1, heads, length, padded_head_size(size, dtype))
             buffer = self._buffers[key] = torch.zeros(shape, dtype=dtype, device=own.device)
         buffer[0, :, :n, :size] = own
         begin = self.n_rows
@@ -152,6 +153,13 @@ class FlexState:
                 compute_q_blocks=False,
             )
         return self._masks[device]
+
+
+def padded_head_size(size: int, dtype: torch.dtype) -> int:
+    """Numbers of a head in the padded tensors."""
+    if dtype == torch.float32:
+        return _doubled(LEAST_HEAD_SIZE, size)
+    return max(size, LEAST_HEAD_SIZE)
 
 
 def _doubled(size: int, least: int) -> int:

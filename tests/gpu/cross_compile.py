@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from harness.engine.flex import FlexKernel
+from harness.engine.flex import FlexKernel, padded_head_size
 from harness.engine.kernels import AttentionShape
 from harness.engine.packing import make_packs
 from harness.engine.tree import build_tree
@@ -75,9 +75,10 @@ def _compile(shape: AttentionShape, compiled: list[Any]) -> Iterator[tuple[bool,
     with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
         for pack in packs:
             compiled.clear()
-            state = kernel.begin(pack, {}, device)
+            state = kernel.begin(pack, {})
+            size = padded_head_size(shape.head_size, shape.dtype)
             query, key, value = (
-                torch.empty(1, heads, n, shape.head_size, dtype=shape.dtype, device=device)
+                torch.empty(1, heads, n, size, dtype=shape.dtype, device=device)
                 for heads, n in (
                     (shape.heads, state.n_rows), (shape.kv_heads, state.n_keys), (shape.kv_heads, state.n_keys)
                 )

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 
 from harness.engine.generator import Generator
-from harness.engine.kernels import PARTS, shape_of
+from harness.engine.kernels import shape_of
 from harness.engine.scorer import Scorer
-from tests.gpu.device import CUDA, DEVICE, SIZES
+from tests.gpu.device import DEVICE, SIZES
 from tests.gpu.kernels import kernels_for, trying
 from tests.gpu.parity import SETTINGS, TOKENS_PER_PACK
 from tests.gpu.steps import Note, WrongError
@@ -36,9 +36,6 @@ def answers_of_transformers(note: Note) -> None:
                 place = f"{kind} {str(dtype).removeprefix('torch.')} {name}"
                 if isinstance(kernel, str):
                     note(place, kernel)
-                    continue
-                if not CUDA and dtype == torch.float32 and kernel is not PARTS:
-                    note(place, "on a CPU, steps in float32 attend in float64, and only the parts keep such keys")
                     continue
                 with trying(note, place, wrong):
                     scorer = Scorer(model, TOKENS_PER_PACK, True, kernel)

@@ -90,7 +90,7 @@ def memory_of_neox(note: Note) -> None:
         # Beside it lie the scorer that was loaded first and a copy of the model.
         measured = weights + peak_bytes() - before
         load = Load(size, max(map(len, contexts)), computed, 0, len(contexts) / computed)
-        need = predict(shape, str(model.dtype).removeprefix("torch."), DEVICE.type, True, load)
+        need = predict(shape, str(model.dtype).removeprefix("torch."), DEVICE.type, True, load, scorer.kernel.name)
         off = (need.total - need.host) / measured - 1
         note(f"packs of {size}", {"measured, GB": measured / 1e9, "predicted, GB": (need.total - need.host) / 1e9,
                                   "off": off})  # fmt: skip

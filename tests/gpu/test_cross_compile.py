@@ -13,8 +13,6 @@ from tests.gpu.pretended import GPUS, REGISTERS
 PRODUCTS = {"sm_80": "mma", "sm_90": "wgmma"}
 SPILLED = 64
 """Bytes of a thread's registers that may lie in slow memory."""
-TOO_LARGE = {"sm_80": {("float32", 80), ("float32", 96)}, "sm_90": set()}
-"""Heads whose block needs more shared memory than there is: the engine finds that out when it tries the kernel."""
 BUILD = "import torch, triton; print(torch.version.cuda)"
 
 
@@ -37,9 +35,8 @@ def test_every_shape_compiles_and_fits(cuda_python, target):
     assert shapes == {
         (dtype, *heads, kept) for dtype in ("bfloat16", "float32") for heads in HEADS for kept in (False, True)
     }
-    too_large = {(k["dtype"], k["head_size"]) for k in kernels if k["shared"] > GPUS[target].shared_memory}
-    assert too_large == TOO_LARGE[target]
     for kernel in kernels:
+        assert kernel["shared"] <= GPUS[target].shared_memory, kernel
         assert kernel["registers"] * kernel["threads"] <= REGISTERS, kernel
         if kernel["dtype"] == "bfloat16":
             assert kernel["products"] == PRODUCTS[target], kernel

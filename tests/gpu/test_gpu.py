@@ -159,5 +159,5 @@ def test_the_predicted_memory_is_within_15_percent_of_what_torch_allocates(gpu, 
     shape = shape_of_config(config, sum(p.numel() for p in scorer.model.parameters()))
     unique = scorer.score(contexts, labels).tokens_computed
     load = Load(tokens_per_pack, 1540, unique, 0, 2 * len(contexts) / unique)
-    need = predict(shape, dtype, "cuda", True, load)
+    need = predict(shape, dtype, "cuda", True, load, facts.attention)
     assert need.total - need.host == pytest.approx(measured, rel=0.15), (facts.attention, need)

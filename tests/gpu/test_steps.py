@@ -15,6 +15,8 @@ from tests.gpu.device import GPU
 from tests.gpu.end_to_end import make_units, render_units, run_units
 from tests.gpu.reviews import lecture_grid
 from tests.gpu.steps import WrongError
+from tests.gpu.waits import CountingKernel
+from tests.scoring import random_grid
 
 
 class BentKernel:
@@ -44,6 +46,14 @@ KERNELS = {
 }  # fmt: skip
 
 
+def test_packs_are_counted_by_a_kernel_that_is_otherwise_the_same(random_models):
+    contexts, labels = random_grid(65, n_queries=2)
+    kernel = CountingKernel(PARTS)
+    counted = Scorer(random_models["llama"], 128, True, kernel).score(contexts, labels)
+    assert kernel.packs > 2
+    assert np.array_equal(counted.logprobs, Scorer(random_models["llama"], 128, True).score(contexts, labels).logprobs)
+
+
 @pytest.mark.parametrize("step", [parity.gpt_neox, generation.answers_of_transformers])
 def test_a_kernel_that_computes_something_else_is_told_from_the_others(monkeypatch, step):
     module = parity if step is parity.gpt_neox else generation
@@ -51,7 +61,6 @@ def test_a_kernel_that_computes_something_else_is_told_from_the_others(monkeypat
     monkeypatch.setattr(module, "DTYPES", dtypes)
     monkeypatch.setattr(module, "SETTINGS", {"gpt_neox": {}})
     monkeypatch.setattr(module, "kernels_for", lambda *_: dict(KERNELS))
-    monkeypatch.setattr(generation, "CUDA", True)
     found = {}
     with pytest.raises(WrongError) as error:
         step(found.__setitem__)

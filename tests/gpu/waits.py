@@ -9,8 +9,9 @@ from pathlib import Path
 
 import torch
 
-from harness.engine.attention import Kept, Needed
+from harness.engine.attention import Needed
 from harness.engine.generator import Generator
+from harness.engine.keeping import Kept
 from harness.engine.kernels import Kernel, PackAttention, choose_kernel, shape_of
 from harness.engine.packing import Pack
 from harness.engine.scorer import Scorer
@@ -33,10 +34,10 @@ class CountingKernel:
         self.name = kernel.name
         self.packs = 0
 
-    def begin(self, pack: Pack, kept: Kept, device: torch.device, needed: Needed | None = None) -> PackAttention:
+    def begin(self, pack: Pack, kept: Kept, needed: Needed | None = None) -> PackAttention:
         """See `Kernel.begin`."""
         self.packs += 1
-        return self.kernel.begin(pack, kept, device, needed)
+        return self.kernel.begin(pack, kept, needed)
 
 
 def count_waits(note: Note) -> None:
