@@ -63,7 +63,8 @@ class _Lengths:
     """Token lengths of one (model, template)."""
 
     def __init__(self, prepared: Prepared, setup: ModelSetup, template: Template) -> None:
-        tokenizer, samples = setup.tokenizer, prepared.data.samples
+        tokenizer = setup.tokenizer
+        samples = [tokenizer.literals.marked(sample) for sample in prepared.data.samples]
         self.setup, self.template = setup, template
         label_ids = [tokenizer.whole(label) for label in template.labels]
         self._check_known([tokenizer.bos, tokenizer.whole(template.prefix), *label_ids])
@@ -107,7 +108,7 @@ class _Lengths:
         template = self.template
         if template.labels:
             return {label + end for label, end in zip(template.labels, template.separators, strict=True)}
-        solved = self.setup.draw.pool.samples[:CHECKED_ANSWERS]
+        solved = map(self.setup.tokenizer.literals.marked, self.setup.draw.pool.samples[:CHECKED_ANSWERS])
         return {template.continuation(one) + template.separators[0] for one in solved}
 
     def _measure_chat(self, samples: Sequence[Sample]) -> None:
@@ -153,6 +154,7 @@ class _Lengths:
     def _demonstration_ids(self, solved: Sequence[Sample], before: str) -> list[int]:
         """Tokens that each demonstration adds to a prompt."""
         tokenizer, template = self.setup.tokenizer, self.template
+        solved = [tokenizer.literals.marked(one) for one in solved]
         if template.chat:
             texts = [chat_text(template, [], self._probe, tokenizer)]
             texts += [chat_text(template, [one], self._probe, tokenizer) for one in solved]

@@ -208,6 +208,8 @@ def grid_identity(prepared: Prepared) -> dict[str, Any]:
         **_scoring(prepared),
         "engine": {"share_prefixes": config.engine.share_prefixes},
         "records": RECORDS_VERSION,
+        # Runs that began earlier took them for control tokens.
+        **({"special_tokens_in_data": "text"} if any(setup.notes for setup in prepared.models) else {}),
     }
 
 

@@ -17,6 +17,7 @@ from harness.errors import ConfigError, DataError
 from harness.hashing import rows_hash
 from harness.model_info import ModelInfo, read_model_info
 from harness.prompts.demonstrations import Draw, Pool, duplicates_in_pool, lecture_draws
+from harness.prompts.literals import notes_on_literals
 from harness.prompts.rendering import Renderer
 from harness.prompts.templates import Template, choose_templates, read_templates
 from harness.prompts.tokenizing import PromptTokenizer
@@ -36,6 +37,8 @@ class ModelSetup:
     draw: Draw
     pool_lengths: Sequence[int]
     """Tokens of every pool document, before the limit."""
+    notes: tuple[str, ...] = ()
+    """Samples and demonstrations whose text spells special tokens of this model."""
 
     @cached_property
     def pool_hash(self) -> str:
@@ -59,7 +62,7 @@ class Prepared:
     def notes(self) -> tuple[str, ...]:
         """What the loaders dropped, changed or passed over, in data and model folders."""
         models = (note for setup in self.models if setup.info.files for note in setup.info.files.notes)
-        return (*self.data.notes, *models)
+        return (*self.data.notes, *models, *(note for setup in self.models for note in setup.notes))
 
     def as_recorded(self, identities: Mapping[str, Any]) -> Prepared:
         """The run with its models called as an earlier session called them, where that still holds.
@@ -189,4 +192,10 @@ def _set_up(config: RunConfig, task: Task, data: TaskData, path: str) -> ModelSe
     spare = 0 if ordered else duplicates_in_pool(pool, data.samples)
     pool.check_size(max(config.grid.k), config.demos.balanced and not ordered, spare)
     draw = Draw(pool, config.demos.policy, config.demos.balanced, config.demos.bank_size)
-    return ModelSetup(info, tokenizer, draw, lengths)
+    asked = [*data.samples, *content_free(config, data)]
+    shown = pool.samples if any(config.grid.k) else ()
+    notes = (
+        *notes_on_literals(tokenizer.literals, asked, "samples", path),
+        *notes_on_literals(tokenizer.literals, shown, "demonstrations", path),
+    )
+    return ModelSetup(info, tokenizer, draw, lengths, notes)

@@ -14,6 +14,7 @@ from typing import Any
 
 from harness.errors import TemplateError
 from harness.prompts.boundaries import find_boundaries
+from harness.prompts.literals import MARK, Literals, plain
 
 _REMEMBERED = 200_000  # segments kept in memory, about 100 MB
 
@@ -28,9 +29,11 @@ class PromptTokenizer:
     def __init__(self, tokenizer: Any) -> None:
         self.tokenizer = tokenizer
         self.backend: Any = getattr(tokenizer, "backend_tokenizer", None)
-        plain = self.whole("가", special=False)
+        self.literals = Literals(tokenizer, self.backend)
+        """Special tokens in texts of data: they are text."""
+        alone = self.whole("가", special=False)
         special = self.whole("가", special=True)
-        start = _find(special, plain)
+        start = _find(special, alone)
         self.bos: list[int] = special[:start] if start > 0 else []
         """What the tokenizer adds by itself at the start of a text."""
         self._boundaries = find_boundaries(self.backend, self.whole)
@@ -61,12 +64,19 @@ class PromptTokenizer:
 
     def whole(self, text: str, special: bool = False) -> list[int]:
         """Ids of one text by itself."""
+        if MARK in text:
+            return self.literals.encode([text])[0]
         return list(self.tokenizer(text, add_special_tokens=special)["input_ids"])
 
     def whole_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """Ids of many texts, without the tokens that are added by itself."""
         if not texts:
             return []
+        marked = [place for place, text in enumerate(texts) if MARK in text]
+        if marked:
+            literal = dict(zip(marked, self.literals.encode([texts[place] for place in marked]), strict=True))
+            others = iter(self.whole_batch([text for place, text in enumerate(texts) if place not in literal]))
+            return [literal[place] if place in literal else next(others) for place in range(len(texts))]
         if self.backend is not None:
             encodings = self.backend.encode_batch_fast(list(texts), add_special_tokens=False)
             return [encoding.ids for encoding in encodings]
@@ -76,7 +86,7 @@ class PromptTokenizer:
         """Ids that texts have inside a longer one, behind a place where it splits; without one, as `whole_batch`."""
         if self._boundaries is None or not self._boundaries.guarded:
             return self.whole_batch(texts)
-        guards = [self._boundaries.guard(text) for text in texts]
+        guards = [self._boundaries.guard(plain(text)) for text in texts]
         for guard in set(guards) - self._guard_lengths.keys():
             self._guard_lengths[guard] = len(self.whole(guard))
         batch = self.whole_batch([guard + text for guard, text in zip(guards, texts, strict=True)])
@@ -102,19 +112,21 @@ class PromptTokenizer:
 
     def joins(self, left: str, right: str) -> bool:
         """Whether the ids of left + right certainly are those of left, then the inner ones of right."""
+        if MARK in left or MARK in right:
+            return False
         return self._boundaries is not None and self._boundaries.joins(left, right)
 
     def first_split(self, text: str) -> int:
         """Where the first split inside a text is that is certain and near its start; 0 if there is none."""
-        return 0 if self._boundaries is None else self._boundaries.first_split(text)
+        return 0 if self._boundaries is None or MARK in text else self._boundaries.first_split(text)
 
     def last_split(self, text: str) -> int:
         """Where the last split inside a text is that is certain and near its end; 0 if there is none."""
-        return 0 if self._boundaries is None else self._boundaries.last_split(text)
+        return 0 if self._boundaries is None or MARK in text else self._boundaries.last_split(text)
 
     def turns(self, text: str) -> tuple[str, ...] | None:
         """A chat cut before the tokens of its turns: ids of the parts are those of the text; None if not known."""
-        if not self._joins_turns or self.backend.encode_special_tokens:
+        if not self._joins_turns or self.backend.encode_special_tokens or MARK in text:
             return None
         if self._turns is None:
             separators = separating_tokens(self.backend, text)
