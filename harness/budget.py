@@ -16,7 +16,7 @@ from harness.errors import ContextError, ModelError
 from harness.prefixes import count_unique_tokens
 from harness.preparation import ModelSetup, Prepared
 from harness.prompts.demonstrations import bank_set
-from harness.prompts.rendering import chat_text
+from harness.prompts.rendering import chat_text, start_of
 from harness.prompts.templates import Template
 from harness.task import Sample
 
@@ -99,7 +99,7 @@ class _Lengths:
         same = self.after_prefix == self.after_demonstration
         self.zero_shot_queries = self.queries if same else self._count(self.after_prefix, texts)
         self.first_header = max(0, self.header - len(tokenizer.whole(self.after_demonstration)))
-        self.start = len(tokenizer.bos) + len(
+        self.start = len(start_of(template, tokenizer)) + len(
             tokenizer.whole(template.prefix.rstrip() if self.trims else template.prefix)
         )
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from harness.errors import TemplateError
 from harness.prefixes import common_length
@@ -75,10 +76,10 @@ class Renderer:
         self._beginnings: dict[tuple[object, ...], list[int]] = {}
         self._joined: dict[tuple[str, ...], bool] = {}
 
-    @property
+    @cached_property
     def start(self) -> list[int]:
-        """Ids before the text's own; a chat's text brings them itself."""
-        return [] if self.template.chat else self.tokenizer.bos
+        """Ids before the text's own, see `start_of`."""
+        return start_of(self.template, self.tokenizer)
 
     def demonstrations(self, sample: Sample, seed: int, k: int) -> Sequence[int]:
         """Pool indices of one prompt's demonstrations, in prompt order."""
@@ -334,6 +335,17 @@ class Renderer:
             f"{plain(query)[-12:]!r}: tokens {alone} become {together}; "
             "end the query without white space and begin the label with a space"
         )
+
+
+def start_of(template: Template, tokenizer: PromptTokenizer) -> list[int]:
+    """What the tokenizer adds before a template's prompts: nothing where their text begins with it.
+
+    The text of a chat brings its own start.
+    """
+    if template.chat or not tokenizer.bos:
+        return []
+    begun = tokenizer.whole(template.prefix + template.render_query(template.probe(PROBES[0])))
+    return [] if begun[: len(tokenizer.bos)] == tokenizer.bos else tokenizer.bos
 
 
 def chat_text(template: Template, shown: Sequence[Sample], sample: Sample, tokenizer: PromptTokenizer) -> str:

@@ -85,8 +85,7 @@ def write_plan(console: Console, report: PlanReport) -> None:
         remarks = []
         if audit.shared_first_token:
             remarks.append("labels share their first token")
-        if audit.bos:
-            remarks.append(f"the tokenizer begins with {' '.join(audit.bos)}")
+        remarks.append(audit.start)
         if audit.joined_by_segment < 1:
             remarks.append(f"{1 - audit.joined_by_segment:.0%} of prompts tokenised whole")
         remark = f" ({'; '.join(remarks)})" if remarks else ""
