@@ -12,9 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from harness.errors import ContextError, ModelError
+from harness.errors import ContextError, ModelError, TemplateError
 from harness.prefixes import count_unique_tokens
-from harness.preparation import ModelSetup, Prepared
+from harness.preparation import ModelSetup, Prepared, content_free
+from harness.prompts.audit import check_labels
 from harness.prompts.demonstrations import bank_set
 from harness.prompts.rendering import chat_text, start_of
 from harness.prompts.templates import Template
@@ -23,6 +24,8 @@ from harness.task import Sample
 Ints = npt.NDArray[np.int64]
 CHECKED_JOINS, CHECKED_ANSWERS = 2000, 10
 """Queries, and answers before them, whose boundary is checked; replicas check every prompt."""
+NAMED = 5
+"""Samples that a message names."""
 CHECKED_WHOLE = 4
 """Longest prompts per (template, seed) that are rendered and tokenised whole."""
 
@@ -213,12 +216,17 @@ def measure(prepared: Prepared, shard_size: int) -> list[TemplateBudget]:
     Raises:
         ContextError: a prompt that does not fit, naming the K that would.
         ModelError: token ids that the model has no embedding for.
+        TemplateError: prompts without a token; a label whose tokens begin another's.
     """
     budgets = []
     for setup in prepared.models:
         streams = {seed: _streams(prepared, setup, seed) for seed in prepared.config.grid.seeds}
         for name in prepared.config.grid.templates:
             lengths = _Lengths(prepared, setup, prepared.template(name))
+            _check_empty(prepared, lengths)
+            if prepared.method == "likelihood":
+                renderer = prepared.renderer(setup, name, prepared.config.grid.seeds[0])
+                check_labels(renderer, prepared.data.samples[0])
             budget = _measure_template(prepared, setup, lengths, streams, shard_size)
             _check_context(budget, setup, prepared, lengths, streams)
             budgets.append(budget)
@@ -358,6 +366,25 @@ def _trunk_tokens(lengths: _Lengths, rows: Ints, sizes: Ints) -> int:
     shared = np.logical_and.accumulate((rows[1:] == rows[:-1]) & (rows[1:] >= 0), axis=1)
     headers = np.where(shared[:, 0], lengths.header, lengths.first_header)
     return int(sizes.sum() - (sizes[1:] * shared).sum() + lengths.header * len(rows) - headers.sum())
+
+
+def _check_empty(prepared: Prepared, lengths: _Lengths) -> None:
+    """Refuse prompts without a token: nothing stands before their labels or answers."""
+    if 0 not in prepared.config.grid.k or lengths.start:
+        return
+    template, tokenizer = lengths.template, lengths.setup.tokenizer
+    samples = zip(prepared.data.samples, lengths.zero_shot_queries.tolist(), strict=True)
+    empty = [sample.id for sample, n in samples if not n]
+    extra = () if template.chat else content_free(prepared.config, prepared.data)
+    ids = tokenizer.whole_batch([template.render_query(tokenizer.literals.marked(s).fields) for s in extra])
+    empty += [repr(sample.id) for sample, found in zip(extra, ids, strict=True) if not found]
+    if empty:
+        more = f" and {len(empty) - NAMED} more" if len(empty) > NAMED else ""
+        raise TemplateError(
+            f"template '{template.name}' with K=0 gives prompts without a token for {len(empty)} samples "
+            f"({', '.join(empty[:NAMED])}{more}), so that nothing stands before the label or answer; give the template "
+            "a word of its own, or take these samples out of the data"
+        )
 
 
 def _check_context(

@@ -49,6 +49,7 @@ def run_command(
     from harness.analysis.cells import over_seeds
     from harness.driver import run
     from harness.reporting.terminal import write_cells
+    from harness.summary import table_notes
 
     loaded = load_config(config, overrides or [])
     try:
@@ -57,7 +58,7 @@ def run_command(
         words = " ".join(["harness run", str(config), *(_quoted(o) for o in overrides or [])])
         sys.stderr.write(f"stopped; committed work is kept. Go on with: {words}\n")
         leave(128 + int(stop.args[0]))
-    write_cells(output_console(), result.cells, over_seeds(result.cells), "table")
+    write_cells(output_console(), result.cells, over_seeds(result.cells), "table", table_notes(result.run_dir))
     sys.stdout.write(f"records: {result.run_dir}/parts   figures: harness show {result.run_dir}\n")
     limit = loaded.run.max_failed_share
     if result.failed_share > limit:
@@ -96,13 +97,13 @@ def show_command(run_dir: RunDir, fmt: Format = "table") -> None:
     from harness.analysis.cells import over_seeds
     from harness.errors import RunDirError
     from harness.reporting.terminal import write_cells
-    from harness.summary import summarise
+    from harness.summary import summarise, table_notes
 
     _check_format(fmt)
     cells = summarise(run_dir)
     if cells.empty:
         raise RunDirError(f"'{run_dir}' has no records yet; run or resume it with `harness run`")
-    write_cells(output_console(), cells, over_seeds(cells), fmt)
+    write_cells(output_console(), cells, over_seeds(cells), fmt, table_notes(run_dir))
 
 
 @app.command("compare", epilog="Example: harness compare data_out/demo --by template --baseline english")

@@ -7,9 +7,10 @@ from typing import Any
 
 import pandas as pd
 
+from harness import prompt_examples
 from harness.analysis import answers
 from harness.analysis.cells import COLUMNS, figures_of_cell
-from harness.errors import RunDirError
+from harness.errors import RunDirError, UserError
 from harness.results import manifest as manifests
 from harness.results.records import records_by_cell
 from harness.results.store import RunStore
@@ -31,6 +32,17 @@ def summarise(run_dir: str, unit_ids: Collection[str] | None = None) -> pd.DataF
         records = records_by_cell(run_dir, COLUMNS, unit_ids)
         rows = [figures_of_cell(cell, len(manifest["class_names"]), metrics) for cell in records]
     return order_cells(pd.DataFrame(rows), manifest["config"])
+
+
+def table_notes(run_dir: str) -> list[str]:
+    """What a reader of a run's table should know of its labels."""
+    store = RunStore(run_dir)
+    if store.read_json(manifests.NAME).get("method") != "likelihood" or not store.exists(prompt_examples.NAME):
+        return []
+    try:
+        return prompt_examples.label_notes(store.read_json(prompt_examples.NAME))
+    except (UserError, ValueError, LookupError, TypeError):
+        return [f"- {prompt_examples.NAME} of '{run_dir}' is damaged: how many tokens labels have is not known"]
 
 
 def sample_clusters(store: RunStore) -> dict[str, str]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from harness.errors import TemplateError
 from harness.prompts.rendering import Renderer
 from harness.task import Sample
 
@@ -50,6 +52,24 @@ def audit_template(renderer: Renderer, model: str, samples: Sequence[Sample]) ->
         len(prompts),
         joined / len(prompts),
     )
+
+
+def check_labels(renderer: Renderer, sample: Sample) -> None:
+    """Refuse labels of which one is the beginning of another: its log-probability is never the lower one.
+
+    Raises:
+        TemplateError: naming both labels; or as `Renderer.prompts`.
+    """
+    labels = renderer.template.labels
+    ids = renderer.prompts([sample], seed=0, ks=[0])[0].label_ids
+    for short, long in itertools.permutations(range(len(labels)), 2):
+        if ids[long][: len(ids[short])] == ids[short]:
+            what = "has the tokens of" if ids[long] == ids[short] else "begins, in tokens, with"
+            raise TemplateError(
+                f"template '{renderer.template.name}': the label {labels[long]!r} {what} the label {labels[short]!r}, "
+                "which therefore never has the lower log-probability, whatever the model says; choose labels of which "
+                "none begins another, or end all of them alike, such as with a newline"
+            )
 
 
 def _start(renderer: Renderer, ids: Sequence[int]) -> str:

@@ -9,6 +9,7 @@ from rich.markup import escape
 
 from harness.nodes import gibibytes
 from harness.planning import PlanReport
+from harness.prompt_examples import UNEQUAL
 from harness.prompts.templates import read_templates
 from harness.reporting.console import printable
 from harness.reporting.terminal import new_table
@@ -85,6 +86,8 @@ def write_plan(console: Console, report: PlanReport) -> None:
         remarks = []
         if audit.shared_first_token:
             remarks.append("labels share their first token")
+        if len({len(tokens) for tokens in audit.label_tokens}) > 1:
+            remarks.append(UNEQUAL.format(" and ".join(str(len(tokens)) for tokens in audit.label_tokens)))
         remarks.append(audit.start)
         if audit.joined_by_segment < 1:
             remarks.append(f"{1 - audit.joined_by_segment:.0%} of prompts tokenised whole")
