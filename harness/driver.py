@@ -87,7 +87,7 @@ def _run_locked(prepared: Prepared, store: RunStore, console: Console, stop: Sto
     manifest: dict[str, Any] | None = None
     if store.exists(manifests.NAME):
         manifest = store.read_json(manifests.NAME)
-        prepared = prepared.as_recorded(manifest["identity"]["models"])
+        prepared = prepared.as_recorded(manifest["identity"])
     identity = json.loads(json.dumps(grid_identity(prepared)))
     if manifest is not None:
         manifests.check_identity(store, manifest["identity"], identity)
@@ -200,6 +200,7 @@ def _compute(
                 setup.info.context_length,
                 longest[setup.info.path],
                 backend.threads,
+                setup.tokenizer.chat_time,
             )
             lecture: dict[int, LectureTable] = {}
             if config.demos.policy == "lecture":

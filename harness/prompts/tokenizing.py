@@ -10,10 +10,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from functools import cached_property
 from typing import Any
 
 from harness.errors import TemplateError
 from harness.prompts.boundaries import find_boundaries
+from harness.prompts.chats import at_time, open_thinking, writes_time
 from harness.prompts.literals import MARK, Literals, plain
 
 _REMEMBERED = 200_000  # segments kept in memory, about 100 MB
@@ -24,10 +27,12 @@ class PromptTokenizer:
 
     Args:
         tokenizer: a Hugging Face tokenizer; a fast one allows segments.
+        chat_time: what chat templates take for the present, ISO 8601; None takes it from the clock, once.
     """
 
-    def __init__(self, tokenizer: Any) -> None:
+    def __init__(self, tokenizer: Any, chat_time: str | None = None) -> None:
         self.tokenizer = tokenizer
+        self.chat_time = chat_time or datetime.now().isoformat(timespec="seconds")
         self.backend: Any = getattr(tokenizer, "backend_tokenizer", None)
         self.literals = Literals(tokenizer, self.backend)
         """Special tokens in texts of data: they are text."""
@@ -41,6 +46,7 @@ class PromptTokenizer:
         self._inner: dict[str, list[int]] = {}
         self._guard_lengths: dict[str, int] = {}
         self._turns: re.Pattern[str] | None = None
+        self._timed: tuple[str, str] | None = None
         self._joins_turns = self.backend is not None
 
     @property
@@ -139,18 +145,42 @@ class PromptTokenizer:
         """The text of a chat, up to where the assistant answers; thinking is off where it can be.
 
         Raises:
-            TemplateError: the tokenizer has no chat template, or its template refuses the messages.
+            TemplateError: the tokenizer has no chat template; or its template refuses the messages, opens a
+                thinking block before the answer, or writes a time that cannot be kept.
         """
         if not getattr(self.tokenizer, "chat_template", None):
             raise TemplateError("the model's tokenizer has no chat template; use templates with `render: plain`")
+        timed = {"chat_template": self._template_at(self.chat_time)} if self.writes_time else {}
         try:
             text = self.tokenizer.apply_chat_template(
-                list(messages), tokenize=False, add_generation_prompt=True, enable_thinking=False
+                list(messages), tokenize=False, add_generation_prompt=True, enable_thinking=False, **timed
             )
         except Exception as error:
             reason = " ".join(str(error).split())
             raise TemplateError(f"the model's chat template refuses the messages: {reason}") from None
+        _, asked, header = str(text).rpartition(messages[-1]["content"].strip())
+        thinking = open_thinking(header) if asked else None
+        if thinking is not None:
+            raise TemplateError(
+                f"the model's chat template opens a thinking block ({thinking}) before the answer, although thinking "
+                "is off: labels would be scored and answers written inside it; use templates with `render: plain`, or "
+                "a chat template that closes the block"
+            )
         return str(text)
+
+    @cached_property
+    def writes_time(self) -> bool:
+        """Whether chats hold the time, `chat_time`."""
+        return bool(getattr(self.tokenizer, "chat_template", None)) and writes_time(self._template)
+
+    @property
+    def _template(self) -> str:
+        return str(self.tokenizer.get_chat_template())
+
+    def _template_at(self, moment: str) -> str:
+        if self._timed is None or self._timed[0] != moment:
+            self._timed = (moment, at_time(self._template, moment))
+        return self._timed[1]
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of generated tokens, without special ones."""
