@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
@@ -39,23 +39,24 @@ class Literals:
         self._tokenizer, self._backend = tokenizer, backend
         self.contents = _special_contents(tokenizer, backend)
         either = "|".join(map(re.escape, sorted(self.contents, key=lambda text: (-len(text), text))))
-        self._within = re.compile(f"(?={either})") if either else None
+        self._any = re.compile(either) if either else None
+        self._each = re.compile(f"(?={either})")
         self._unmarked = re.compile(f"(?<!{MARK})(?:{either})") if either else None
 
     def found_in(self, sample: Sample) -> list[str]:
         """Special tokens that a sample's texts spell, each once."""
-        texts = _texts(sample)
-        if not self._are_in(texts):
+        if not self._are_in(sample):
             return []
+        texts = _texts(sample)
         return [content for content in self.contents if any(content in text for text in texts)]
 
     def marked(self, sample: Sample) -> Sample:
         """The sample with its special tokens marked as text; itself where it has none."""
-        within = self._within
-        if within is None or not self._are_in(_texts(sample)):
+        if not self._are_in(sample):
             return sample
-        fields = {name: within.sub(MARK, text) for name, text in sample.fields.items()}
-        return replace(sample, fields=fields, answers=tuple(within.sub(MARK, text) for text in sample.answers))
+        mark = self._each.sub
+        fields = {name: mark(MARK, text) for name, text in sample.fields.items()}
+        return replace(sample, fields=fields, answers=tuple(mark(MARK, text) for text in sample.answers))
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """Ids of marked texts, without the tokens that are added by themselves.
@@ -80,9 +81,15 @@ class Literals:
         spelt = [repr(content) for content in self.contents if MARK + content in text]
         return f"the tokenizer cannot take {' and '.join(spelt)} in the data's text as text"
 
-    def _are_in(self, texts: Iterable[str]) -> bool:
-        within = self._within
-        return within is not None and any(within.search(text) for text in texts)
+    def _are_in(self, sample: Sample) -> bool:
+        """Runs for every sample of every prompt, nearly always in vain."""
+        if self._any is None:
+            return False
+        search = self._any.search
+        for text in sample.fields.values():
+            if search(text):
+                return True
+        return bool(sample.answers) and any(map(search, sample.answers))
 
     def _rename(self, text: str, counts: Counter[str]) -> str:
         def name(match: re.Match[str]) -> str:
