@@ -139,7 +139,7 @@ def audit(config: RunConfig, n_samples: int, open_engine: OpenEngine | None = No
         stack.enter_context(lock)
         if stored:
             recorded = manifests.read_manifest(store, "identity")["identity"]
-            prepared = prepared.as_recorded(recorded["models"])
+            prepared = prepared.as_recorded(recorded)
             manifests.check_identity(store, recorded, json.loads(json.dumps(grid_identity(prepared))))
         templates: list[TemplateAudit] = []
         engines: dict[str, dict[str, Any]] = {}

@@ -15,15 +15,18 @@ import numpy.typing as npt
 from harness.errors import ContextError, ModelError, TemplateError
 from harness.escaping import one_line
 from harness.prefixes import count_unique_tokens
-from harness.preparation import ModelSetup, Prepared
+from harness.preparation import ModelSetup, Prepared, content_free
+from harness.prompts.audit import check_labels
 from harness.prompts.demonstrations import bank_set
-from harness.prompts.rendering import chat_text
+from harness.prompts.rendering import chat_text, start_of
 from harness.prompts.templates import Template
 from harness.task import Sample
 
 Ints = npt.NDArray[np.int64]
 CHECKED_JOINS, CHECKED_ANSWERS = 2000, 10
 """Queries, and answers before them, whose boundary is checked; replicas check every prompt."""
+NAMED = 5
+"""Samples that a message names."""
 CHECKED_WHOLE = 4
 """Longest prompts per (template, seed) that are rendered and tokenised whole."""
 
@@ -64,7 +67,8 @@ class _Lengths:
     """Token lengths of one (model, template)."""
 
     def __init__(self, prepared: Prepared, setup: ModelSetup, template: Template) -> None:
-        tokenizer, samples = setup.tokenizer, prepared.data.samples
+        tokenizer = setup.tokenizer
+        samples = [tokenizer.literals.marked(sample) for sample in prepared.data.samples]
         self.setup, self.template = setup, template
         label_ids = [tokenizer.whole(label) for label in template.labels]
         self._check_known([tokenizer.bos, tokenizer.whole(template.prefix), *label_ids])
@@ -99,7 +103,7 @@ class _Lengths:
         same = self.after_prefix == self.after_demonstration
         self.zero_shot_queries = self.queries if same else self._count(self.after_prefix, texts)
         self.first_header = max(0, self.header - len(tokenizer.whole(self.after_demonstration)))
-        self.start = len(tokenizer.bos) + len(
+        self.start = len(start_of(template, tokenizer)) + len(
             tokenizer.whole(template.prefix.rstrip() if self.trims else template.prefix)
         )
 
@@ -108,7 +112,7 @@ class _Lengths:
         template = self.template
         if template.labels:
             return {label + end for label, end in zip(template.labels, template.separators, strict=True)}
-        solved = self.setup.draw.pool.samples[:CHECKED_ANSWERS]
+        solved = map(self.setup.tokenizer.literals.marked, self.setup.draw.pool.samples[:CHECKED_ANSWERS])
         return {template.continuation(one) + template.separators[0] for one in solved}
 
     def _measure_chat(self, samples: Sequence[Sample]) -> None:
@@ -154,6 +158,7 @@ class _Lengths:
     def _demonstration_ids(self, solved: Sequence[Sample], before: str) -> list[int]:
         """Tokens that each demonstration adds to a prompt."""
         tokenizer, template = self.setup.tokenizer, self.template
+        solved = [tokenizer.literals.marked(one) for one in solved]
         if template.chat:
             texts = [chat_text(template, [], self._probe, tokenizer)]
             texts += [chat_text(template, [one], self._probe, tokenizer) for one in solved]
@@ -212,14 +217,17 @@ def measure(prepared: Prepared, shard_size: int) -> list[TemplateBudget]:
     Raises:
         ContextError: a prompt that does not fit, naming the K that would, or the sample that never does.
         ModelError: token ids that the model has no embedding for.
-        TemplateError: a prompt without a token.
+        TemplateError: prompts without a token; a label whose tokens begin another's.
     """
     budgets = []
     for setup in prepared.models:
         streams = {seed: _streams(prepared, setup, seed) for seed in prepared.config.grid.seeds}
         for name in prepared.config.grid.templates:
             lengths = _Lengths(prepared, setup, prepared.template(name))
-            _check_not_empty(prepared, lengths)
+            _check_empty(prepared, lengths)
+            if prepared.method == "likelihood":
+                renderer = prepared.renderer(setup, name, prepared.config.grid.seeds[0])
+                check_labels(renderer, prepared.data.samples[0])
             budget = _measure_template(prepared, setup, lengths, streams, shard_size)
             _check_context(budget, setup, prepared, lengths, streams)
             budgets.append(budget)
@@ -361,6 +369,26 @@ def _trunk_tokens(lengths: _Lengths, rows: Ints, sizes: Ints) -> int:
     return int(sizes.sum() - (sizes[1:] * shared).sum() + lengths.header * len(rows) - headers.sum())
 
 
+def _check_empty(prepared: Prepared, lengths: _Lengths) -> None:
+    """Refuse prompts without a token: nothing stands before their labels or answers."""
+    if 0 not in prepared.config.grid.k or lengths.start:
+        return
+    template, tokenizer = lengths.template, lengths.setup.tokenizer
+    samples = zip(prepared.data.samples, lengths.zero_shot_queries.tolist(), strict=True)
+    empty = [sample.id for sample, n in samples if not n]
+    extra = () if template.chat else content_free(prepared.config, prepared.data)
+    ids = tokenizer.whole_batch([template.render_query(tokenizer.literals.marked(s).fields) for s in extra])
+    empty += [repr(sample.id) for sample, found in zip(extra, ids, strict=True) if not found]
+    if empty:
+        more = f" and {len(empty) - NAMED} more" if len(empty) > NAMED else ""
+        named = ", ".join(one_line(name, 60) for name in empty[:NAMED])
+        raise TemplateError(
+            f"template '{template.name}' with K=0 gives prompts without a token for {len(empty)} samples "
+            f"({named}{more}), so that nothing stands before the label or answer; give the template "
+            "a word of its own, or take these samples out of the data"
+        )
+
+
 def _check_context(
     budget: TemplateBudget,
     setup: ModelSetup,
@@ -394,23 +422,6 @@ def _check_context(
         f"{where}: the longest prompt has {longest} tokens, "
         f"but '{setup.info.path}' has a context of {limit}; {remedy} (or lower demos.max_tokens)"
     )
-
-
-def _check_not_empty(prepared: Prepared, lengths: _Lengths) -> None:
-    """Refuse prompts without a token: nothing comes before their labels.
-
-    Raises:
-        TemplateError: naming the template and a sample.
-    """
-    if 0 not in prepared.config.grid.k:
-        return
-    empty = np.flatnonzero(_totals(lengths, {}, 0) == 0)
-    if len(empty):
-        sample = prepared.data.samples[int(empty[0])]
-        raise TemplateError(
-            f"template '{lengths.template.name}': {len(empty):,} prompts of K=0 have no token, that of sample "
-            f"'{one_line(sample.id, 60)}' first (its text is empty after cleaning); give the template a word of its own"
-        )
 
 
 def _longest_whole(

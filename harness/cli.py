@@ -56,6 +56,7 @@ def run_command(
     from harness.analysis.cells import over_seeds
     from harness.driver import run
     from harness.reporting.terminal import write_cells
+    from harness.summary import table_notes
 
     loaded = _load(config, overrides)
     try:
@@ -64,7 +65,7 @@ def run_command(
         words = " ".join(["harness run", str(config), *(_quoted(o) for o in overrides or [])])
         sys.stderr.write(f"stopped; committed work is kept. Go on with: {_shown(words)}\n")
         leave(128 + int(stop.args[0]))
-    write_cells(output_console(), result.cells, over_seeds(result.cells), "table")
+    write_cells(output_console(), result.cells, over_seeds(result.cells), "table", table_notes(result.run_dir))
     shown = _shown(result.run_dir)
     sys.stdout.write(f"records: {shown}/parts   figures: harness show {shown}\n")
     limit = loaded.run.max_failed_share
@@ -104,7 +105,7 @@ def show_command(run_dir: RunDir, fmt: Format = "table") -> None:
     from harness.analysis.cells import over_seeds
     from harness.errors import RunDirError
     from harness.reporting.terminal import write_cells
-    from harness.summary import summarise
+    from harness.summary import summarise, table_notes
 
     _check_format(fmt)
     with told_as_damage([run_dir]):
@@ -113,7 +114,7 @@ def show_command(run_dir: RunDir, fmt: Format = "table") -> None:
             raise RunDirError(
                 f"'{run_dir}' has no records yet, or none that can be read; run or resume it with `harness run`"
             )
-        write_cells(output_console(), cells, over_seeds(cells), fmt)
+        write_cells(output_console(), cells, over_seeds(cells), fmt, table_notes(run_dir))
 
 
 @app.command("compare", epilog="Example: harness compare data_out/demo --by template --baseline english")

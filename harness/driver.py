@@ -92,7 +92,7 @@ def _run_locked(prepared: Prepared, store: RunStore, console: Console, stop: Sto
         manifest = manifests.read_manifest(
             store, "config", "identity", "class_names", "n_samples", "shard_size", "status", "sessions", "engines"
         )
-        prepared = prepared.as_recorded(manifest["identity"]["models"])
+        prepared = prepared.as_recorded(manifest["identity"])
     identity = json.loads(json.dumps(grid_identity(prepared)))
     if manifest is not None:
         manifests.check_identity(store, manifest["identity"], identity)
@@ -207,6 +207,7 @@ def _compute(
                 setup.info.context_length,
                 longest[setup.info.path],
                 backend.threads,
+                setup.tokenizer.chat_time,
             )
             lecture: dict[int, LectureTable] = {}
             if config.demos.policy == "lecture":

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from harness.config import RunConfig
 from harness.hashing import content_hash, rows_hash
 from harness.prompts.demonstrations import bank_set
+from harness.prompts.rendering import start_of
 from harness.prompts.templates import Template
 from harness.task import Sample
 
@@ -208,6 +209,23 @@ def grid_identity(prepared: Prepared) -> dict[str, Any]:
         **_scoring(prepared),
         "engine": {"share_prefixes": config.engine.share_prefixes},
         "records": RECORDS_VERSION,
+        **_readings(prepared),
+    }
+
+
+def _readings(prepared: Prepared) -> dict[str, Any]:
+    """What the prompts depend on besides, where they do; runs that began earlier read some of it otherwise."""
+    templates = [prepared.template(name) for name in prepared.config.grid.templates]
+    started = [
+        f"{setup.info.path}: {template.name}"
+        for setup in prepared.models
+        for template in templates
+        if not template.chat and start_of(template, setup.tokenizer) != setup.tokenizer.bos
+    ]
+    return {
+        **({"special_tokens_in_data": "text"} if any(setup.notes for setup in prepared.models) else {}),
+        **({"templates_with_start_token": started} if started else {}),
+        **({"chat_time": prepared.chat_time} if prepared.chat_time else {}),
     }
 
 

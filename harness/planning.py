@@ -16,6 +16,7 @@ from harness.grid import choose_shard_size, make_cells
 from harness.memory import MemoryNeed
 from harness.preparation import ModelSetup, Prepared, prepare
 from harness.prompts.audit import TemplateAudit, audit_template
+from harness.prompts.literals import plain
 from harness.prompts.rendering import chunks
 
 
@@ -208,4 +209,4 @@ def _example(prepared: Prepared, template: str) -> str:
     k = min((k for k in config.grid.k if k > 0), default=0)
     seed = config.grid.seeds[0]
     renderer = prepared.renderer(prepared.models[0], template, seed)
-    return "".join(renderer.segments(prepared.data.samples[0], seed, k))
+    return plain("".join(renderer.segments(prepared.data.samples[0], seed, k)))

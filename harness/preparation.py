@@ -9,6 +9,7 @@ import dataclasses
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cached_property
 from typing import Any
 
@@ -17,6 +18,7 @@ from harness.errors import ConfigError
 from harness.hashing import rows_hash
 from harness.model_info import ModelInfo, read_model_info
 from harness.prompts.demonstrations import Draw, Pool, duplicates_in_pool, lecture_draws
+from harness.prompts.literals import notes_on_literals
 from harness.prompts.rendering import Renderer
 from harness.prompts.templates import Template, choose_templates, read_templates
 from harness.prompts.tokenizing import PromptTokenizer
@@ -37,6 +39,8 @@ class ModelSetup:
     draw: Draw
     pool_lengths: Sequence[int]
     """Tokens of every pool document, before the limit."""
+    notes: tuple[str, ...] = ()
+    """Samples and demonstrations whose text spells special tokens of this model."""
 
     @cached_property
     def pool_hash(self) -> str:
@@ -60,20 +64,27 @@ class Prepared:
     def notes(self) -> tuple[str, ...]:
         """What the loaders dropped, changed or passed over, in data and model folders."""
         models = (note for setup in self.models if setup.info.files for note in setup.info.files.notes)
-        return (*self.data.notes, *models)
+        return (*self.data.notes, *models, *(note for setup in self.models for note in setup.notes))
 
-    def as_recorded(self, identities: Mapping[str, Any]) -> Prepared:
-        """The run with its models called as an earlier session called them, where that still holds.
+    @property
+    def chat_time(self) -> str | None:
+        """The time that prompts hold; None where no chat template writes it."""
+        timed = [setup.tokenizer for setup in self.models if setup.tokenizer.writes_time]
+        return timed[0].chat_time if timed and any(t.chat for t in self.templates.values()) else None
+
+    def as_recorded(self, identity: Mapping[str, Any]) -> Prepared:
+        """The run with its models called as an earlier session called them, where that still holds, at its time.
 
         Runs used to know a model by the two ends of its large files. Such a run goes on under that name.
 
         Args:
-            identities: `models` of the run directory's identity.
+            identity: of the run directory.
         """
         models = []
         for setup in self.models:
             info = setup.info
-            recorded = identities.get(info.path)
+            setup.tokenizer.chat_time = identity.get("chat_time") or setup.tokenizer.chat_time
+            recorded = identity["models"].get(info.path)
             if isinstance(recorded, str) and info.files is not None:
                 info = dataclasses.replace(info, known_identity=info.quick_identity)
                 if recorded == info.known_identity:
@@ -125,7 +136,8 @@ def prepare(config: RunConfig) -> Prepared:
         known |= read_templates(config.task.templates_file, task.class_names)
     data = _shortened(task, load_data(task, config.task), config.demos.context_chars)
     templates = choose_templates(config.grid.templates, known, set(data.samples[0].fields))
-    models = tuple(_set_up(config, task, data, path) for path in config.model_paths)
+    began = datetime.now().isoformat(timespec="seconds")
+    models = tuple(_set_up(config, task, data, path, began) for path in config.model_paths)
     return Prepared(config, task, data, {t.name: t for t in templates}, models, method)
 
 
@@ -174,9 +186,9 @@ def _method(config: RunConfig, task: Task) -> str:
     return config.scoring.method
 
 
-def _set_up(config: RunConfig, task: Task, data: TaskData, path: str) -> ModelSetup:
+def _set_up(config: RunConfig, task: Task, data: TaskData, path: str, began: str) -> ModelSetup:
     info = read_model_info(config.model, path)
-    tokenizer = PromptTokenizer(info.tokenizer)
+    tokenizer = PromptTokenizer(info.tokenizer, began)
     texts = data.raw_pool_texts or [s.fields[data.length_field] for s in data.pool]
     starts = range(0, len(texts), TOKENISED_AT_ONCE)
     lengths = [len(ids) for i in starts for ids in tokenizer.whole_batch(texts[i : i + TOKENISED_AT_ONCE])]
@@ -187,4 +199,10 @@ def _set_up(config: RunConfig, task: Task, data: TaskData, path: str) -> ModelSe
     spare = 0 if ordered else duplicates_in_pool(pool, data.samples)
     pool.check_size(max(config.grid.k), config.demos.balanced and not ordered, spare)
     draw = Draw(pool, config.demos.policy, config.demos.balanced, config.demos.bank_size)
-    return ModelSetup(info, tokenizer, draw, lengths)
+    asked = [*data.samples, *content_free(config, data)]
+    shown = pool.samples if any(config.grid.k) else ()
+    notes = (
+        *notes_on_literals(tokenizer.literals, asked, "samples", path),
+        *notes_on_literals(tokenizer.literals, shown, "demonstrations", path),
+    )
+    return ModelSetup(info, tokenizer, draw, lengths, notes)

@@ -6,12 +6,14 @@ could see later what the model was shown.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from harness.preparation import Prepared
 
 NAME = "prompts.json"
+UNEQUAL = "labels have {} tokens: sums of log-probabilities tend to favour the shorter"
 
 
 def prompt_examples(prepared: Prepared) -> dict[str, Any]:
@@ -46,3 +48,17 @@ def prompt_examples(prepared: Prepared) -> dict[str, Any]:
                     }
                 )
     return {"format": 1, "prompts": prompts}
+
+
+def label_notes(examples: Mapping[str, Any]) -> list[str]:
+    """What a reader of a run's table should know of its labels: templates whose labels differ in their tokens' number.
+
+    Args:
+        examples: from `prompt_examples`.
+    """
+    notes: dict[str, None] = {}
+    for prompt in examples["prompts"]:
+        counts = [len(tokens) for tokens in prompt["label_tokens"]]
+        if len(set(counts)) > 1:
+            notes[f"- {prompt['template']}: {UNEQUAL.format(' and '.join(map(str, counts)))}"] = None
+    return list(notes)

@@ -9,9 +9,10 @@ from typing import Any
 import pandas as pd
 from pandas.api.types import is_numeric_dtype
 
+from harness import prompt_examples
 from harness.analysis import answers
 from harness.analysis.cells import COLUMNS, KEYS, figures_of_cell
-from harness.errors import RunDirError
+from harness.errors import RunDirError, UserError
 from harness.results import manifest as manifests
 from harness.results.records import records_by_cell
 from harness.results.samples import read_samples
@@ -80,6 +81,17 @@ def _with_stored(cells: pd.DataFrame, store: RunStore, manifest: Mapping[str, An
         return cells
     # Figures of other records than those that are there now would be wrong.
     return cells.merge(stored, on=[*KEYS, "n_scored"], how="left")
+
+
+def table_notes(run_dir: str) -> list[str]:
+    """What a reader of a run's table should know of its labels."""
+    store = RunStore(run_dir)
+    if store.read_json(manifests.NAME).get("method") != "likelihood" or not store.exists(prompt_examples.NAME):
+        return []
+    try:
+        return prompt_examples.label_notes(store.read_json(prompt_examples.NAME))
+    except (UserError, ValueError, LookupError, TypeError):
+        return [f"- {prompt_examples.NAME} of '{run_dir}' is damaged: how many tokens labels have is not known"]
 
 
 def sample_clusters(store: RunStore) -> dict[str, str]:

@@ -184,6 +184,7 @@ def renderer_of(template, tokenizer, documents, k=4):
     pool = Pool(tuple(Sample(f"d{i}", {"document": d}, i % 2) for i, d in enumerate(documents)), 2, "document")
     renderer = Renderer(template, Draw(pool, "per_sample", False, 8), k, PromptTokenizer(tokenizer))
     renderer.tokenizer.distrust_segments = distrusted  # it would hide what is wrong
+    renderer.tokenizer.literals.marked = lambda sample: sample  # special tokens act, as those of templates do
     return renderer
 
 

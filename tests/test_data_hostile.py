@@ -229,5 +229,5 @@ def test_prompts_without_a_token_are_named_before_the_run(write_nsmc, make_confi
     own.write_text(f"bare: {{query: '{{document}}', {LABELS}}}")
     task = {"data_dir": str(folder), "templates_file": str(own)}
     config = make_config(task=task, grid={"templates": ["bare"], "k": [0], "seeds": [1]})
-    with pytest.raises(TemplateError, match=r"1 prompts of K=0 have no token, that of sample '8000' first.*give the"):
+    with pytest.raises(TemplateError, match=r"K=0 gives prompts without a token for 1 samples \(8000\).*give the"):
         make_report(config)

@@ -139,7 +139,7 @@ def test_a_run_that_knows_its_model_by_both_ends_goes_on(folder, run_config, cap
     """As runs did before whole files were hashed: its manifest has one text per model."""
     prepared = prepare(run_config)
     (setup,) = prepared.models
-    old = prepared.as_recorded({str(folder): setup.info.quick_identity})
+    old = prepared.as_recorded({"models": {str(folder): setup.info.quick_identity}})
     assert old.models[0].info.identity == setup.info.quick_identity != setup.info.identity
     run(run_config)
     store = RunStore(run_config.run_dir)

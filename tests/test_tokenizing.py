@@ -161,7 +161,9 @@ def pool_of(documents):
 
 def renderer_of(template, tokenizer, documents=DOCUMENTS, k=3):
     draw = Draw(pool_of(documents), "per_sample", False, 8)
-    return Renderer(template, draw, k, PromptTokenizer(tokenizer))
+    renderer = Renderer(template, draw, k, PromptTokenizer(tokenizer))
+    renderer.tokenizer.literals.marked = lambda sample: sample  # special tokens act, as those of templates do
+    return renderer
 
 
 def samples_of(documents):

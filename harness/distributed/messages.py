@@ -28,6 +28,8 @@ class WorkerSpec:
     """Tokens of the grid's longest prompt."""
     threads: int | None
     """CPU threads of the worker; None leaves torch's choice."""
+    chat_time: str | None = None
+    """What chat templates take for the present."""
 
 
 @dataclass(frozen=True)

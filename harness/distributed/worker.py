@@ -49,7 +49,7 @@ class Worker:
         self.draw = draw
         self.task = find_task(spec.config.task.name)
         self.store = RunStore(spec.config.run_dir)
-        self.tokenizer = PromptTokenizer(_load_tokenizer(spec))
+        self.tokenizer = PromptTokenizer(_load_tokenizer(spec), spec.chat_time)
         self.judge = Judge(self.task, self.tokenizer, spec.config.generation)
         model, engine = spec.config.model, spec.config.engine
         with naming_broken_devices():

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from harness.errors import TemplateError
 from harness.prompts.rendering import Renderer
 from harness.task import Sample
 
@@ -22,8 +24,8 @@ class TemplateAudit:
     """Each label's tokens as text."""
     shared_first_token: bool
     """Whether two labels begin with the same token, so that later tokens decide."""
-    bos: tuple[str, ...]
-    """What the tokenizer adds at the start by itself."""
+    start: str
+    """What prompts begin with, and what brings it."""
     samples_checked: int
     joined_by_segment: float
     """Share of the checked prompts whose segments provably tokenise as the whole text does."""
@@ -46,7 +48,41 @@ def audit_template(renderer: Renderer, model: str, samples: Sequence[Sample]) ->
         renderer.template.name,
         tuple(tuple(tokenizer.decode_token(t) for t in ids) for ids in labels),
         len(set(firsts)) < len(firsts),
-        tuple(tokenizer.decode_token(t) for t in tokenizer.bos),
+        _start(renderer, prompts[0].ids),
         len(prompts),
         joined / len(prompts),
     )
+
+
+def check_labels(renderer: Renderer, sample: Sample) -> None:
+    """Refuse labels of which one is the beginning of another: its log-probability is never the lower one.
+
+    Raises:
+        TemplateError: naming both labels; or as `Renderer.prompts`.
+    """
+    labels = renderer.template.labels
+    ids = renderer.prompts([sample], seed=0, ks=[0])[0].label_ids
+    for short, long in itertools.permutations(range(len(labels)), 2):
+        if ids[long][: len(ids[short])] == ids[short]:
+            what = "has the tokens of" if ids[long] == ids[short] else "begins, in tokens, with"
+            raise TemplateError(
+                f"template '{renderer.template.name}': the label {labels[long]!r} {what} the label {labels[short]!r}, "
+                "which therefore never has the lower log-probability, whatever the model says; choose labels of which "
+                "none begins another, or end all of them alike, such as with a newline"
+            )
+
+
+def _start(renderer: Renderer, ids: Sequence[int]) -> str:
+    tokenizer = renderer.tokenizer
+    known = [getattr(tokenizer.tokenizer, "bos_token_id", None)]
+    bos = tokenizer.bos or [token for token in known if token is not None]
+    name = "".join(map(tokenizer.decode_token, bos))
+    template = "chat template" if renderer.template.chat else "template"
+    if not bos:
+        return "no start token is known"
+    if list(ids[: len(bos)]) != bos:
+        adds = "which the tokenizer adds to plain texts" if tokenizer.bos else "which the tokenizer does not add"
+        return f"begins without {name}, {adds}"
+    times = next((n for n in range(len(ids)) if ids[n * len(bos) : (n + 1) * len(bos)] != bos), 1)
+    more = f", {times} times" if times > 1 else ""
+    return f"begins with {name}, which the {'tokenizer adds' if renderer.start else f'{template} writes'}{more}"

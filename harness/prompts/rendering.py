@@ -9,10 +9,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from harness.errors import TemplateError
 from harness.prefixes import common_length
 from harness.prompts.demonstrations import Draw
+from harness.prompts.literals import plain
 from harness.prompts.templates import Chat, Template
 from harness.prompts.tokenizing import PromptTokenizer
 from harness.task import Sample
@@ -30,7 +32,8 @@ class Prompt:
     sample: Sample
     k: int
     segments: tuple[str, ...]
-    """Prefix, demonstrations, query; of a chat the whole. The prompt's text is their concatenation."""
+    """Prefix, demonstrations, query; of a chat the whole. The prompt's text is their concatenation, without
+    the marks of special tokens that are text (see `literals`)."""
     ids: list[int]
     label_ids: tuple[tuple[int, ...], ...]
     """Token ids of each label as the prompt's continuation; none where answers are generated."""
@@ -41,7 +44,7 @@ class Prompt:
     @property
     def text(self) -> str:
         """The whole text, without the tokens that the tokenizer adds by itself."""
-        return "".join(self.segments)
+        return plain("".join(self.segments))
 
 
 class Renderer:
@@ -73,10 +76,10 @@ class Renderer:
         self._beginnings: dict[tuple[object, ...], list[int]] = {}
         self._joined: dict[tuple[str, ...], bool] = {}
 
-    @property
+    @cached_property
     def start(self) -> list[int]:
-        """Ids before the text's own; a chat's text brings them itself."""
-        return [] if self.template.chat else self.tokenizer.bos
+        """Ids before the text's own, see `start_of`."""
+        return start_of(self.template, self.tokenizer)
 
     def demonstrations(self, sample: Sample, seed: int, k: int) -> Sequence[int]:
         """Pool indices of one prompt's demonstrations, in prompt order."""
@@ -102,10 +105,11 @@ class Renderer:
 
     def _segments(self, indices: Sequence[int], sample: Sample) -> tuple[str, ...]:
         if self.template.chat:
-            return (chat_text(self.template, [self.draw.pool.samples[i] for i in indices], sample, self.tokenizer),)
+            asked = self.tokenizer.literals.marked(sample)
+            return (chat_text(self.template, [self._solved(i) for i in indices], asked, self.tokenizer),)
         shown = [self._demonstration(index) for index in indices]
         start = [self.template.prefix] if self.template.prefix else []
-        return (*start, *shown, self.template.render_query(sample.fields))
+        return (*start, *shown, self.template.render_query(self.tokenizer.literals.marked(sample).fields))
 
     def prompts(self, samples: Iterable[Sample], seed: int, ks: Sequence[int]) -> list[Prompt]:
         """All prompts of samples x ks, sample by sample.
@@ -183,8 +187,11 @@ class Renderer:
     def _demonstration(self, index: int) -> str:
         text = self._demonstrations.get(index)
         if text is None:
-            text = self._demonstrations[index] = self.template.render_solved(self.draw.pool.samples[index])
+            text = self._demonstrations[index] = self.template.render_solved(self._solved(index))
         return text
+
+    def _solved(self, index: int) -> Sample:
+        return self.tokenizer.literals.marked(self.draw.pool.samples[index])
 
     def _ids(self, pieces: list[tuple[str, ...]]) -> tuple[list[list[int]], list[tuple[str, ...] | None]]:
         """Ids of each prompt, of its segments where they provably join, else of its text; and how it
@@ -325,15 +332,27 @@ class Renderer:
         together = [decode(t) for t in full[at:]]
         return (
             f"template '{self.template.name}': the label {label!r} merges with the end of its context "
-            f"{query[-12:]!r}: tokens {alone} become {together}; "
+            f"{plain(query)[-12:]!r}: tokens {alone} become {together}; "
             "end the query without white space and begin the label with a space"
         )
+
+
+def start_of(template: Template, tokenizer: PromptTokenizer) -> list[int]:
+    """What the tokenizer adds before a template's prompts: nothing where their text begins with it.
+
+    The text of a chat brings its own start.
+    """
+    if template.chat or not tokenizer.bos:
+        return []
+    begun = tokenizer.whole(template.prefix + template.render_query(template.probe(PROBES[0])))
+    return [] if begun[: len(tokenizer.bos)] == tokenizer.bos else tokenizer.bos
 
 
 def chat_text(template: Template, shown: Sequence[Sample], sample: Sample, tokenizer: PromptTokenizer) -> str:
     """A chat prompt: demonstrations as turns, or in the user's one message before the query.
 
-    The prefix opens the first message of the user: not every chat template knows a system role.
+    The prefix opens the first message of the user: not every chat template knows a system role. Special
+    tokens in samples must be marked.
     """
     query = template.render_query(sample.fields)
     if template.chat is Chat.MESSAGE:

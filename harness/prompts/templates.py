@@ -83,6 +83,10 @@ class Template:
         found = _FIELD.finditer(self.query + self.answer)
         return {m.group(1) for m in found if m.group(1) is not None} - {_ANSWER}
 
+    def probe(self, text: str) -> dict[str, str]:
+        """Fields that all hold one text."""
+        return dict.fromkeys([*self.field_names(), _ANSWER], text)
+
 
 def fill(pattern: str, fields: Mapping[str, str]) -> str:
     """Replace each `{name}` of a pattern by its field's text, in one pass.

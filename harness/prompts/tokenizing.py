@@ -10,10 +10,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from functools import cached_property
 from typing import Any
 
 from harness.errors import TemplateError
 from harness.prompts.boundaries import find_boundaries
+from harness.prompts.chats import at_time, open_thinking, writes_time
+from harness.prompts.literals import MARK, Literals, plain
 
 _REMEMBERED = 200_000  # segments kept in memory, about 100 MB
 
@@ -23,14 +27,18 @@ class PromptTokenizer:
 
     Args:
         tokenizer: a Hugging Face tokenizer; a fast one allows segments.
+        chat_time: what chat templates take for the present, ISO 8601; None takes it from the clock, once.
     """
 
-    def __init__(self, tokenizer: Any) -> None:
+    def __init__(self, tokenizer: Any, chat_time: str | None = None) -> None:
         self.tokenizer = tokenizer
+        self.chat_time = chat_time or datetime.now().isoformat(timespec="seconds")
         self.backend: Any = getattr(tokenizer, "backend_tokenizer", None)
-        plain = self.whole("가", special=False)
+        self.literals = Literals(tokenizer, self.backend)
+        """Special tokens in texts of data: they are text."""
+        alone = self.whole("가", special=False)
         special = self.whole("가", special=True)
-        start = _find(special, plain)
+        start = _find(special, alone)
         self.bos: list[int] = special[:start] if start > 0 else []
         """What the tokenizer adds by itself at the start of a text."""
         self._boundaries = find_boundaries(self.backend, self.whole)
@@ -38,6 +46,7 @@ class PromptTokenizer:
         self._inner: dict[str, list[int]] = {}
         self._guard_lengths: dict[str, int] = {}
         self._turns: re.Pattern[str] | None = None
+        self._timed: tuple[str, str] | None = None
         self._joins_turns = self.backend is not None
 
     @property
@@ -61,12 +70,19 @@ class PromptTokenizer:
 
     def whole(self, text: str, special: bool = False) -> list[int]:
         """Ids of one text by itself."""
+        if MARK in text:
+            return self.literals.encode([text])[0]
         return list(self.tokenizer(text, add_special_tokens=special)["input_ids"])
 
     def whole_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """Ids of many texts, without the tokens that are added by itself."""
         if not texts:
             return []
+        marked = [place for place, text in enumerate(texts) if MARK in text]
+        if marked:
+            literal = dict(zip(marked, self.literals.encode([texts[place] for place in marked]), strict=True))
+            others = iter(self.whole_batch([text for place, text in enumerate(texts) if place not in literal]))
+            return [literal[place] if place in literal else next(others) for place in range(len(texts))]
         if self.backend is not None:
             encodings = self.backend.encode_batch_fast(list(texts), add_special_tokens=False)
             return [encoding.ids for encoding in encodings]
@@ -76,7 +92,7 @@ class PromptTokenizer:
         """Ids that texts have inside a longer one, behind a place where it splits; without one, as `whole_batch`."""
         if self._boundaries is None or not self._boundaries.guarded:
             return self.whole_batch(texts)
-        guards = [self._boundaries.guard(text) for text in texts]
+        guards = [self._boundaries.guard(plain(text)) for text in texts]
         for guard in set(guards) - self._guard_lengths.keys():
             self._guard_lengths[guard] = len(self.whole(guard))
         batch = self.whole_batch([guard + text for guard, text in zip(guards, texts, strict=True)])
@@ -102,19 +118,21 @@ class PromptTokenizer:
 
     def joins(self, left: str, right: str) -> bool:
         """Whether the ids of left + right certainly are those of left, then the inner ones of right."""
+        if MARK in left or MARK in right:
+            return False
         return self._boundaries is not None and self._boundaries.joins(left, right)
 
     def first_split(self, text: str) -> int:
         """Where the first split inside a text is that is certain and near its start; 0 if there is none."""
-        return 0 if self._boundaries is None else self._boundaries.first_split(text)
+        return 0 if self._boundaries is None or MARK in text else self._boundaries.first_split(text)
 
     def last_split(self, text: str) -> int:
         """Where the last split inside a text is that is certain and near its end; 0 if there is none."""
-        return 0 if self._boundaries is None else self._boundaries.last_split(text)
+        return 0 if self._boundaries is None or MARK in text else self._boundaries.last_split(text)
 
     def turns(self, text: str) -> tuple[str, ...] | None:
         """A chat cut before the tokens of its turns: ids of the parts are those of the text; None if not known."""
-        if not self._joins_turns or self.backend.encode_special_tokens:
+        if not self._joins_turns or self.backend.encode_special_tokens or MARK in text:
             return None
         if self._turns is None:
             separators = separating_tokens(self.backend, text)
@@ -127,18 +145,42 @@ class PromptTokenizer:
         """The text of a chat, up to where the assistant answers; thinking is off where it can be.
 
         Raises:
-            TemplateError: the tokenizer has no chat template, or its template refuses the messages.
+            TemplateError: the tokenizer has no chat template; or its template refuses the messages, opens a
+                thinking block before the answer, or writes a time that cannot be kept.
         """
         if not getattr(self.tokenizer, "chat_template", None):
             raise TemplateError("the model's tokenizer has no chat template; use templates with `render: plain`")
+        timed = {"chat_template": self._template_at(self.chat_time)} if self.writes_time else {}
         try:
             text = self.tokenizer.apply_chat_template(
-                list(messages), tokenize=False, add_generation_prompt=True, enable_thinking=False
+                list(messages), tokenize=False, add_generation_prompt=True, enable_thinking=False, **timed
             )
         except Exception as error:
             reason = " ".join(str(error).split())
             raise TemplateError(f"the model's chat template refuses the messages: {reason}") from None
+        _, asked, header = str(text).rpartition(messages[-1]["content"].strip())
+        thinking = open_thinking(header) if asked else None
+        if thinking is not None:
+            raise TemplateError(
+                f"the model's chat template opens a thinking block ({thinking}) before the answer, although thinking "
+                "is off: labels would be scored and answers written inside it; use templates with `render: plain`, or "
+                "a chat template that closes the block"
+            )
         return str(text)
+
+    @cached_property
+    def writes_time(self) -> bool:
+        """Whether chats hold the time, `chat_time`."""
+        return bool(getattr(self.tokenizer, "chat_template", None)) and writes_time(self._template)
+
+    @property
+    def _template(self) -> str:
+        return str(self.tokenizer.get_chat_template())
+
+    def _template_at(self, moment: str) -> str:
+        if self._timed is None or self._timed[0] != moment:
+            self._timed = (moment, at_time(self._template, moment))
+        return self._timed[1]
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of generated tokens, without special ones."""

@@ -10,6 +10,7 @@ from rich.text import Text
 from harness.escaping import visible
 from harness.nodes import gibibytes
 from harness.planning import PlanReport
+from harness.prompt_examples import UNEQUAL
 from harness.prompts.templates import read_templates
 from harness.reporting.console import say, write
 from harness.reporting.terminal import new_table
@@ -88,8 +89,9 @@ def write_plan(console: Console, report: PlanReport) -> None:
         remarks = []
         if audit.shared_first_token:
             remarks.append("labels share their first token")
-        if audit.bos:
-            remarks.append(f"the tokenizer begins with {' '.join(audit.bos)}")
+        if len({len(tokens) for tokens in audit.label_tokens}) > 1:
+            remarks.append(UNEQUAL.format(" and ".join(str(len(tokens)) for tokens in audit.label_tokens)))
+        remarks.append(audit.start)
         if audit.joined_by_segment < 1:
             remarks.append(f"{1 - audit.joined_by_segment:.0%} of prompts tokenised whole")
         remark = f" ({'; '.join(remarks)})" if remarks else ""

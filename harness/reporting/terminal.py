@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import pandas as pd
@@ -19,7 +19,9 @@ from harness.reporting.console import PlainTable, say, write
 FORMATS = ("table", "json", "csv", "md")
 
 
-def write_cells(console: Console, cells: pd.DataFrame, seeds: pd.DataFrame, fmt: str) -> None:
+def write_cells(
+    console: Console, cells: pd.DataFrame, seeds: pd.DataFrame, fmt: str, notes: Sequence[str] = ()
+) -> None:
     """Print the cells in one of `FORMATS`; json, csv and md carry full precision.
 
     Args:
@@ -27,6 +29,7 @@ def write_cells(console: Console, cells: pd.DataFrame, seeds: pd.DataFrame, fmt:
         cells: from `harness.analysis.cells.cell_figures`.
         seeds: from `harness.analysis.cells.over_seeds`, shown with the table.
         fmt: one of `FORMATS`.
+        notes: lines below the table; the other formats are for programs.
     """
     if fmt == "json":
         write(console, json.dumps(json_rows(cells), ensure_ascii=False, indent=2) + "\n")
@@ -38,6 +41,8 @@ def write_cells(console: Console, cells: pd.DataFrame, seeds: pd.DataFrame, fmt:
         _table(console, cells)
         if (seeds["n_seeds"] > 1).any():
             _seeds_table(console, seeds, main_figure(cells))
+        for note in notes:
+            console.print(note, highlight=False, markup=False, soft_wrap=True)
 
 
 def json_rows(frame: pd.DataFrame) -> list[dict[str, Any]]:

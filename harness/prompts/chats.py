@@ -1,0 +1,59 @@
+"""What chat templates do of their own accord: open a thinking block, write the date.
+
+Labels and answers follow the header of the assistant's turn. A block that is opened there holds them as
+thoughts. A date makes a prompt another one tomorrow, so it is that of the run's beginning.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from datetime import datetime
+
+from harness.errors import TemplateError
+
+_TAG = re.compile(r"[<\[\u25c1](/?)\|?([\w:]*(?:think|thought|reason)\w*)\|?[>\]\u25b7]|<\|channel\|>analysis", re.I)
+_CLOSING = re.compile(r"end|close", re.I)
+_TIME = re.compile(r"""strftime_now\(\s*(?:format\s*=\s*)?(?:"([^"\\]*)"|'([^'\\]*)')\s*\)""")
+_CALL = re.compile(r"strftime_now\s*\(")
+
+
+def open_thinking(header: str) -> str | None:
+    """The tag of a thinking block that a header opens and does not close; None where there is none.
+
+    Args:
+        header: what a chat template writes after the last message.
+    """
+    tags = list(_TAG.finditer(header))
+    if not tags or tags[-1].group(1) or _CLOSING.search(tags[-1].group(2) or ""):
+        return None
+    return tags[-1].group()
+
+
+def writes_time(chat_template: str) -> bool:
+    """Whether a chat template asks for the time."""
+    return _CALL.search(chat_template) is not None
+
+
+def at_time(chat_template: str, moment: str) -> str:
+    """A chat template with one time in place of the present one.
+
+    Args:
+        chat_template: Jinja.
+        moment: ISO 8601.
+
+    Raises:
+        TemplateError: it asks for a time in a way that cannot be replaced.
+    """
+    then = datetime.fromisoformat(moment)
+
+    def text(match: re.Match[str]) -> str:
+        return json.dumps(then.strftime(match.group(1) or match.group(2) or ""), ensure_ascii=False)
+
+    frozen = _TIME.sub(text, chat_template)
+    if writes_time(frozen):
+        raise TemplateError(
+            "the model's chat template writes the time in a format that is no plain text, so that prompts would change "
+            "from day to day; use templates with `render: plain`, or a chat template without strftime_now"
+        )
+    return frozen
