@@ -1,7 +1,6 @@
 """Starts or joins Ray, and decides how many replicas of which size fit.
 
-Local mode starts a private Ray without a dashboard and with a small object store, and ends it
-with the driver.
+Local mode starts a private Ray (`harness.distributed.private`), and ends it with the driver.
 """
 
 from __future__ import annotations
@@ -14,15 +13,15 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
 import ray
 
 from harness.config import RunConfig
+from harness.distributed import private
 from harness.errors import ClusterError, ClusterLostError
 
-OBJECT_STORE_BYTES = 256 * 2**20
 HEAD_PATIENCE_S = 30.0
 """How long the head may be away; Ray's own patience is 60 s (`gcs_rpc_server_reconnect_timeout_s`)."""
 TYPE_PREFIX = "accelerator_type:"
@@ -56,20 +55,31 @@ def ray_session(address: str) -> Iterator[None]:
         yield
         return
     _check_listening(address)
+    with private.private_token() if address == "local" else nullcontext():
+        _start(address)
+        try:
+            yield
+        except ClusterLostError:
+            raise  # Ray's own farewell would wait for the head, and end the process when that is in vain.
+        except BaseException:
+            ray.shutdown()
+            raise
+        ray.shutdown()
+
+
+def _start(address: str) -> None:
     on_sigterm = signal.getsignal(signal.SIGTERM)
     try:
         if address == "local":
-            ray.init(
-                address="local",
-                include_dashboard=False,
-                object_store_memory=OBJECT_STORE_BYTES,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-            )
+            private.start()
         else:
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, OSError, RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split())[:300]
+        if address == "local":
+            raise ClusterError(
+                f"Ray does not start on this machine: {reason}; cluster.address=inline runs without Ray"
+            ) from None
         raise ClusterError(
             f"no Ray cluster at cluster.address='{address}': {reason}; "
             "start one with `ray start --head`, or use cluster.address=local"
@@ -77,14 +87,6 @@ def ray_session(address: str) -> Iterator[None]:
     # `ray.init` puts its own SIGTERM handler, which exits at once, in the place of the run's.
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, on_sigterm)
-    try:
-        yield
-    except ClusterLostError:
-        raise  # Ray's own farewell would wait for the head, and end the process when that is in vain.
-    except BaseException:
-        ray.shutdown()
-        raise
-    ray.shutdown()
 
 
 def _check_listening(address: str) -> None:

@@ -1,0 +1,111 @@
+"""How a run starts on Ray: token, addresses, signals, clusters that are not there or have no room."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from harness.distributed.private import private_token
+from tests.conftest import REPO
+
+SMALL = ["task.limit=12", "grid.templates=[lecture_1]", "grid.k=[0]", "grid.seeds=[1]", "model.dtype=float32"]
+LISTENING = """
+import json, psutil
+from harness.distributed.session import ray_session
+
+with ray_session("local"):
+    me = psutil.Process()
+    sockets = [c for p in [me, *me.children(recursive=True)] for c in p.net_connections(kind="inet")]
+    print(json.dumps(sorted({c.laddr.ip for c in sockets if c.status == psutil.CONN_LISTEN})))
+"""
+
+
+def start(*arguments: str, home: Path | str | None = None, **options) -> subprocess.Popen[str]:
+    """A Python process of its own, without the words on Ray that this one may have in its environment."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    environment |= {"HOME": str(home)} if home else {}
+    return subprocess.Popen(
+        [sys.executable, *arguments], cwd=REPO, env=environment, text=True,
+        **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options},
+    )  # fmt: skip
+
+
+def start_run(out: Path, *overrides: str, **options) -> subprocess.Popen[str]:
+    given = [f"out={out}", "name=run", *SMALL, *overrides]
+    return start("-m", "harness", "run", "configs/demo.yaml", *given, **options)
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    return tmp_path
+
+
+def mode_of(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def test_the_token_is_made_for_its_owner_alone(home):
+    before = os.umask(0)
+    try:
+        with private_token():
+            path = home / ".ray" / "auth_token"
+            assert (mode_of(path), mode_of(path.parent)) == (0o600, 0o700)
+    finally:
+        os.umask(before)
+    token = path.read_text()
+    assert len(token) == 64
+    with private_token():
+        assert path.read_text() == token
+    assert [p.name for p in path.parent.iterdir()] == ["auth_token"]
+
+
+@pytest.mark.parametrize("mode", [0o644, 0o640, 0o666])
+def test_the_mode_of_an_old_token_is_repaired(home, mode):
+    path = home / ".ray" / "auth_token"
+    path.parent.mkdir()
+    path.write_text("f" * 64)
+    path.chmod(mode)
+    with private_token():
+        assert (mode_of(path), path.read_text()) == (0o600, "f" * 64)
+
+
+def test_what_the_user_says_about_the_token_stays(home, monkeypatch):
+    for name, value in [("RAY_AUTH_MODE", "disabled"), ("RAY_AUTH_TOKEN", "x"), ("RAY_AUTH_TOKEN_PATH", "/x")]:
+        with monkeypatch.context() as patch:
+            patch.setenv(name, value)
+            with private_token():
+                assert not (home / ".ray").exists()
+                assert os.environ[name] == value
+
+
+def test_a_home_that_cannot_be_written_leaves_the_token_in_the_environment(monkeypatch, home):
+    (home / "file").touch()
+    monkeypatch.setenv("HOME", str(home / "file"))
+    with private_token():
+        assert len(os.environ["RAY_AUTH_TOKEN"]) == 64
+    assert "RAY_AUTH_TOKEN" not in os.environ
+
+
+def test_local_mode_listens_on_the_loopback_alone_and_keeps_its_token_private(tmp_path):
+    process = start("-c", LISTENING, home=tmp_path)
+    output, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+    assert {address.removeprefix("::ffff:") for address in json.loads(output)} == {"127.0.0.1"}
+    assert mode_of(tmp_path / ".ray" / "auth_token") == 0o600
+
+
+@pytest.mark.slow
+def test_a_run_needs_no_home_that_it_can_write(tmp_path):
+    process = start_run(tmp_path, "cluster.address=local", home="/proc/nowhere")
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+    assert "Traceback" not in errors
