@@ -126,6 +126,18 @@ class RayBackend:
             stop.polled = False
 
 
+def check_reachable(config: RunConfig) -> None:
+    """Refuse a cluster that does not answer, before anything long starts.
+
+    Raises:
+        ClusterError: nothing listens at `cluster.address`.
+    """
+    if config.cluster.address not in ("inline", "local"):
+        from harness.distributed.session import check_listening
+
+        check_listening(config.cluster.address)
+
+
 @contextmanager
 def open_backend(config: RunConfig) -> Iterator[Backend]:
     """The backend that `cluster.address` names; Ray is imported only when it is needed.

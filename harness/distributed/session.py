@@ -17,6 +17,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
 import ray
+from ray._private import services
 
 from harness.config import RunConfig
 from harness.distributed import private
@@ -54,7 +55,7 @@ def ray_session(address: str) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    _check_listening(address)
+    check_listening(address)
     with private.private_token() if address == "local" else nullcontext():
         _start(address)
         try:
@@ -89,14 +90,34 @@ def _start(address: str) -> None:
         signal.signal(signal.SIGTERM, on_sigterm)
 
 
-def _check_listening(address: str) -> None:
-    """Refuse an address where nothing listens: Ray itself would try it for minutes."""
-    if address in ("auto", "local"):
+def check_listening(address: str) -> None:
+    """Refuse an address where nothing listens: Ray itself would try it for minutes.
+
+    Args:
+        address: as of `ray_session`.
+
+    Raises:
+        ClusterError: no cluster answers there.
+    """
+    if address == "local" or ray.is_initialized():
         return
-    error = connection_error(address.removeprefix("ray://"))
+    named = f"cluster.address='{address}'"
+    found = address
+    if address == "auto":
+        services.find_gcs_addresses.cache_clear()  # type: ignore[attr-defined]
+        try:
+            found = services.get_ray_address_from_environment("auto", None)
+        except ConnectionError:
+            raise ClusterError(
+                f"no Ray cluster for {named}: no Ray runs on this machine, and RAY_ADDRESS is not set; "
+                "start one with `ray start --head`, or use cluster.address=local"
+            ) from None
+        source = "of RAY_ADDRESS" if os.environ.get("RAY_ADDRESS") else "where Ray ran last"
+        named = f"{named}, which is {found} {source}"
+    error = connection_error(found.removeprefix("ray://"))
     if error is not None:
         raise ClusterError(
-            f"no Ray cluster at cluster.address='{address}': {error}; give the head's host:port, "
+            f"no Ray cluster at {named}: {error}; give the head's host:port, "
             "start one with `ray start --head`, or use cluster.address=local"
         )
 

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import stat
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
+from harness import driver, run
+from harness.config import load_config
 from harness.distributed.private import private_token
+from harness.errors import ClusterError
 from tests.conftest import REPO
 
 SMALL = ["task.limit=12", "grid.templates=[lecture_1]", "grid.k=[0]", "grid.seeds=[1]", "model.dtype=float32"]
@@ -109,3 +114,37 @@ def test_a_run_needs_no_home_that_it_can_write(tmp_path):
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 0, errors
     assert "Traceback" not in errors
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
+
+
+@pytest.mark.parametrize("last", [None, "file", "variable"])
+def test_a_cluster_that_is_not_there_is_said_at_once_before_anything_is_prepared(tmp_path, monkeypatch, last):
+    import ray
+    from ray._private import services
+
+    def prepare(config):
+        raise AssertionError("prepared")
+
+    monkeypatch.setattr(services, "_find_address_from_flag", lambda flag: set())
+    monkeypatch.setattr(driver, "prepare", prepare)
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)  # by another test
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    address = f"127.0.0.1:{free_port()}"
+    expected = "no Ray runs on this machine, and RAY_ADDRESS is not set"
+    if last == "file":  # what `ray start` leaves when its machine or processes die
+        (tmp_path / "ray").mkdir()
+        (tmp_path / "ray" / "ray_current_cluster").write_text(address)
+        expected = f"{address} where Ray ran last: .*refused"
+    elif last == "variable":
+        monkeypatch.setenv("RAY_ADDRESS", address)
+        expected = f"{address} of RAY_ADDRESS: .*refused"
+    started = time.monotonic()
+    with pytest.raises(ClusterError, match=f"no Ray cluster .*cluster.address='auto'.*{expected}.*`ray start --head`"):
+        run(load_config("configs/demo.yaml", [f"out={tmp_path}", "cluster.address=auto"]))
+    assert time.monotonic() - started < 2
+    assert not (tmp_path / "demo").exists()
