@@ -5,10 +5,12 @@ from __future__ import annotations
 import logging
 import os
 import secrets
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import psutil
 import ray
 from ray._private import ray_constants
 
@@ -71,9 +73,38 @@ def _on_loopback() -> Iterator[None]:
         ray_constants.ENABLE_RAY_CLUSTER = before
 
 
+@contextmanager
+def _without_sighup() -> Iterator[None]:
+    """Keep SIGHUP from Ray's processes, as Ray keeps SIGINT: a closed terminal stops the run, which ends them.
+
+    One that comes meanwhile reaches this process afterwards.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
+def _whole_or_not_at_all() -> Iterator[None]:
+    """End the processes of a start that is given up: `ray.shutdown` does not know them yet."""
+    me = psutil.Process()
+    before = set(me.children(recursive=True))
+    try:
+        yield
+    except BaseException:
+        begun = [child for child in me.children(recursive=True) if child not in before]
+        for child in begun:
+            with suppress(psutil.NoSuchProcess):
+                child.kill()
+        psutil.wait_procs(begun, timeout=1)
+        raise
+
+
 def start() -> None:
     """Start Ray without a dashboard and with a small object store; it ends with this process."""
-    with _on_loopback():
+    with _whole_or_not_at_all(), _without_sighup(), _on_loopback():
         ray.init(
             address="local",
             include_dashboard=False,

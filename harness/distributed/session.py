@@ -75,6 +75,15 @@ def _start(address: str) -> None:
             private.start()
         else:
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+        # `ray.init` puts its own SIGTERM handler, which exits at once, in the place of the run's.
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, on_sigterm)
+    except SystemExit:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, on_sigterm)
+        if callable(on_sigterm):
+            on_sigterm(signal.SIGTERM, None)
+        raise SystemExit(128 + signal.SIGTERM) from None
     except (ConnectionError, OSError, RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split())[:300]
         if address == "local":
@@ -85,9 +94,6 @@ def _start(address: str) -> None:
             f"no Ray cluster at cluster.address='{address}': {reason}; "
             "start one with `ray start --head`, or use cluster.address=local"
         ) from None
-    # `ray.init` puts its own SIGTERM handler, which exits at once, in the place of the run's.
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, on_sigterm)
 
 
 def check_listening(address: str) -> None:

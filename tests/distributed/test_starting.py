@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import pty
+import signal
 import socket
 import stat
 import subprocess
@@ -11,12 +14,14 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from harness import driver, run
 from harness.config import load_config
 from harness.distributed.private import private_token
 from harness.errors import ClusterError
+from harness.stopping import stoppable
 from tests.conftest import REPO
 
 SMALL = ["task.limit=12", "grid.templates=[lecture_1]", "grid.k=[0]", "grid.seeds=[1]", "model.dtype=float32"]
@@ -148,3 +153,86 @@ def test_a_cluster_that_is_not_there_is_said_at_once_before_anything_is_prepared
         run(load_config("configs/demo.yaml", [f"out={tmp_path}", "cluster.address=auto"]))
     assert time.monotonic() - started < 2
     assert not (tmp_path / "demo").exists()
+
+
+def children_of(process: subprocess.Popen[str]) -> list[psutil.Process]:
+    return psutil.Process(process.pid).children(recursive=True)
+
+
+def names_of(processes: list[psutil.Process]) -> str:
+    names = []
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            names.append(process.name())
+    return " ".join(names)
+
+
+def wait_until(condition, process: subprocess.Popen[str], limit_s: float = 120) -> None:
+    deadline = time.monotonic() + limit_s
+    while not condition():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize(
+    ("number", "begun"),
+    [
+        (signal.SIGTERM, "raylet"),
+        pytest.param(signal.SIGTERM, "gcs_server", marks=pytest.mark.slow),
+        pytest.param(signal.SIGHUP, "raylet", marks=pytest.mark.slow),
+        pytest.param(signal.SIGINT, "raylet", marks=pytest.mark.slow),
+    ],
+)
+def test_a_signal_while_ray_starts_ends_the_run_and_all_of_ray(tmp_path, number, begun):
+    process = start_run(tmp_path, "cluster.address=local")
+    wait_until(lambda: begun in names_of(children_of(process)), process)
+    before = children_of(process)
+    process.send_signal(number)
+    sent = time.monotonic()
+    _, errors = process.communicate(timeout=30)
+    took = time.monotonic() - sent
+    assert process.returncode == 128 + number
+    assert took < 3, took
+    assert "Go on with: harness run" in errors
+    assert "Traceback" not in errors
+    _, alive = psutil.wait_procs(before, timeout=3)
+    assert not alive, "processes of Ray outlive the run"
+
+
+@pytest.mark.parametrize("address", ["inline", pytest.param("local", marks=pytest.mark.slow)])
+def test_a_closed_terminal_stops_the_run_as_sigterm_does(tmp_path, address):
+    master, slave = pty.openpty()
+    script = (
+        "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execv(sys.executable, sys.argv[1:])"
+    )
+    command = [sys.executable, "-m", "harness", "run", "configs/demo.yaml", f"out={tmp_path}", "name=run"]
+    command += [*SMALL, "task.limit=200", "cluster.shard_size=1", f"cluster.address={address}"]
+    process = start(
+        "-c", script, *command, stdin=slave, stdout=slave, stderr=slave, start_new_session=True
+    )  # fmt: skip
+    os.close(slave)
+    os.set_blocking(master, False)
+
+    def has_parts() -> bool:
+        with contextlib.suppress(BlockingIOError):
+            os.read(master, 2**16)
+        return len(list(tmp_path.glob("run/parts/*.parquet"))) > 2
+
+    wait_until(has_parts, process)
+    before = children_of(process)
+    os.close(master)
+    assert process.wait(timeout=30) == 129
+    assert json.loads((tmp_path / "run" / "manifest.json").read_text())["status"] == "interrupted"
+    _, alive = psutil.wait_procs(before, timeout=10)
+    assert not alive, "processes of Ray outlive the run"
+
+
+def test_nohup_keeps_a_run_from_stopping_when_its_terminal_closes():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with stoppable() as stop:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert not stop.is_set()
+    finally:
+        signal.signal(signal.SIGHUP, before)
