@@ -115,9 +115,9 @@ class RayBackend:
         """See `Backend.pool`."""
         from harness.distributed.replicas import RayPool
 
-        stop.polled = True
         pool = RayPool(spec, draw, shards, lecture, self._shape, useful, stop.is_set, self._overlap)
         try:
+            stop.polled = True
             pool.wait_for_first()
             assert pool.facts is not None
             yield pool, pool.facts

@@ -38,8 +38,8 @@ REST_S = 1.0
 LOOK_EVERY_S = 5.0
 """How often the pool looks whether nodes have joined."""
 NODE_LABEL = "ray.io/node-id"
-START_TIMEOUT_S = 120.0
-"""How long a new replica may wait for its resources before the run says so."""
+START_TIMEOUT_S = 20.0
+"""How long the first replica may wait for its resources before the run says so."""
 
 
 class RayReplica:
@@ -220,11 +220,21 @@ class RayPool:
                 raise Interrupted
             self._collect_loaded(0.5)
             self._grow(self._useful)
-            if not warned and time.monotonic() - self._started > START_TIMEOUT_S:
+            waits = time.monotonic() - self._started > START_TIMEOUT_S and not self._loading
+            if waits and not warned and self._head.answers():
                 warned = True
-                log.warning(
-                    "no replica has started after %.0f s: are the resources taken by other jobs?", START_TIMEOUT_S
-                )
+                log.warning("%s", self._waiting_words())
+
+    def _waiting_words(self) -> str:
+        """What the first replica waits for."""
+        free, there = ray.available_resources(), ray.cluster_resources()
+        kind = "GPU" if self._shape.gpus else "CPU"
+        needed = self._shape.gpus or self._shape.cpus
+        return (
+            f"no replica has started after {START_TIMEOUT_S:.0f} s: each takes {needed:g} {kind} of one node, "
+            f"{free.get(kind, 0.0):g} of {there.get(kind, 0.0):g} are free; the run goes on when other jobs leave room "
+            "(Ctrl-C stops it)"
+        )
 
     def _collect_loaded(self, timeout_s: float) -> None:
         """Take one step with each replica that is on its way: asked, loading, ready."""

@@ -11,6 +11,7 @@ import socket
 import stat
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -19,12 +20,17 @@ import pytest
 
 from harness import driver, run
 from harness.config import load_config
+from harness.distributed.blocks import samples_from, shard_refs
 from harness.distributed.private import private_token
 from harness.errors import ClusterError
+from harness.grid import Shard
 from harness.stopping import stoppable
+from harness.task import Sample
 from tests.conftest import REPO
+from tests.distributed.simulated import SimulatedCluster
 
 SMALL = ["task.limit=12", "grid.templates=[lecture_1]", "grid.k=[0]", "grid.seeds=[1]", "model.dtype=float32"]
+SAMPLES = [Sample(str(i), {"document": f"text {i}"}, i % 2) for i in range(4)]
 LISTENING = """
 import json, psutil
 from harness.distributed.session import ray_session
@@ -180,6 +186,7 @@ def wait_until(condition, process: subprocess.Popen[str], limit_s: float = 120) 
     [
         (signal.SIGTERM, "raylet"),
         pytest.param(signal.SIGTERM, "gcs_server", marks=pytest.mark.slow),
+        pytest.param(signal.SIGTERM, "ray::", marks=pytest.mark.slow),
         pytest.param(signal.SIGHUP, "raylet", marks=pytest.mark.slow),
         pytest.param(signal.SIGINT, "raylet", marks=pytest.mark.slow),
     ],
@@ -236,3 +243,66 @@ def test_nohup_keeps_a_run_from_stopping_when_its_terminal_closes():
             assert not stop.is_set()
     finally:
         signal.signal(signal.SIGHUP, before)
+
+
+HOLDING = """
+import sys
+import ray
+
+@ray.remote(num_cpus=1)
+class Other:
+    def answer(self):
+        return None
+
+ray.init(address=sys.argv[1], log_to_driver=False)
+others = [Other.remote() for _ in range(int(ray.cluster_resources()["CPU"]))]
+ray.get([other.answer.remote() for other in others])
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_shards_become_blocks_where_all_processors_are_taken(shared_ray):
+    import ray
+
+    class Other:
+        def answer(self):
+            return None
+
+    other = ray.remote(num_cpus=ray.cluster_resources()["CPU"])(Other).remote()
+    ray.get(other.answer.remote(), timeout=60)
+    found = []
+    shards = [Shard(0, tuple(SAMPLES[:2]), ""), Shard(1, tuple(SAMPLES[2:]), "")]
+    waiter = threading.Thread(target=lambda: found.extend(ray.get(shard_refs(shards))), daemon=True)
+    try:
+        waiter.start()
+        waiter.join(20)
+        assert [samples_from(table) for table in found] == [SAMPLES[:2], SAMPLES[2:]]
+    finally:
+        ray.kill(other)
+        waiter.join(20)
+
+
+@pytest.mark.slow
+def test_a_cluster_without_room_is_said_and_left_by_ctrl_c(tmp_path):
+    with SimulatedCluster(num_cpus=2) as cluster:
+        holder = start("-c", HOLDING, cluster.address, stdin=subprocess.PIPE)
+        assert holder.stdout is not None and holder.stdout.readline() == "held\n", holder.communicate()
+        process = start_run(tmp_path, f"cluster.address={cluster.address}", "model.device=cpu")
+        started = time.monotonic()
+        log = tmp_path / "run" / "run.log"
+        words = "no replica has started after 20 s: each takes 2 CPU of one node, 0 of 2 are free"
+        wait_until(lambda: log.exists() and words in log.read_text(), process)
+        loading = time.mktime(time.strptime(line_with("loading ", log)[:19], "%Y-%m-%d %H:%M:%S"))
+        said = time.mktime(time.strptime(line_with(words, log)[:19], "%Y-%m-%d %H:%M:%S"))
+        assert said - loading <= 30, time.monotonic() - started
+        process.send_signal(signal.SIGINT)
+        sent = time.monotonic()
+        assert process.wait(timeout=30) == 130
+        assert time.monotonic() - sent < 3
+        assert json.loads((tmp_path / "run" / "manifest.json").read_text())["status"] == "interrupted"
+        holder.communicate("")
+
+
+def line_with(words: str, log: Path) -> str:
+    return next(line for line in log.read_text().splitlines() if words in line)
