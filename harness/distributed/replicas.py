@@ -21,7 +21,7 @@ from harness.distributed.actors import BrokenReplicaError, NotLoadedError, Pipel
 from harness.distributed.blocks import shard_refs
 from harness.distributed.dispatch import UNITS_IN_FLIGHT, Replica, ReplicaDiedError
 from harness.distributed.messages import Care, LectureTable, UnitReport, WorkerSpec
-from harness.distributed.session import Head, ReplicaShape, can_hold, live_nodes, room_on_gpus
+from harness.distributed.session import Head, ReplicaShape, can_hold, live_nodes, own_raylet, room_on_gpus
 from harness.engine.facts import EngineFacts
 from harness.errors import BrokenDeviceError, ReplicaError, UserError
 from harness.grid import Shard, WorkUnit
@@ -90,7 +90,7 @@ class RayPool:
         # Without GPUs more nodes would mean other shares of processors.
         self._may_grow = spec.config.cluster.replicas == "auto" and shape.gpus > 0
         self._useful = useful
-        self._head = Head(ray.get_runtime_context().gcs_address)
+        self._head = Head(ray.get_runtime_context().gcs_address, raylet=own_raylet())
         self._looked = time.monotonic()
         self._avoided: dict[str, str] = {}
         self._names = count()
@@ -150,6 +150,7 @@ class RayPool:
         """Probe a replica that Ray restarts; start another when it, or its device, is gone for good."""
         assert isinstance(replica, RayReplica)
         replica.ready = False
+        self._looked = -LOOK_EVERY_S  # what ended it may have ended more
         if replica.name in self._broken:
             self._end_and_start(replica)
         else:

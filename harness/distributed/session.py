@@ -15,13 +15,15 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import ray
-from ray._private import services
+from ray._private import services, worker
 
 from harness.config import RunConfig
 from harness.distributed import private
 from harness.errors import ClusterError, ClusterLostError
+from harness.escaping import one_line
 
 HEAD_PATIENCE_S = 30.0
 """How long the head may be away; Ray's own patience is 60 s (`gcs_rpc_server_reconnect_timeout_s`)."""
@@ -56,7 +58,7 @@ def ray_session(address: str) -> Iterator[None]:
         yield
         return
     check_listening(address)
-    with private.private_token() if address == "local" else nullcontext():
+    with private.private_token() if address == "local" else nullcontext(), _messages_in_the_log():
         _start(address)
         try:
             yield
@@ -66,6 +68,21 @@ def ray_session(address: str) -> Iterator[None]:
             ray.shutdown()
             raise
         ray.shutdown()
+
+
+@contextmanager
+def _messages_in_the_log() -> Iterator[None]:
+    """Ray prints its own troubles to standard output, a dead raylet's with pages of its log: one line each instead."""
+
+    def tell(data: Mapping[str, Any], ignore_prefix: bool) -> None:
+        log.warning("Ray: %s", one_line(" ".join(data["lines"]), 200))
+
+    before = worker.print_to_stdstream
+    worker.print_to_stdstream = tell
+    try:
+        yield
+    finally:
+        worker.print_to_stdstream = before
 
 
 def _start(address: str) -> None:
@@ -138,6 +155,13 @@ def connection_error(address: str) -> Exception | None:
     return None
 
 
+def own_raylet() -> str | None:
+    """`host:port` of the raylet of the node that this process is on."""
+    mine = ray.get_runtime_context().get_node_id()
+    nodes = [node for node in ray.nodes() if node["NodeID"] == mine]
+    return f"{nodes[0]['NodeManagerAddress']}:{nodes[0]['NodeManagerPort']}" if nodes else None
+
+
 def live_nodes() -> dict[str, Mapping[str, float]]:
     """Node id to resources, of the nodes that are alive."""
     return {node["NodeID"]: node["Resources"] for node in ray.nodes() if node["Alive"]}
@@ -156,21 +180,27 @@ def room_on_gpus(config: RunConfig, nodes: Iterable[Mapping[str, float]]) -> int
 
 
 class Head:
-    """The cluster's head, as far as a driver must know it.
+    """The cluster's head and the driver's own node, as far as a driver must know them.
 
-    Ray ends a process that cannot reach the head for a minute, without a word to its caller. Whoever
-    asks `answers` now and then comes before that.
+    Ray ends a process that cannot reach the head for a minute, or whose node's raylet is gone for ten seconds,
+    without a word to its caller. Whoever asks `answers` now and then comes before that.
 
     Args:
         address: `host:port` of Ray's control store.
         patience_s: how long it may be away, restarting.
         clock: seconds.
+        raylet: `host:port` of the node's raylet, which never restarts.
     """
 
     def __init__(
-        self, address: str, patience_s: float = HEAD_PATIENCE_S, clock: Callable[[], float] = time.monotonic
+        self,
+        address: str,
+        patience_s: float = HEAD_PATIENCE_S,
+        clock: Callable[[], float] = time.monotonic,
+        raylet: str | None = None,
     ) -> None:
         self._address, self._patience_s, self._clock = address, patience_s, clock
+        self._raylet = raylet if raylet is not None and connection_error(raylet) is None else None
         self._seen = clock()
         # Clients outside of the cluster (`ray://`) have never seen it: they are told by their proxy.
         self._is_seen = connection_error(address) is None
@@ -180,8 +210,14 @@ class Head:
         """Whether it can be asked anything now.
 
         Raises:
-            ClusterLostError: it has been away for too long.
+            ClusterLostError: it has been away for too long, or the raylet is gone.
         """
+        if self._raylet is not None and isinstance(connection_error(self._raylet), ConnectionRefusedError):
+            self.is_lost = True
+            raise ClusterLostError(
+                f"Ray's raylet on this node ({self._raylet}) is gone, and with it the replicas here; committed work is "
+                "kept, run the same command again, it goes on where it stopped"
+            )
         error = connection_error(self._address) if self._is_seen else None
         if error is None:
             self._seen = self._clock()

@@ -306,3 +306,23 @@ def test_a_cluster_without_room_is_said_and_left_by_ctrl_c(tmp_path):
 
 def line_with(words: str, log: Path) -> str:
     return next(line for line in log.read_text().splitlines() if words in line)
+
+
+@pytest.mark.slow
+def test_a_raylet_that_is_killed_ends_the_run_with_one_line(tmp_path):
+    process = start_run(tmp_path, "cluster.address=local", "task.limit=300", "cluster.shard_size=1")
+    wait_until(lambda: len(list(tmp_path.glob("run/parts/*.parquet"))) > 2, process)
+    before = children_of(process)
+    for child in before:
+        if child.name() == "raylet":
+            child.kill()
+    killed = time.monotonic()
+    output, errors = process.communicate(timeout=30)
+    assert time.monotonic() - killed < 10
+    assert process.returncode == 1, errors
+    assert "is gone, and with it the replicas here; committed work is kept" in errors.splitlines()[-1]
+    assert [line.startswith("error: ") for line in errors.splitlines()].count(True) == 1
+    assert "Traceback" not in errors and "state-dump" not in output
+    assert json.loads((tmp_path / "run" / "manifest.json").read_text())["status"] == "failed"
+    _, alive = psutil.wait_procs(before, timeout=30)
+    assert not alive, "processes of Ray outlive the run"
