@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import traceback
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -63,7 +64,8 @@ def run_command(
         result = run(loaded, fresh)
     except Interrupted as stop:
         words = " ".join(["harness run", str(config), *(_quoted(o) for o in overrides or [])])
-        sys.stderr.write(f"stopped; committed work is kept. Go on with: {_shown(words)}\n")
+        with suppress(OSError):  # the terminal is closed
+            sys.stderr.write(f"stopped; committed work is kept. Go on with: {_shown(words)}\n")
         leave(128 + int(stop.args[0]))
     write_cells(output_console(), result.cells, over_seeds(result.cells), "table", table_notes(result.run_dir))
     shown = _shown(result.run_dir)

@@ -23,7 +23,7 @@ from rich.console import Console
 from harness import prompt_examples
 from harness.budget import measure
 from harness.config import RunConfig
-from harness.distributed.backend import Backend, open_backend
+from harness.distributed.backend import Backend, check_reachable, open_backend
 from harness.distributed.dispatch import dispatch
 from harness.distributed.messages import LectureTable, UnitReport, WorkerSpec, note_name
 from harness.engine.facts import EngineFacts
@@ -74,6 +74,7 @@ def run(config: RunConfig, fresh: bool = False, console: Console | None = None) 
     """
     console = console or Console(stderr=True)
     with stoppable() as stop:
+        check_reachable(config)
         prepared = prepare(config)
         for note in prepared.notes:
             log.info("%s", note)

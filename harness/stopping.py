@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: stop soon, keep what is committed."""
+"""Ctrl-C, SIGTERM and SIGHUP: stop soon, keep what is committed."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
@@ -19,7 +19,7 @@ class Interrupted(KeyboardInterrupt):
 
 @dataclass
 class StopFlag:
-    """Set by SIGINT or SIGTERM.
+    """Set by SIGINT, SIGTERM or SIGHUP.
 
     While `polled`, the loop in charge looks at `is_set` twice a second; else the signal raises
     `Interrupted` at once. A second signal ends the process without waiting for anything.
@@ -45,12 +45,17 @@ class StopFlag:
 
 @contextmanager
 def stoppable() -> Iterator[StopFlag]:
-    """Turn SIGINT and SIGTERM into a stop; outside the main thread signals are left alone."""
+    """Turn SIGINT, SIGTERM and SIGHUP (a closed terminal) into a stop.
+
+    Outside the main thread signals are left alone, and so is a SIGHUP that `nohup` ignores.
+    """
     stop = StopFlag()
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return
-    numbers = (signal.SIGINT, signal.SIGTERM)
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        numbers.append(signal.SIGHUP)
     before = {number: signal.signal(number, stop.handle) for number in numbers}
     try:
         yield stop
@@ -68,6 +73,7 @@ def leave(status: int) -> NoReturn:
     would take another two seconds.
     """
     logging.shutdown()
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError):  # the terminal is closed
+            stream.flush()
     os._exit(status)

@@ -115,15 +115,27 @@ class RayBackend:
         """See `Backend.pool`."""
         from harness.distributed.replicas import RayPool
 
-        stop.polled = True
         pool = RayPool(spec, draw, shards, lecture, self._shape, useful, stop.is_set, self._overlap)
         try:
+            stop.polled = True
             pool.wait_for_first()
             assert pool.facts is not None
             yield pool, pool.facts
         finally:
             pool.close()
             stop.polled = False
+
+
+def check_reachable(config: RunConfig) -> None:
+    """Refuse a cluster that does not answer, before anything long starts.
+
+    Raises:
+        ClusterError: nothing listens at `cluster.address`.
+    """
+    if config.cluster.address not in ("inline", "local"):
+        from harness.distributed.session import check_listening
+
+        check_listening(config.cluster.address)
 
 
 @contextmanager

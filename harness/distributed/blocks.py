@@ -19,7 +19,8 @@ def shard_refs(shards: Sequence[Shard]) -> list[Any]:
     ray.data.DataContext.get_current().enable_progress_bars = False
     # Blocks are put, not computed: that replicas hold all processors does not matter.
     logging.getLogger("ray.data").setLevel(logging.ERROR)
-    dataset = ray.data.from_arrow([table_from(shard.samples) for shard in shards])
+    # `from_arrow` would ask tasks for the tables' schemas, and wait where no processor is free for them.
+    dataset = ray.data.from_blocks([table_from(shard.samples) for shard in shards])
     return list(dataset.to_arrow_refs())
 
 

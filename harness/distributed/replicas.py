@@ -21,7 +21,7 @@ from harness.distributed.actors import BrokenReplicaError, NotLoadedError, Pipel
 from harness.distributed.blocks import shard_refs
 from harness.distributed.dispatch import UNITS_IN_FLIGHT, Replica, ReplicaDiedError
 from harness.distributed.messages import Care, LectureTable, UnitReport, WorkerSpec
-from harness.distributed.session import Head, ReplicaShape, can_hold, live_nodes, room_on_gpus
+from harness.distributed.session import Head, ReplicaShape, can_hold, live_nodes, own_raylet, room_on_gpus
 from harness.engine.facts import EngineFacts
 from harness.errors import BrokenDeviceError, ReplicaError, UserError
 from harness.grid import Shard, WorkUnit
@@ -38,8 +38,8 @@ REST_S = 1.0
 LOOK_EVERY_S = 5.0
 """How often the pool looks whether nodes have joined."""
 NODE_LABEL = "ray.io/node-id"
-START_TIMEOUT_S = 120.0
-"""How long a new replica may wait for its resources before the run says so."""
+START_TIMEOUT_S = 20.0
+"""How long the first replica may wait for its resources before the run says so."""
 
 
 class RayReplica:
@@ -90,7 +90,7 @@ class RayPool:
         # Without GPUs more nodes would mean other shares of processors.
         self._may_grow = spec.config.cluster.replicas == "auto" and shape.gpus > 0
         self._useful = useful
-        self._head = Head(ray.get_runtime_context().gcs_address)
+        self._head = Head(ray.get_runtime_context().gcs_address, raylet=own_raylet())
         self._looked = time.monotonic()
         self._avoided: dict[str, str] = {}
         self._names = count()
@@ -150,6 +150,7 @@ class RayPool:
         """Probe a replica that Ray restarts; start another when it, or its device, is gone for good."""
         assert isinstance(replica, RayReplica)
         replica.ready = False
+        self._looked = -LOOK_EVERY_S  # what ended it may have ended more
         if replica.name in self._broken:
             self._end_and_start(replica)
         else:
@@ -220,11 +221,21 @@ class RayPool:
                 raise Interrupted
             self._collect_loaded(0.5)
             self._grow(self._useful)
-            if not warned and time.monotonic() - self._started > START_TIMEOUT_S:
+            waits = time.monotonic() - self._started > START_TIMEOUT_S and not self._loading
+            if waits and not warned and self._head.answers():
                 warned = True
-                log.warning(
-                    "no replica has started after %.0f s: are the resources taken by other jobs?", START_TIMEOUT_S
-                )
+                log.warning("%s", self._waiting_words())
+
+    def _waiting_words(self) -> str:
+        """What the first replica waits for."""
+        free, there = ray.available_resources(), ray.cluster_resources()
+        kind = "GPU" if self._shape.gpus else "CPU"
+        needed = self._shape.gpus or self._shape.cpus
+        return (
+            f"no replica has started after {START_TIMEOUT_S:.0f} s: each takes {needed:g} {kind} of one node, "
+            f"{free.get(kind, 0.0):g} of {there.get(kind, 0.0):g} are free; the run goes on when other jobs leave room "
+            "(Ctrl-C stops it)"
+        )
 
     def _collect_loaded(self, timeout_s: float) -> None:
         """Take one step with each replica that is on its way: asked, loading, ready."""

@@ -1,7 +1,6 @@
 """Starts or joins Ray, and decides how many replicas of which size fit.
 
-Local mode starts a private Ray without a dashboard and with a small object store, and ends it
-with the driver.
+Local mode starts a private Ray (`harness.distributed.private`), and ends it with the driver.
 """
 
 from __future__ import annotations
@@ -14,15 +13,18 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import ray
+from ray._private import services, worker
 
 from harness.config import RunConfig
+from harness.distributed import private
 from harness.errors import ClusterError, ClusterLostError
+from harness.escaping import one_line
 
-OBJECT_STORE_BYTES = 256 * 2**20
 HEAD_PATIENCE_S = 30.0
 """How long the head may be away; Ray's own patience is 60 s (`gcs_rpc_server_reconnect_timeout_s`)."""
 TYPE_PREFIX = "accelerator_type:"
@@ -55,46 +57,90 @@ def ray_session(address: str) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    _check_listening(address)
+    check_listening(address)
+    with private.private_token() if address == "local" else nullcontext(), _messages_in_the_log():
+        _start(address)
+        try:
+            yield
+        except ClusterLostError:
+            raise  # Ray's own farewell would wait for the head, and end the process when that is in vain.
+        except BaseException:
+            ray.shutdown()
+            raise
+        ray.shutdown()
+
+
+@contextmanager
+def _messages_in_the_log() -> Iterator[None]:
+    """Ray prints its own troubles to standard output, a dead raylet's with pages of its log: one line each instead."""
+
+    def tell(data: Mapping[str, Any], ignore_prefix: bool) -> None:
+        log.warning("Ray: %s", one_line(" ".join(data["lines"]), 200))
+
+    before = worker.print_to_stdstream
+    worker.print_to_stdstream = tell
+    try:
+        yield
+    finally:
+        worker.print_to_stdstream = before
+
+
+def _start(address: str) -> None:
     on_sigterm = signal.getsignal(signal.SIGTERM)
     try:
         if address == "local":
-            ray.init(
-                address="local",
-                include_dashboard=False,
-                object_store_memory=OBJECT_STORE_BYTES,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-            )
+            private.start()
         else:
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+        # `ray.init` puts its own SIGTERM handler, which exits at once, in the place of the run's.
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, on_sigterm)
+    except SystemExit:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, on_sigterm)
+        if callable(on_sigterm):
+            on_sigterm(signal.SIGTERM, None)
+        raise SystemExit(128 + signal.SIGTERM) from None
     except (ConnectionError, OSError, RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split())[:300]
+        if address == "local":
+            raise ClusterError(
+                f"Ray does not start on this machine: {reason}; cluster.address=inline runs without Ray"
+            ) from None
         raise ClusterError(
             f"no Ray cluster at cluster.address='{address}': {reason}; "
             "start one with `ray start --head`, or use cluster.address=local"
         ) from None
-    # `ray.init` puts its own SIGTERM handler, which exits at once, in the place of the run's.
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, on_sigterm)
-    try:
-        yield
-    except ClusterLostError:
-        raise  # Ray's own farewell would wait for the head, and end the process when that is in vain.
-    except BaseException:
-        ray.shutdown()
-        raise
-    ray.shutdown()
 
 
-def _check_listening(address: str) -> None:
-    """Refuse an address where nothing listens: Ray itself would try it for minutes."""
-    if address in ("auto", "local"):
+def check_listening(address: str) -> None:
+    """Refuse an address where nothing listens: Ray itself would try it for minutes.
+
+    Args:
+        address: as of `ray_session`.
+
+    Raises:
+        ClusterError: no cluster answers there.
+    """
+    if address == "local" or ray.is_initialized():
         return
-    error = connection_error(address.removeprefix("ray://"))
+    named = f"cluster.address='{address}'"
+    found = address
+    if address == "auto":
+        services.find_gcs_addresses.cache_clear()  # type: ignore[attr-defined]
+        try:
+            found = services.get_ray_address_from_environment("auto", None)
+        except ConnectionError:
+            raise ClusterError(
+                f"no Ray cluster for {named}: no Ray runs on this machine, and RAY_ADDRESS is not set; "
+                "start one with `ray start --head`, or use cluster.address=local"
+            ) from None
+        source = "of RAY_ADDRESS" if os.environ.get("RAY_ADDRESS") else "where Ray ran last"
+        named = f"{named}, which is {found} {source}"
+    error = connection_error(found.removeprefix("ray://"))
     if error is not None:
         raise ClusterError(
-            f"no Ray cluster at cluster.address='{address}': {error}; give the head's host:port, "
+            f"no Ray cluster at {named}: {error}; give the head's host:port, "
             "start one with `ray start --head`, or use cluster.address=local"
         )
 
@@ -107,6 +153,13 @@ def connection_error(address: str) -> Exception | None:
     except (OSError, ValueError) as error:
         return error
     return None
+
+
+def own_raylet() -> str | None:
+    """`host:port` of the raylet of the node that this process is on."""
+    mine = ray.get_runtime_context().get_node_id()
+    nodes = [node for node in ray.nodes() if node["NodeID"] == mine]
+    return f"{nodes[0]['NodeManagerAddress']}:{nodes[0]['NodeManagerPort']}" if nodes else None
 
 
 def live_nodes() -> dict[str, Mapping[str, float]]:
@@ -127,21 +180,27 @@ def room_on_gpus(config: RunConfig, nodes: Iterable[Mapping[str, float]]) -> int
 
 
 class Head:
-    """The cluster's head, as far as a driver must know it.
+    """The cluster's head and the driver's own node, as far as a driver must know them.
 
-    Ray ends a process that cannot reach the head for a minute, without a word to its caller. Whoever
-    asks `answers` now and then comes before that.
+    Ray ends a process that cannot reach the head for a minute, or whose node's raylet is gone for ten seconds,
+    without a word to its caller. Whoever asks `answers` now and then comes before that.
 
     Args:
         address: `host:port` of Ray's control store.
         patience_s: how long it may be away, restarting.
         clock: seconds.
+        raylet: `host:port` of the node's raylet, which never restarts.
     """
 
     def __init__(
-        self, address: str, patience_s: float = HEAD_PATIENCE_S, clock: Callable[[], float] = time.monotonic
+        self,
+        address: str,
+        patience_s: float = HEAD_PATIENCE_S,
+        clock: Callable[[], float] = time.monotonic,
+        raylet: str | None = None,
     ) -> None:
         self._address, self._patience_s, self._clock = address, patience_s, clock
+        self._raylet = raylet if raylet is not None and connection_error(raylet) is None else None
         self._seen = clock()
         # Clients outside of the cluster (`ray://`) have never seen it: they are told by their proxy.
         self._is_seen = connection_error(address) is None
@@ -151,8 +210,14 @@ class Head:
         """Whether it can be asked anything now.
 
         Raises:
-            ClusterLostError: it has been away for too long.
+            ClusterLostError: it has been away for too long, or the raylet is gone.
         """
+        if self._raylet is not None and isinstance(connection_error(self._raylet), ConnectionRefusedError):
+            self.is_lost = True
+            raise ClusterLostError(
+                f"Ray's raylet on this node ({self._raylet}) is gone, and with it the replicas here; committed work is "
+                "kept, run the same command again, it goes on where it stopped"
+            )
         error = connection_error(self._address) if self._is_seen else None
         if error is None:
             self._seen = self._clock()

@@ -138,6 +138,8 @@ def test_killed_driver_resumes_where_it_was(small_grid, quiet_run, address):
         (signal.SIGINT, 130, "local"),
         pytest.param(signal.SIGTERM, 143, "local", marks=pytest.mark.slow),
         (signal.SIGTERM, 143, "inline"),
+        (signal.SIGHUP, 129, "inline"),
+        pytest.param(signal.SIGHUP, 129, "local", marks=pytest.mark.slow),
     ],
 )
 def test_signals_stop_the_run_keep_parts_and_print_how_to_go_on(small_grid, number, status, address):

@@ -109,6 +109,19 @@ def test_a_head_that_is_away_for_long_ends_the_run_and_one_that_restarts_does_no
     assert head.is_lost
 
 
+def test_a_raylet_that_is_gone_ends_the_run_at_once():
+    with socket.create_server(("127.0.0.1", 0)) as head_server:
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            raylet = f"127.0.0.1:{server.getsockname()[1]}"
+            head = Head(f"127.0.0.1:{head_server.getsockname()[1]}", raylet=raylet)
+            assert head.answers()
+        with pytest.raises(
+            ClusterLostError, match=rf"raylet on this node \({raylet}\) is gone.*committed work is kept"
+        ):
+            head.answers()
+    assert head.is_lost
+
+
 def test_a_head_that_was_never_seen_is_not_missed():
     clock = Clock()
     head = Head("127.0.0.1:1", 30, clock)
