@@ -7,6 +7,7 @@ for the device raises `HostWaits`.
 import ctypes
 import weakref
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -35,25 +36,35 @@ ASKING = {
 }
 """The size of a result, or what the host does next, depends on numbers that the device has."""
 
+COPYING = {aten._to_copy, aten.copy_}
+INDEXING = {aten.index, aten.index_put_}
+
 
 class HostWaits(AssertionError):
     """The host would wait for the device."""
 
 
+@cache
+def _is_composite(function):
+    key = "CompositeImplicitAutograd"
+    return function.namespace == "aten" and torch._C._dispatch_has_kernel_for_dispatch_key(function.name(), key)
+
+
 class _Watch(TorchDispatchMode):
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         kwargs = kwargs or {}
-        composite = "CompositeImplicitAutograd"
-        if function.namespace == "aten" and torch._C._dispatch_has_kernel_for_dispatch_key(function.name(), composite):
+        if _is_composite(function):
             with self:  # in inference mode operations arrive before they are taken apart
                 return function.decompose(*args, **kwargs)
-        tensors = [x for x in torch.utils._pytree.tree_leaves((args, kwargs)) if isinstance(x, torch.Tensor)]
         packet = function.overloadpacket
+        if packet not in ASKING | COPYING | INDEXING:
+            return function(*args, **kwargs)
+        tensors = [x for x in torch.utils._pytree.tree_leaves((args, kwargs)) if isinstance(x, torch.Tensor)]
         if any(x.device.type == "cuda" for x in tensors):
-            by_mask = packet in (aten.index, aten.index_put_) and any(x.dtype == torch.bool for x in tensors[1:])
+            by_mask = packet in INDEXING and any(x.dtype == torch.bool for x in tensors[1:])
             if packet in ASKING or by_mask:
                 raise HostWaits(str(function))
-        if packet in (aten._to_copy, aten.copy_):
+        if packet in COPYING:
             target = args[0].device if packet is aten.copy_ else torch.device(kwargs.get("device") or args[0].device)
             source = args[1].device if packet is aten.copy_ else args[0].device
             blocking = not (kwargs.get("non_blocking") or (len(args) > 2 and args[2]))

@@ -48,7 +48,9 @@ def check_scores(make_model, kind, backend):
     return scorer, grids
 
 
-@pytest.mark.parametrize("kind", ["gpt_neox", "llama", "qwen3", "gpt2"])
+@pytest.mark.parametrize(
+    "kind", ["gpt_neox", "llama", *(pytest.param(k, marks=pytest.mark.slow) for k in ("qwen3", "gpt2"))]
+)
 def test_packs_of_every_size_use_what_the_warm_up_compiled(make_model, kind):
     scorer, grids = check_scores(make_model, kind, "eager")
     contexts = grids[0][0][:4]

@@ -331,7 +331,8 @@ def test_the_audit_tells_label_tokens_and_shared_first_tokens(ko_tokenizer, ship
     named = {t.name: t for t in shipped}
     audit = audit_template(renderer_of(named["lecture_1"], ko_tokenizer), "ko-tiny", samples_of(["가나다", "라마"]))
     assert ["".join(tokens) for tokens in audit.label_tokens] == [" 부정", " 긍정"]
-    assert (audit.shared_first_token, audit.bos, audit.samples_checked) == (False, (), 2)
+    assert (audit.shared_first_token, audit.samples_checked) == (False, 2)
+    assert audit.start == "begins without <|endoftext|>, which the tokenizer does not add"
     same = Template("same", "{document}:", (" 정말 좋다", " 정말 싫다"), separators=("\n", "\n"))
     assert audit_template(renderer_of(same, ko_tokenizer), "ko-tiny", samples_of(["가"])).shared_first_token
 
