@@ -191,6 +191,14 @@ def test_control_characters_of_data_do_not_steer_the_terminal():
     assert visible(text, keep="\n\t") == "가\\u001b[31m나\\u000d\\u009b\u00a0다\n\t\\u202e\\ud800"
 
 
+def test_both_readmes_show_the_same_table():
+    english, korean = (
+        (REPO / name).read_text(encoding="utf-8").split("<!-- demo-output -->")[1].split("<!-- /demo-output -->")[0]
+        for name in ("README.md", "README.ko.md")
+    )
+    assert english == korean
+
+
 def test_the_demo_prints_the_table_in_the_readme(harness, tmp_path):
     status, out, _ = harness("run", CONFIG, f"out={tmp_path}", "cluster.address=inline")
     readme = Path("README.md").read_text(encoding="utf-8")
