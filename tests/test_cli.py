@@ -14,6 +14,7 @@ from harness.escaping import visible
 
 CONFIG = "configs/demo.yaml"
 MODEL = Path("data_in/models/ko-tiny")
+from tests.conftest import REPO
 
 
 @pytest.fixture
