@@ -11,10 +11,10 @@ import pytest
 
 from harness import cli
 from harness.escaping import visible
+from tests.conftest import REPO
 
 CONFIG = "configs/demo.yaml"
 MODEL = Path("data_in/models/ko-tiny")
-from tests.conftest import REPO
 
 
 @pytest.fixture
