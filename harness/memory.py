@@ -275,6 +275,8 @@ def predict(
     if (exact == size and not is_large) or (not on_cpu and size == 2) or (is_large and size == 4):
         converted = 0
     tokens = max(min(load.tokens_per_pack, load.unit_tokens), load.longest_prompt)
+    # Copied from pack to pack, so that two are there until the last layer has run; labels on a GPU keep one in place.
+    copies = 2 if on_cpu or load.generates else 1
     scores = 0
     if shares and not on_cpu and attention == "parts":
         scores = SCORE_BYTES * min(SCORES_AT_ONCE, tokens * load.longest_prompt * shape.heads)
@@ -288,8 +290,7 @@ def predict(
         weights=weights,
         head=converted,
         pack=tokens * bytes_per_token(shape, dtype, device, shares, load.generates) + scores,
-        # Those of the pack before last until the last layer has run.
-        kept=2 * load.longest_prompt * cached if shares else 0,
+        kept=copies * load.longest_prompt * cached if shares else 0,
         logits=int(LOGIT_COPIES * rows * shape.vocabulary * exact),
         remembered=results * remembered,
         host=(PROCESS_BYTES + PROMPT_BYTES * load.unit_prompt_tokens) if on_cpu else GPU_PROCESS_BYTES,

@@ -40,7 +40,7 @@ def test_bfloat16_on_a_gpu_by_hand():
     need = predict(NEOX, "bfloat16", "cuda", True, LOAD)
     assert need.weights == 1000 * 2
     assert need.head == 0, "a GPU multiplies 16 bits into float32"
-    assert need.kept == 2 * 20 * (2 * 2 * 8 * 2), "keys and values of two layers, twice"
+    assert need.kept == 20 * (2 * 2 * 8 * 2), "keys and values of two layers"
     assert need.logits == 2 * 5 * 100 * 4, "5 of 50 tokens are read"
     # Attention: (2 hidden + 2 query + 3 key) + (query + 2 key) numbers of 2 bytes, two outputs of 4.
     assert bytes_per_token(NEOX, "bfloat16", "cuda", True) == (56 + 24) * 2 + 2 * 8 * 4
