@@ -227,4 +227,5 @@ def test_turn_tokens_beyond_the_embedding_are_refused(make_config, tmp_path):
 
 def test_tokens_that_no_prompt_has_may_lie_beyond_the_embedding(make_config, tmp_path):
     model = with_added_tokens(tmp_path, ["<|never|>"])
-    make_report(make_config(model=model, task={"limit": 4}, grid={"templates": ["english"], "k": [0, 2], "seeds": [1]}))
+    config = make_config(model=model, task={"limit": 4}, grid={"templates": ["english"], "k": [0, 2], "seeds": [1]})
+    assert make_report(config).budgets
