@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.engine.reproducibility import fix_order_of_sums
+from harness.engine.local.layers.reproducibility import fix_order_of_sums
 
 fix_order_of_sums()
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -44,7 +44,7 @@ def ko_tokenizer():
 @pytest.fixture(scope="session")
 def ko_tiny():
     """The embedded model in fp32."""
-    from harness.engine.loading import ModelSpec, load_model
+    from harness.engine.local.loading import ModelSpec, load_model
 
     return load_model(ModelSpec(str(KO_TINY), dtype="float32", device="cpu"))
 
@@ -76,7 +76,7 @@ def model_folders(tmp_path_factory):
 @pytest.fixture(scope="session")
 def random_models(model_folders):
     """Model type to the model of `model_folders`, loaded in fp32."""
-    from harness.engine.loading import ModelSpec, load_model
+    from harness.engine.local.loading import ModelSpec, load_model
 
     return {k: load_model(ModelSpec(str(f), dtype="float32", device="cpu")) for k, f in model_folders.items()}
 
@@ -105,7 +105,7 @@ def write_nsmc(tmp_path):
 @pytest.fixture
 def make_config():
     """A `RunConfig` on the embedded model and data; sections update the defaults."""
-    from harness.config import config_from
+    from harness.config.loading import config_from
 
     def make(**sections):
         base = {"model": {"path": str(KO_TINY)}, "task": {"data_dir": str(DEMO)}, "cluster": {"address": "inline"}}
