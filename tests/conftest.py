@@ -19,6 +19,14 @@ KO_TINY = REPO / "data_in" / "models" / "ko-tiny"
 DEMO = REPO / "data_in" / "nsmc_demo"
 
 
+def pytest_collection_modifyitems(items):
+    """Several processes may run the tests: those of one file, and all that need the shared Ray, stay in one."""
+    for item in items:
+        path = item.path.relative_to(REPO / "tests")
+        group = "ray" if path.parts[0] == "distributed" else path.as_posix()
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
 @pytest.fixture(autouse=True)
 def in_repository(monkeypatch):
     """Default paths of configurations are relative to the repository."""
