@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 import harness
+from harness.core.places import SOURCE
+from harness.core.task import registered_tasks
 
 REPO = Path(__file__).resolve().parents[1]
 SOURCES = sorted([*REPO.glob("harness/**/*.py"), *REPO.glob("tasks/**/*.py")])
@@ -159,6 +161,12 @@ def test_the_interface_is_still_there_after_it_was_used():
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=REPO, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_source_tree_knows_its_tasks_without_being_installed(monkeypatch):
+    assert (SOURCE / "harness" / "__init__.py").is_file()
+    monkeypatch.setattr("harness.core.task.entry_points", lambda group: [])
+    assert registered_tasks()["nsmc"] == "tasks.nsmc:TASK"
 
 
 def test_every_module_says_what_it_is():

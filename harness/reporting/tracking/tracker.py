@@ -31,6 +31,7 @@ from typing import Any, Protocol, Self
 import pandas as pd
 
 from harness.config.schema import WandbConfig
+from harness.core.places import SOURCE
 from harness.reporting.tracking.tables import (
     Facts,
     Frame,
@@ -341,7 +342,6 @@ def _start(root: Path) -> subprocess.Popen[bytes]:
     folder.mkdir(parents=True, exist_ok=True)
     environment = {name: value for name, value in os.environ.items() if name not in NOT_INHERITED}
     environment.setdefault("WANDB_ERROR_REPORTING", "false")
-    package = str(Path(__file__).resolve().parents[1])
     environment |= {
         "WANDB_DIR": str(root),
         "WANDB_DATA_DIR": str(folder / "data"),
@@ -349,7 +349,7 @@ def _start(root: Path) -> subprocess.Popen[bytes]:
         # Else wandb logs the host's name and the command of its own upload.
         "WANDB_HOST": "",
         "WANDB_PROGRAM": "harness",
-        "PYTHONPATH": os.pathsep.join(filter(None, [package, environment.get("PYTHONPATH")])),
+        "PYTHONPATH": os.pathsep.join(filter(None, [str(SOURCE), environment.get("PYTHONPATH")])),
     }
     with (folder / "process.log").open("ab") as output:
         return subprocess.Popen(
