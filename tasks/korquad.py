@@ -12,10 +12,14 @@ import hashlib
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Annotated
+
+from annotated_types import Ge
 
 from harness.config.schema import TaskConfig
 from harness.core.errors import DataError
 from harness.core.task import AnswerMetric, Sample, Task, TaskData
+from harness.core.task_options import read_options
 from tasks.korquad_files import Context, Question, Schema, read_contexts
 from tasks.korquad_metrics import (
     exact_match,
@@ -119,22 +123,33 @@ def load_1(options: TaskConfig) -> TaskData:
     return TaskData(samples, pool, length_field="context", notes=notes)
 
 
-def load_2(options: TaskConfig) -> TaskData:
+@dataclasses.dataclass(frozen=True)
+class DocumentOptions:
+    """Of `task.options`, version 2."""
+
+    windows: Annotated[int, Ge(1)] = 3
+    """Passages of a document that go into the prompt."""
+    window_chars: Annotated[int, Ge(1)] = 500
+    """Most characters of one passage."""
+
+
+def load_2(config: TaskConfig) -> TaskData:
     """Version 2: questions on the best passages of documents, and the demonstration pool."""
-    dev, train = _document_files(Path(options.data_dir))
+    options = read_options(config, DocumentOptions)
+    dev, train = _document_files(Path(config.data_dir))
     sizes = _sizes(_sound(read_contexts(dev, Schema.V2)))
-    taken = draw_clusters(sizes, options.limit, options.sample_seed)
+    taken = draw_clusters(sizes, config.limit, config.sample_seed)
     samples: list[Sample] = []
     for context in _chosen(dev, taken):
         samples += _document_samples(context, context.questions[: taken[context.key]], options)
     inside = sum(answer_in_windows("", sample) for sample in samples)
     notes = [
         _count_note(", ".join(path.name for path in dev), sizes, "documents"),
-        *_limit_notes(options, sizes, taken, "documents"),
+        *_limit_notes(config, sizes, taken, "documents"),
         f"the answer is inside the chosen passages ({options.windows} of at most {options.window_chars} characters) "
         f"for {inside:,.0f} of {len(samples):,} questions ({inside / max(1, len(samples)):.1%})",
     ]
-    pool, pool_notes = _document_pool(train or dev, options)
+    pool, pool_notes = _document_pool(train or dev, options, config.sample_seed)
     if not train:
         pool_notes = [
             *pool_notes,
@@ -208,7 +223,7 @@ def _paragraph_samples(context: Context, questions: Iterable[Question]) -> list[
     return [_sample(context, question, context.text, question.answers) for question in questions]
 
 
-def _document_samples(context: Context, questions: Iterable[Question], options: TaskConfig) -> list[Sample]:
+def _document_samples(context: Context, questions: Iterable[Question], options: DocumentOptions) -> list[Sample]:
     index = PassageIndex(passages(_readable(context.text, context), options.window_chars))
     return [
         _sample(context, question, "\n".join(index.best(question.text, options.windows)), question.answers)
@@ -223,7 +238,7 @@ def _readable(html: str, context: Context) -> str:
         raise DataError(f"{context.key} ('{context.title}'): its HTML cannot be parsed: {error}") from None
 
 
-def _document_pool(files: Sequence[Path], options: TaskConfig) -> tuple[list[Sample], list[str]]:
+def _document_pool(files: Sequence[Path], options: DocumentOptions, seed: int) -> tuple[list[Sample], list[str]]:
     """Demonstrations from documents, and files, drawn by `task.sample_seed`.
 
     Kept are those that show what is asked for: the answer is one line, and it stands in the passages.
@@ -231,12 +246,12 @@ def _document_pool(files: Sequence[Path], options: TaskConfig) -> tuple[list[Sam
     sizes: dict[str, int] = {}
     used = []
     by_name = {path.name: path for path in files}
-    for name in draw_order(by_name, options.sample_seed):
+    for name in draw_order(by_name, seed):
         used.append(by_name[name])
         sizes |= _sizes(read_contexts([by_name[name]], Schema.V2))
         if len(sizes) >= POOL_DOCUMENTS:
             break
-    drawn = set(draw_order(sizes, options.sample_seed)[:POOL_DOCUMENTS])
+    drawn = set(draw_order(sizes, seed)[:POOL_DOCUMENTS])
     pool, questions = [], 0
     for context in _chosen(sorted(used), drawn):
         questions += len(context.questions)
@@ -285,6 +300,7 @@ TASK_1 = Task(
 TASK_2 = Task(
     name="korquad2",
     version="1",
+    options=DocumentOptions,
     description="KorQuAD 2.1: an answer from the best passages of a whole page",
     templates=Path(__file__).parent / "templates" / "korquad.yaml",
     expected_files=(DEV_2, f"{TRAIN_2} (optional)"),

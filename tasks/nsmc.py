@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ from harness.core.errors import DataError
 from harness.core.escaping import one_line
 from harness.core.hangul import compose_hangul
 from harness.core.task import Sample, Task, TaskData
+from harness.core.task_options import read_options
 from harness.core.user_files import read_bytes
 
 if TYPE_CHECKING:
@@ -129,9 +131,18 @@ def _row_fault(cells: Sequence[str], last: bool) -> str:
     return ""
 
 
-def load(options: TaskConfig) -> TaskData:
+@dataclass(frozen=True)
+class NsmcOptions:
+    """Of `task.options`."""
+
+    clean_text: bool = True
+    """Keep only Hangul, compatibility jamo and white space."""
+
+
+def load(config: TaskConfig) -> TaskData:
     """Test samples (drawn when `limit` is set) and the demonstration pool."""
-    folder = Path(options.data_dir)
+    options = read_options(config, NsmcOptions)
+    folder = Path(config.data_dir)
     test, dropped_test = read_ratings(folder / TEST)
     train, dropped_train = read_ratings(folder / TRAIN)
     notes = [
@@ -144,10 +155,10 @@ def load(options: TaskConfig) -> TaskData:
         if changed:
             frame["document"] = composed
             notes.append(f"{name}: the decomposed Hangul of {changed:,} reviews is composed (NFC)")
-    if options.limit is not None and options.limit < len(test):
-        test = test.sample(options.limit, random_state=options.sample_seed)
-    elif options.limit is not None:
-        notes.append(f"task.limit={options.limit} takes all {len(test):,} reviews")
+    if config.limit is not None and config.limit < len(test):
+        test = test.sample(config.limit, random_state=config.sample_seed)
+    elif config.limit is not None:
+        notes.append(f"task.limit={config.limit} takes all {len(test):,} reviews")
     clean = clean_text if options.clean_text else str
     samples = _samples(test, clean)
     emptied = sum(not sample.fields["document"].strip() for sample in samples)
@@ -175,4 +186,5 @@ TASK = Task(
     templates=Path(__file__).parent / "templates" / "nsmc.yaml",
     expected_files=(TRAIN, TEST),
     load=load,
+    options=NsmcOptions,
 )

@@ -83,7 +83,7 @@ def test_thinking_that_can_be_turned_off_serves_and_data_may_speak_of_it(configu
     train = [(f"t{i}", f"영화 {i}번 좋아요", i % 2) for i in range(20)]
     folder = write_nsmc(train, [("1", "<think> 재미", 1), ("2", "<think>", 0)])
     config = configured(BODY + QWEN_3)
-    task = replace(config.task, data_dir=str(folder), clean_text=False)
+    task = replace(config.task, data_dir=str(folder), options={"clean_text": False})
     assert measure(prepare(replace(config, task=task)), 2)
 
 

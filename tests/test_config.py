@@ -34,7 +34,7 @@ def test_shipped_configurations_load(name):
 
 def test_the_lecture_configuration_is_the_protocol():
     config = load_config("configs/lecture.yaml")
-    assert (config.task.limit, config.task.sample_seed, config.task.clean_text) == (500, 1234, True)
+    assert (config.task.limit, config.task.sample_seed, config.task.options) == (500, 1234, {})
     assert (config.grid.k, config.grid.seeds) == ([10], [1234])
     assert (config.demos.policy, config.demos.max_tokens) == ("lecture", 25)
 
@@ -80,7 +80,6 @@ def test_an_unknown_key_with_no_near_one_lists_the_known_keys(load):
         ("task: {limit: many}", "task.limit"),
         ("task: {limit: 1.5}", "task.limit"),
         ("task: {data_dir: null}", "task.data_dir"),
-        ("task: {clean_text: maybe}", "task.clean_text"),
         ("demos: {policy: null}", "demos.policy"),
         ("demos: {balanced: maybe}", "demos.balanced"),
         ("demos: {bank_size: big}", "demos.bank_size"),
@@ -240,7 +239,6 @@ def test_the_short_form_of_scoring_is_its_method():
         ({"generation": {"stop": [""]}}, r"generation\.stop holds an empty text"),
         ({"generation": {"clean": ["quote"]}}, r"generation\.clean is 'quote'; did you mean 'quotes'"),
         ({"demos": {"context_chars": 0}}, r"demos\.context_chars is 0"),
-        ({"task": {"windows": 0}}, r"task\.windows is 0"),
         ({"wandb": {"mode": "on"}}, r"wandb\.mode is 'on'; did you mean 'online'"),
     ],
 )

@@ -20,8 +20,9 @@ from bs4.exceptions import ParserRejectedMarkup
 import tasks.korquad as korquad
 from harness.config.loading import load_config
 from harness.config.schema import TaskConfig
-from harness.core.errors import DataError
+from harness.core.errors import ConfigError, DataError
 from harness.core.task import Sample
+from harness.core.task_options import configured
 from harness.prompts.templates import Chat, fill, read_templates
 from tasks.korquad import (
     TASK_1,
@@ -378,7 +379,7 @@ def test_searching_passages_says_nothing(caplog):
 def test_passages_are_chosen_alike_in_every_process():
     code = (
         "from tasks.korquad import TASK_2; from harness.config.schema import TaskConfig; import sys, hashlib;"
-        "data = TASK_2.load(TaskConfig(data_dir=sys.argv[1], window_chars=100));"
+        "data = TASK_2.load(TaskConfig(data_dir=sys.argv[1], options={'window_chars': 100}));"
         "print(hashlib.sha1(repr([*data.samples, *data.pool]).encode()).hexdigest())"
     )
     digests = {
@@ -568,9 +569,18 @@ def test_clusters_without_questions_are_not_drawn():
     assert sum(draw_clusters({str(i): 3 for i in range(9)}, 10, seed=1).values()) == 10
 
 
-def test_cleaning_is_not_ours():
-    for task in (TASK_1, TASK_2):
-        assert task.load(options(DEMO, clean_text=True)) == task.load(options(DEMO, clean_text=False))
+@pytest.mark.parametrize(
+    ("task", "given", "message"),
+    [
+        (TASK_1, {"clean_text": True}, "has no options, but task.options names clean_text"),
+        (TASK_2, {"clean_text": True}, "no option 'task.options.clean_text'"),
+        (TASK_2, {"window": 2}, "no option 'task.options.window'; did you mean 'windows'"),
+        (TASK_2, {"windows": 0}, "task.options.windows is 0: input should be greater than or equal to 1"),
+    ],
+)
+def test_options_of_other_tasks_and_wrong_ones_are_refused(task, given, message):
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        configured(task, options(DEMO, options=given))
 
 
 def at(data, *path):
@@ -760,9 +770,12 @@ def test_unused_keys_may_be_absent(tmp_path):
 
 def test_windows_are_as_many_and_as_long_as_configured():
     for windows, chars in ((1, 200), (2, 300), (5, 100)):
-        for asked in TASK_2.load(options(DEMO, windows=windows, window_chars=chars, limit=12)).samples:
+        for asked in TASK_2.load(options(DEMO, options={"windows": windows, "window_chars": chars}, limit=12)).samples:
             assert len(asked.fields["context"]) <= windows * (chars + 1) - 1
-    more = [sum(answer_in_windows("", s) for s in TASK_2.load(options(DEMO, windows=n)).samples) for n in (1, 3, 5)]
+    more = [
+        sum(answer_in_windows("", s) for s in TASK_2.load(options(DEMO, options={"windows": n})).samples)
+        for n in (1, 3, 5)
+    ]
     assert more == sorted(more) and more[0] < more[-1]
 
 

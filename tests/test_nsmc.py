@@ -192,7 +192,7 @@ def test_a_review_that_cleaning_empties_stays_in_the_evaluation(write_nsmc):
 
 
 def test_cleaning_can_be_switched_off(write_nsmc):
-    data = load(options(write_nsmc(GOOD, [(1, "1/10!", 0)]), clean_text=False))
+    data = load(options(write_nsmc(GOOD, [(1, "1/10!", 0)]), options={"clean_text": False}))
     assert data.samples[0].fields["document"] == "1/10!"
 
 

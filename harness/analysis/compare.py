@@ -224,7 +224,7 @@ def _check_same_samples(asked: dict[str, tuple[str, str]], run_dir: str) -> None
         if before[0] != found[0]:
             raise DataError(
                 f"sample '{sample_id}' of '{run_dir}' has other texts, answers or another cluster than in "
-                f"'{before[1]}'; compare runs over the same samples (data files, task.clean_text)"
+                f"'{before[1]}'; compare runs over the same samples (data files, task.options.clean_text)"
             )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
+import logging
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -26,6 +27,8 @@ from harness.core.addresses import redacted
 from harness.core.errors import ConfigError, did_you_mean
 from harness.core.escaping import one_line
 from harness.core.user_files import read_text, yaml_fault
+
+log = logging.getLogger(__name__)
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
@@ -64,6 +67,7 @@ def config_from(values: Any) -> RunConfig:
         method = container.get("scoring")
         if isinstance(method, str):
             container.scoring = {"method": method}
+        _move_options(container)
         _reject_unknown(container, RunConfig, "")
         merged = OmegaConf.merge(OmegaConf.structured(RunConfig), container)
         plain = OmegaConf.to_container(merged, resolve=True)
@@ -90,6 +94,15 @@ def config_from(values: Any) -> RunConfig:
     config = RunConfig(**built)
     check_values(config)
     return config
+
+
+def _move_options(container: Any) -> None:
+    """Options of tasks that once were keys of `task` itself."""
+    task = container.get("task")
+    for key in [key for key in MOVED_OPTIONS if isinstance(task, DictConfig) and key in task]:
+        log.warning("task.%s is now task.options.%s; the old key still works", key, key)
+        OmegaConf.update(container, f"task.options.{key}", task._get_node(key), force_add=True)
+        del task[key]
 
 
 def _overridden(values: Any, override: str) -> Any:
@@ -254,6 +267,8 @@ def _expected(key: str) -> str:
     return _WORDS.get(kind, "a value")
 
 
+MOVED_OPTIONS = ("clean_text", "windows", "window_chars")
+"""Once keys of `task`, now of `task.options`."""
 MOST_DOTS = 8
 """Of a key in an override; real ones have one."""
 _WORDS = {

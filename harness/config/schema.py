@@ -30,13 +30,10 @@ class TaskConfig:
     data_dir: str = "data_in/nsmc_demo"
     limit: int | None = None
     sample_seed: int = 1234
-    clean_text: bool = True
     templates_file: str | None = None
     """YAML file with further templates; a template of the same name replaces the task's."""
-    windows: int = 3
-    """Passages of a long document that go into the prompt."""
-    window_chars: int = 500
-    """Characters of one passage."""
+    options: Any = field(default_factory=dict)
+    """The task's own options, by name; the task says which there are."""
 
 
 @dataclass(frozen=True)

@@ -103,8 +103,6 @@ def check_values(config: RunConfig) -> None:
     _check_range("task.sample_seed", config.task.sample_seed, 0, 2**32 - 1)
     for key, value in (
         ("demos.bank_size", config.demos.bank_size),
-        ("task.windows", config.task.windows),
-        ("task.window_chars", config.task.window_chars),
         ("generation.max_new_tokens", config.generation.max_new_tokens),
         ("task.limit", config.task.limit),
         ("model.max_length", config.model.max_length),

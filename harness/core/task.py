@@ -99,8 +99,8 @@ class Task:
     version: str
     """Raise it when loading or scoring changes: stored results of another version are not reused."""
     description: str
-    templates: Path
-    """YAML file of the task's templates."""
+    templates: Path | None
+    """YAML file of the task's templates; None where only `task.templates_file` brings some."""
     expected_files: tuple[str, ...]
     """What `task.data_dir` must hold, for `harness tasks`."""
     load: Callable[[TaskConfig], TaskData]
@@ -113,9 +113,14 @@ class Task:
     """Figures per generated answer; the first is the one that strategies are compared by."""
     shorten: Callable[[Sample, int], Sample] | None = None
     """Cuts a demonstration's context to so many characters around its answer (`demos.context_chars`)."""
+    options: type | None = None
+    """Frozen dataclass of the task's own options, `task.options`; see `harness.core.task_options.read_options`."""
+    of: Callable[[TaskConfig], tuple[Task, object]] | None = None
+    """For a task whose classes or metrics depend on its options: the task as they make it, and the options
+    completed, such that the same call with these reads no data."""
 
     def __post_init__(self) -> None:
-        if bool(self.class_names) == bool(self.answer_metrics):
+        if self.of is None and bool(self.class_names) == bool(self.answer_metrics):
             raise ConfigError(f"task '{self.name}' needs either class_names or answer_metrics, and not both")
 
     @property

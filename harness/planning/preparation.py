@@ -18,6 +18,7 @@ from harness.core.errors import ConfigError
 from harness.core.hashing import rows_hash
 from harness.core.task import CONTENT_FREE, Sample, Task, TaskData, find_task
 from harness.core.task_data import load_data
+from harness.core.task_options import configured
 from harness.engine.local.model_info import ModelInfo, read_model_info
 from harness.prompts.demonstrations import Draw, Pool, duplicates_in_pool, lecture_draws
 from harness.prompts.literals import notes_on_literals
@@ -126,12 +127,13 @@ def prepare(config: RunConfig) -> Prepared:
     Raises:
         UserError: whatever is wrong, in one line.
     """
-    task = find_task(config.task.name)
+    task, task_config = configured(find_task(config.task.name), config.task)
+    config = dataclasses.replace(config, task=task_config)
     method = _method(config, task)
     _check_calibration(config, method)
     if config.demos.balanced and not task.class_names:
         raise ConfigError(f"demos.balanced needs classes, but the answers of task '{task.name}' are generated; drop it")
-    known = read_templates(task.templates, task.class_names)
+    known = read_templates(task.templates, task.class_names) if task.templates is not None else {}
     if config.task.templates_file is not None:
         known |= read_templates(config.task.templates_file, task.class_names)
     data = _shortened(task, load_data(task, config.task), config.demos.context_chars)

@@ -110,7 +110,8 @@ def write_tasks(console: Console, tasks: Sequence[Task]) -> None:
         else:
             what = f"classes: {', '.join(f'{i} = {n}' for i, n in enumerate(task.class_names))}"
         say(console, f"  {what}")
-        for template in read_templates(task.templates, task.class_names).values():
+        known = read_templates(task.templates, task.class_names) if task.templates is not None else {}
+        for template in known.values():
             labels = ", ".join(repr(label) for label in template.labels)
             line = f"  {template.name}: {template.description}{f' Labels {labels}' if labels else ''}"
             write(console, f"{line}\n")

@@ -14,6 +14,7 @@ from transformers import AutoTokenizer
 
 from harness.core.errors import BrokenDeviceError, ContextError, ModelError
 from harness.core.task import Sample, find_task
+from harness.core.task_options import configured
 from harness.engine.local.device_errors import naming_broken_devices
 from harness.engine.local.generator import Generations, Generator
 from harness.engine.local.loading import ModelSpec
@@ -47,7 +48,7 @@ class Worker:
     def __init__(self, spec: WorkerSpec, draw: Draw) -> None:
         self.spec = spec
         self.draw = draw
-        self.task = find_task(spec.config.task.name)
+        self.task, _ = configured(find_task(spec.config.task.name), spec.config.task)
         self.store = RunStore(spec.config.run_dir)
         self.tokenizer = PromptTokenizer(_load_tokenizer(spec), spec.chat_time)
         self.judge = Judge(self.task, self.tokenizer, spec.config.generation)

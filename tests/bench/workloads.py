@@ -91,7 +91,7 @@ def make_workload(letter: str, tokenizer: Any, context: int, limit: int | None, 
         draw = Draw(Pool((), 0, "context"), kind.policy, False, 1)
     else:
         folder, source = _place(data, "nsmc", nsmc.TEST, "nsmc_demo", "reviews")
-        found = nsmc.load(SimpleNamespace(data_dir=folder, limit=wanted, sample_seed=1234, clean_text=True))
+        found = nsmc.load(SimpleNamespace(data_dir=folder, limit=wanted, sample_seed=1234, options=nsmc.NsmcOptions()))
         samples = found.samples
         template = read_templates(nsmc.TASK.templates, nsmc.TASK.class_names)["lecture_1"]
         encoded = PromptTokenizer(tokenizer).whole_batch(list(found.raw_pool_texts or ()))

@@ -1,0 +1,59 @@
+"""A table as texts: what one cell holds, and rows with the place where each stands."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from harness.core.escaping import one_line
+
+
+@dataclass(frozen=True)
+class Cells:
+    """What one cell of a JSON or Arrow list holds: several texts."""
+
+    texts: tuple[str, ...]
+
+
+Cell = str | Cells | None
+
+
+@dataclass
+class Table:
+    """Rows of one file or of several with the same columns."""
+
+    columns: list[str]
+    rows: list[dict[str, Cell]]
+    places: list[str]
+    """Where each row stands, for messages: file and line."""
+    notes: list[str] = field(default_factory=list)
+
+
+def text_of(value: Any) -> Cell:
+    """A cell's text: truth values as `true` and `false`, floats as Python writes them; lists keep their texts."""
+    if value is None or isinstance(value, str):
+        return value
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list | tuple):
+        return Cells(tuple(str(json.dumps(x, ensure_ascii=False) if isinstance(x, list | dict) else x) for x in value))
+    return value.isoformat() if hasattr(value, "isoformat") else str(value)
+
+
+def header_fault(place: str, columns: Sequence[str]) -> str:
+    """What is wrong with the names of the columns; an empty text where nothing is."""
+    if len(set(columns)) != len(columns):
+        twice = next(name for name in columns if columns.count(name) > 1)
+        return f"{place}: the column '{one_line(twice, 60)}' comes twice, expected each name once"
+    if not all(columns):
+        return f"{place}: a column has no name, expected a header with the names of the columns"
+    return ""
+
+
+def field_name(column: str) -> str:
+    """A column's name as templates write it: what is no letter, digit or underscore becomes one."""
+    name = re.sub(r"\W", "_", column)
+    return name if name.isidentifier() else f"_{name}"

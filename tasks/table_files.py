@@ -1,0 +1,223 @@
+"""Tables as texts: CSV, TSV, JSON lines, JSON, parquet, xlsx and folders saved by Hugging Face `datasets`.
+
+A cell's text is what the file holds: `NA`, `null`, `01` and `1.0` stay as they are, white space and line
+ends within a cell too. A cell is None where the file says that nothing is there: null, or a key that a
+JSON object lacks. Knows files; refuses to know what a column means.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from harness.core.errors import DataError
+from harness.core.escaping import one_line
+from tasks.table_cells import Cell, Table, header_fault, text_of
+from tasks.table_separated import decoded, read_separated
+
+
+def read_table(path: Path, encoding: str) -> Table:
+    """All rows of a file, or of all table files in a folder.
+
+    Args:
+        path: file or folder.
+        encoding: of CSV, TSV and JSON files.
+
+    Raises:
+        DataError: nothing there, another format or encoding, a row that does not fit, other columns in
+            another file; names file and line.
+    """
+    if path.is_dir():
+        if (path / "dataset_info.json").is_file() or list(path.glob("*.arrow")):
+            return _saved_dataset(path)
+        files = sorted(file for file in path.iterdir() if file.suffix.lower() in READERS)
+        if not files:
+            raise DataError(f"no table in '{path}'; expected files ending in {', '.join(READERS)}")
+    else:
+        files = [path]
+    tables = [_read_file(file, encoding) for file in files]
+    for file, table in zip(files[1:], tables[1:], strict=True):
+        if set(table.columns) != set(tables[0].columns):
+            odd = sorted(set(table.columns) ^ set(tables[0].columns))
+            raise DataError(
+                f"'{file}' and '{files[0]}' have different columns ({one_line(', '.join(odd), 120)} in one only); "
+                "expected one table in several files: name one of them"
+            )
+    return Table(
+        tables[0].columns,
+        [row for table in tables for row in table.rows],
+        [place for table in tables for place in table.places],
+        [note for table in tables for note in table.notes],
+    )
+
+
+def _read_file(file: Path, encoding: str) -> Table:
+    reader = READERS.get(file.suffix.lower())
+    if not file.is_file():
+        raise DataError(f"no file '{file}'; expected a table ({', '.join(READERS)})")
+    if reader is None:
+        raise DataError(f"'{file}' ends in '{file.suffix}'; expected a table: {', '.join(READERS)}")
+    table = reader(file, encoding)
+    if not table.rows:
+        raise DataError(f"'{file}' has no rows; expected at least one")
+    return table
+
+
+def _json_lines(file: Path, encoding: str) -> Table:
+    objects, places = [], []
+    for number, line in enumerate(decoded(file, encoding).split("\n"), 1):
+        if line.strip():
+            objects.append(_json(line, f"'{file}' line {number}"))
+            places.append(f"'{file}' line {number}")
+    return _of_objects(objects, places)
+
+
+def _json_array(file: Path, encoding: str) -> Table:
+    found = _json(decoded(file, encoding), f"'{file}'")
+    if isinstance(found, dict):
+        lists = {name: value for name, value in found.items() if isinstance(value, list)}
+        if len(lists) != 1:
+            raise DataError(
+                f"'{file}' holds an object with {len(lists)} lists, expected a list of rows, or an object with one list"
+            )
+        found = next(iter(lists.values()))
+    if not isinstance(found, list):
+        raise DataError(f"'{file}' holds a {type(found).__name__}, expected a list of rows")
+    return _of_objects(found, [f"'{file}' row {number}" for number in range(1, len(found) + 1)])
+
+
+def _json(text: str, place: str) -> Any:
+    """Parsed, with numbers as they are written."""
+    try:
+        return json.loads(text, parse_float=str, parse_int=str, object_pairs_hook=_pairs)
+    except (json.JSONDecodeError, RecursionError, ValueError) as error:
+        raise DataError(f"{place}: no valid JSON, {one_line(str(error), 120)}; is the file cut off?") from None
+
+
+def _pairs(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a key comes twice in one object")
+    return found
+
+
+def _of_objects(objects: Sequence[Any], places: Sequence[str]) -> Table:
+    rows: list[dict[str, Cell]] = []
+    columns: dict[str, None] = {}
+    for value, place in zip(objects, places, strict=True):
+        if not isinstance(value, Mapping):
+            raise DataError(f"{place}: a {type(value).__name__}, expected an object with a key per column")
+        rows.append(dict(_flattened(value, "")))
+        columns |= dict.fromkeys(rows[-1])
+    if columns:
+        rows = [{name: row.get(name) for name in columns} for row in rows]
+    return Table(list(columns), rows, list(places))
+
+
+def _flattened(value: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Cell]]:
+    """Nested objects as columns `outer.inner`."""
+    for name, inner in value.items():
+        if isinstance(inner, Mapping):
+            yield from _flattened(inner, f"{prefix}{name}.")
+        else:
+            yield prefix + name, text_of(inner)
+
+
+def _parquet(file: Path, encoding: str) -> Table:
+    try:
+        found = pq.read_table(file)
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"'{file}' is no parquet file: {one_line(str(error), 120)}") from None
+    return _of_arrow(found, str(file), {})
+
+
+def _of_arrow(found: pa.Table, place: str, names: Mapping[str, Sequence[str]]) -> Table:
+    """Rows of an Arrow table.
+
+    Args:
+        found: the table.
+        place: file or folder, for messages.
+        names: of the classes of columns that hold class indices.
+    """
+    binary = [f.name for f in found.schema if pa.types.is_binary(f.type) or pa.types.is_large_binary(f.type)]
+    notes = [f"{Path(place).name}: columns of bytes are left out: {', '.join(binary)}"] if binary else []
+    objects = found.drop_columns(binary).to_pylist()
+    for column, classes in names.items():
+        for row in objects:
+            if isinstance(row.get(column), int) and 0 <= row[column] < len(classes):
+                row[column] = classes[row[column]]
+    # pandas writes what is missing in a column of numbers as NaN.
+    for row in objects:
+        for name, value in row.items():
+            if value != value:
+                row[name] = None
+    table = _of_objects(objects, [f"'{place}' row {number}" for number in range(1, len(objects) + 1)])
+    table.notes += notes
+    return table
+
+
+def _saved_dataset(folder: Path) -> Table:
+    files = sorted(folder.glob("*.arrow"))
+    if not files:
+        splits = sorted(path.name for path in folder.iterdir() if path.is_dir())
+        raise DataError(
+            f"'{folder}' holds no *.arrow file; expected one split of a saved data set, there are: {splits}"
+        )
+    tables = []
+    for file in files:
+        try:
+            with pa.memory_map(str(file)) as source:
+                tables.append(pa.ipc.open_stream(source).read_all())
+        except (pa.ArrowException, OSError) as error:
+            raise DataError(f"'{file}' is no Arrow file of a saved data set: {one_line(str(error), 120)}") from None
+    info = folder / "dataset_info.json"
+    features = json.loads(info.read_text(encoding="utf-8")).get("features") or {} if info.is_file() else {}
+    names = {name: spec["names"] for name, spec in features.items() if isinstance(spec, dict) and spec.get("names")}
+    return _of_arrow(pa.concat_tables(tables), str(folder), names)
+
+
+def _sheet(file: Path, encoding: str) -> Table:
+    try:
+        import openpyxl  # type: ignore[import-untyped]
+    except ImportError:
+        raise DataError(
+            f"'{file}' needs openpyxl; install it (pip install openpyxl), or save the sheet as CSV"
+        ) from None
+    try:
+        book = openpyxl.load_workbook(file, read_only=True, data_only=True)
+    except Exception as error:
+        raise DataError(f"'{file}' is no xlsx file: {one_line(str(error), 120)}; save the sheet as CSV") from None
+    sheet = book.worksheets[0]
+    rows = list(sheet.iter_rows(values_only=True))
+    count = len(book.worksheets)
+    notes = [f"{file.name}: the first of {count} sheets, '{sheet.title}'"] if count > 1 else []
+    if not rows:
+        return Table([], [], [], notes)
+    width = max((n + 1 for n, cell in enumerate(rows[0]) if cell is not None), default=0)
+    columns = [str(cell if cell is not None else "").strip() for cell in rows[0][:width]]
+    if fault := header_fault(f"'{file}' row 1", columns):
+        raise DataError(fault)
+    table = Table(columns, [], [], notes)
+    for number, row in enumerate(rows[1:], 2):
+        if any(cell is not None for cell in row):
+            cells = [*row, *[None] * (width - len(row))][:width]
+            table.rows.append({name: text_of(cell) for name, cell in zip(columns, cells, strict=True)})
+            table.places.append(f"'{file}' row {number}")
+    return table
+
+
+READERS: Mapping[str, Callable[[Path, str], Table]] = {
+    ".csv": read_separated,
+    ".tsv": read_separated,
+    ".txt": read_separated,
+    ".jsonl": _json_lines,
+    ".json": _json_array,
+    ".parquet": _parquet,
+    ".xlsx": _sheet,
+}
+"""By the ending of a file's name."""

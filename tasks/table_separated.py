@@ -1,0 +1,116 @@
+"""Files of separated cells (CSV, TSV), and the encodings of all text files."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+from harness.core.errors import DataError
+from harness.core.escaping import one_line
+from harness.core.user_files import read_bytes
+from tasks.table_cells import Table, header_fault
+
+MOST_BYTES = 2**31
+SEPARATORS = (",", "\t", ";", "|")
+csv.field_size_limit(sys.maxsize)
+
+
+def decoded(file: Path, encoding: str) -> str:
+    """A file's text without a byte order mark, its line ends as they are.
+
+    Raises:
+        DataError: another encoding; names the one that is likely.
+    """
+    data = read_bytes(file, "table", "a file with rows", DataError, MOST_BYTES)
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")) and not encoding.lower().startswith("utf-16"):
+        raise DataError(f"'{file}' is UTF-16; set task.options.encoding=utf-16, or save it as UTF-8")
+    try:
+        return data.decode(encoding).removeprefix("\ufeff")
+    except LookupError:
+        raise DataError(
+            f"task.options.encoding is '{one_line(encoding, 40)}', expected one such as utf-8 or cp949"
+        ) from None
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        hint = "save it as UTF-8"
+        for other in ("utf-8", "cp949"):
+            if other != encoding.lower() and _decodes(data, other):
+                hint = f"it is likely {other}: set task.options.encoding={other}"
+                break
+        raise DataError(f"'{file}' is not {encoding}: byte {data[error.start]:#04x} in line {line}; {hint}") from None
+
+
+def _decodes(data: bytes, encoding: str) -> bool:
+    try:
+        data.decode(encoding)
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def read_separated(file: Path, encoding: str) -> Table:
+    """Rows of separated cells; a quotation mark is quoting where all pair up as such, else text.
+
+    Raises:
+        DataError: the encoding, or a row that does not fit; names the line.
+    """
+    text = decoded(file, encoding)
+    header = text.split("\n", 1)[0].split("\r", 1)[0]
+    usual = "\t" if file.suffix.lower() == ".tsv" else ","
+    separator = usual if usual in header else max(SEPARATORS, key=header.count)
+    other = separator != usual and separator in header
+    notes = [f"{file.name}: cells are separated by {separator!r}"] if other else []
+    table, fault = _parsed(file, text, separator, csv.QUOTE_MINIMAL)
+    if fault and '"' in text:
+        # Quotation marks that are letters: reviews that begin with one, in a file without quoting.
+        plain, still = _parsed(file, text, separator, csv.QUOTE_NONE)
+        if not still:
+            plain.notes += [*notes, f"{file.name}: quotation marks are text, since they do not pair up as quoting"]
+            return plain
+    if fault:
+        raise DataError(fault)
+    table.notes += notes
+    return table
+
+
+def _mark_lone_returns(text: str) -> str:
+    """A character that the text lacks, for carriage returns that end no line: the reader takes none within a row."""
+    if not re.search(r"\r(?!\n)", text):
+        return ""
+    return next(chr(code) for code in range(0xE000, 0xF900) if chr(code) not in text)
+
+
+def _parsed(file: Path, text: str, separator: str, quoting: Any) -> tuple[Table, str]:
+    """The table and what is wrong with it; an empty text where nothing is."""
+    lone = _mark_lone_returns(text) if "\n" in text else ""
+    if lone:
+        text = re.sub(r"\r(?!\n)", lone, text)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, quoting=quoting, strict=True)
+    table = Table([], [], [])
+    began = 1
+    try:
+        for cells in reader:
+            place = f"'{file}' line {began}"
+            began = reader.line_num + 1
+            if not cells:
+                continue
+            if not table.columns:
+                table.columns = [cell.strip() for cell in cells]
+                if fault := header_fault(place, table.columns):
+                    return table, fault
+            elif len(cells) != len(table.columns):
+                return table, (
+                    f"{place}: {len(cells)} cells, expected {len(table.columns)} separated by {separator!r}; is there "
+                    "a separator or a quotation mark inside a text without quotes around it, or is the file cut off?"
+                )
+            else:
+                texts = [cell.replace(lone, "\r") for cell in cells] if lone else cells
+                table.rows.append(dict(zip(table.columns, texts, strict=True)))
+                table.places.append(place)
+    except csv.Error as error:
+        return table, f"'{file}' line {began}: {error}; expected cells in pairs of quotation marks"
+    return table, ""
