@@ -567,6 +567,19 @@ def test_a_killed_process_stops_nothing(environment, tmp_path):
     assert logged(), "what was flushed is there"
 
 
+def test_the_process_finds_the_source_tree_that_started_it(tmp_path, monkeypatch):
+    paths = []
+
+    def refuse(command, env, **_):
+        paths.extend(env["PYTHONPATH"].split(os.pathsep))
+        raise OSError("no more processes")
+
+    monkeypatch.setattr("subprocess.Popen", refuse)
+    with open_tracker(WandbConfig(mode="offline"), "g", CONFIG, str(tmp_path)):
+        pass
+    assert (Path(paths[0]) / "harness" / "reporting" / "tracking" / "process.py").is_file()
+
+
 @pytest.mark.parametrize(("error", "status"), [(KeyboardInterrupt, 130), (ValueError, 1)])
 def test_a_run_that_is_stopped_or_fails_is_marked_so(environment, tmp_path, error, status):
     with (

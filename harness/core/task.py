@@ -15,6 +15,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import harness
 from harness.core.errors import ConfigError, did_you_mean
 from harness.core.escaping import one_line
 from harness.core.foreign import blamed_on
@@ -135,7 +136,7 @@ def registered_tasks() -> dict[str, str]:
     entry points, so the project file beside the package is read as well.
     """
     found: dict[str, str] = {}
-    project = Path(__file__).resolve().parent.parent / "pyproject.toml"
+    project = Path(harness.__file__).resolve().parents[1] / "pyproject.toml"
     if project.is_file():
         with project.open("rb") as file:
             groups = tomllib.load(file).get("project", {}).get("entry-points", {})

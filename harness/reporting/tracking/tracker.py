@@ -30,6 +30,7 @@ from typing import Any, Protocol, Self
 
 import pandas as pd
 
+import harness
 from harness.config.schema import WandbConfig
 from harness.reporting.tracking.tables import (
     Facts,
@@ -341,7 +342,7 @@ def _start(root: Path) -> subprocess.Popen[bytes]:
     folder.mkdir(parents=True, exist_ok=True)
     environment = {name: value for name, value in os.environ.items() if name not in NOT_INHERITED}
     environment.setdefault("WANDB_ERROR_REPORTING", "false")
-    package = str(Path(__file__).resolve().parents[1])
+    source = str(Path(harness.__file__).resolve().parents[1])
     environment |= {
         "WANDB_DIR": str(root),
         "WANDB_DATA_DIR": str(folder / "data"),
@@ -349,7 +350,7 @@ def _start(root: Path) -> subprocess.Popen[bytes]:
         # Else wandb logs the host's name and the command of its own upload.
         "WANDB_HOST": "",
         "WANDB_PROGRAM": "harness",
-        "PYTHONPATH": os.pathsep.join(filter(None, [package, environment.get("PYTHONPATH")])),
+        "PYTHONPATH": os.pathsep.join(filter(None, [source, environment.get("PYTHONPATH")])),
     }
     with (folder / "process.log").open("ab") as output:
         return subprocess.Popen(
