@@ -16,13 +16,14 @@ import pandas as pd
 from harness.core.errors import DataError
 from harness.core.escaping import one_line
 from harness.core.hangul import compose_hangul
-from harness.core.task import Sample, Task, TaskData
+from harness.core.task import RemoteFile, Sample, Task, TaskData
 from harness.core.user_files import read_bytes
 
 if TYPE_CHECKING:
     from harness.config.schema import TaskConfig
 
 TRAIN, TEST = "ratings_train.txt", "ratings_test.txt"
+OFFICIAL = "https://raw.githubusercontent.com/e9t/nsmc/master"
 COLUMNS = ["id", "document", "label"]
 MOST_BYTES = 2**31
 _NOT_KOREAN = re.compile(r"[^가-힣ㄱ-ㅎㅏ-ㅣ\s]")
@@ -175,4 +176,8 @@ TASK = Task(
     templates=Path(__file__).parent / "templates" / "nsmc.yaml",
     expected_files=(TRAIN, TEST),
     load=load,
+    downloads=(
+        RemoteFile(TRAIN, f"{OFFICIAL}/{TRAIN}", "ac0dba272895dc1d0b3dd5f11afbeaeb7abe7876"),
+        RemoteFile(TEST, f"{OFFICIAL}/{TEST}", "b6cfcd8cd1557bcd9bf06617b0e429ed73e9a367"),
+    ),
 )
