@@ -194,18 +194,18 @@ def report_command(
 @app.command("export", epilog="Example: harness export data_out/korquad_demo --format korquad")
 def export_command(
     run_dir: RunDir,
-    fmt: Annotated[str, typer.Option("--format", metavar="korquad", help="JSON objects {id: answer}.")] = "korquad",
+    fmt: Annotated[
+        str | None, typer.Option("--format", metavar="NAME", help="A format of the run's task; its first by default.")
+    ] = None,
     to: Annotated[
         Path | None, typer.Option("--to", metavar="DIR", help="Folder; RUN_DIR/predictions by default.")
     ] = None,
 ) -> None:
     """Write generated answers as prediction files for official scripts, one per cell."""
-    from harness.reporting.export import FORMATS, export_answers
+    from harness.reporting.export import export_answers
 
-    if fmt not in FORMATS:
-        raise ConfigError(f"no format '{fmt}'{did_you_mean(fmt, FORMATS)}")
     with told_as_damage([run_dir]):
-        paths = export_answers(run_dir, to)
+        paths = export_answers(run_dir, to, fmt)
     for path in paths:
         sys.stdout.write(f"{_shown(str(path))}\n")
 
@@ -257,15 +257,22 @@ def tasks_command() -> None:
 
 @data_app.command("get", epilog="Example: harness data get nsmc --to data_in/nsmc")
 def data_get_command(
-    name: Annotated[str, typer.Argument(metavar="nsmc|korquad1|korquad2", help="The data set.")],
-    to: Annotated[Path | None, typer.Option("--to", metavar="DIR", help="Folder; data_in/NAME by default.")] = None,
+    name: Annotated[str, typer.Argument(metavar="TASK", help="A registered task; `harness tasks` lists them.")],
+    to: Annotated[Path | None, typer.Option("--to", metavar="DIR", help="Folder; data_in/TASK by default.")] = None,
 ) -> None:
-    """Download the official files and verify them by their git blob ids."""
-    from harness.core.downloads import DATASETS, fetch
+    """Download the official files of a task and verify them by their git blob ids."""
+    from harness.core.downloads import fetch
+    from harness.core.task import registered_task, registered_tasks
 
-    if name not in DATASETS:
-        raise ConfigError(f"no data set '{name}'{did_you_mean(name, DATASETS)}")
-    fetch(DATASETS[name], to or Path("data_in") / name, Console(stderr=True))
+    task = registered_task(name)
+    if task is None:
+        raise ConfigError(f"no data set '{name}'{did_you_mean(name, registered_tasks())}")
+    if not task.downloads:
+        raise ConfigError(
+            f"task '{name}' has no official files to download; put your own into task.data_dir: "
+            f"{', '.join(task.expected_files)}"
+        )
+    fetch(task.downloads, to or Path("data_in") / name, Console(stderr=True))
 
 
 def _check_format(fmt: str) -> None:

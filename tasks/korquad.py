@@ -18,8 +18,9 @@ from annotated_types import Ge
 
 from harness.config.schema import TaskConfig
 from harness.core.errors import DataError
-from harness.core.task import AnswerMetric, Sample, Task, TaskData
+from harness.core.task import AnswerMetric, ExportFormat, Sample, Task, TaskData, answers_as_json
 from harness.core.task_options import read_options
+from tasks.korquad_downloads import FILES_1, FILES_2
 from tasks.korquad_files import Context, Question, Schema, read_contexts
 from tasks.korquad_metrics import (
     exact_match,
@@ -36,6 +37,8 @@ __all__ = ["TASK_1", "TASK_2", "exact_match", "exact_match_2", "f1_score", "f1_s
 
 DEV_1, TRAIN_1 = "KorQuAD_v1.0_dev.json", "KorQuAD_v1.0_train.json"
 DEV_2, TRAIN_2 = "korquad2.1_dev_NN.json", "korquad2.1_train_NN.json"
+PREDICTION_FILES = {"korquad": ExportFormat(".json", answers_as_json)}
+"""What the official scoring scripts of both versions read."""
 POOL_DOCUMENTS = 300
 """Version 2 demonstrations come from at most so many documents: each must be read and searched."""
 
@@ -290,6 +293,8 @@ TASK_1 = Task(
     templates=Path(__file__).parent / "templates" / "korquad.yaml",
     expected_files=(DEV_1, f"{TRAIN_1} (optional)"),
     load=load_1,
+    downloads=FILES_1,
+    exports=PREDICTION_FILES,
     answer_metrics={
         "exact_match": best_of_golds(exact_match),
         "f1": best_of_golds(f1_score),
@@ -305,6 +310,8 @@ TASK_2 = Task(
     templates=Path(__file__).parent / "templates" / "korquad.yaml",
     expected_files=(DEV_2, f"{TRAIN_2} (optional)"),
     load=load_2,
+    downloads=FILES_2,
+    exports=PREDICTION_FILES,
     answer_metrics={
         "exact_match": best_of_golds(exact_match_2),
         "f1": best_of_golds(f1_score_2),

@@ -17,7 +17,7 @@ import pandas as pd
 from harness.core.errors import DataError
 from harness.core.escaping import one_line
 from harness.core.hangul import compose_hangul
-from harness.core.task import Sample, Task, TaskData
+from harness.core.task import RemoteFile, Sample, Task, TaskData
 from harness.core.task_options import read_options
 from harness.core.user_files import read_bytes
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from harness.config.schema import TaskConfig
 
 TRAIN, TEST = "ratings_train.txt", "ratings_test.txt"
+OFFICIAL = "https://raw.githubusercontent.com/e9t/nsmc/master"
 COLUMNS = ["id", "document", "label"]
 MOST_BYTES = 2**31
 _NOT_KOREAN = re.compile(r"[^가-힣ㄱ-ㅎㅏ-ㅣ\s]")
@@ -187,4 +188,8 @@ TASK = Task(
     expected_files=(TRAIN, TEST),
     load=load,
     options=NsmcOptions,
+    downloads=(
+        RemoteFile(TRAIN, f"{OFFICIAL}/{TRAIN}", "ac0dba272895dc1d0b3dd5f11afbeaeb7abe7876"),
+        RemoteFile(TEST, f"{OFFICIAL}/{TEST}", "b6cfcd8cd1557bcd9bf06617b0e429ed73e9a367"),
+    ),
 )

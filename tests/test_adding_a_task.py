@@ -18,7 +18,7 @@ import pytest
 from harness import load_records, run
 from harness.config.loading import load_config
 from harness.core.errors import ConfigError
-from harness.core.task import LabelScores, Task
+from harness.core.task import LabelScores, Task, registered_tasks
 from harness.planning.preparation import Prepared, prepare
 from tests.conftest import KO_TINY, REPO
 
@@ -169,6 +169,11 @@ def prepared(outputs, folder, monkeypatch):
         return prepare(load_config(name, [f"model.path={KO_TINY}", *overrides]))
 
     return make
+
+
+def test_a_source_tree_that_is_not_installed_knows_its_tasks(monkeypatch):
+    monkeypatch.setattr("harness.core.task.entry_points", lambda group: ())
+    assert {"nsmc", "korquad1", "korquad2"} <= set(registered_tasks())
 
 
 def test_the_guide_prints_two_whole_examples():

@@ -11,8 +11,9 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import pytest
 from rich.console import Console
 
-from harness.core.downloads import DATASETS, RemoteFile, fetch
+from harness.core.downloads import fetch
 from harness.core.errors import DataError
+from harness.core.task import RemoteFile, find_task
 
 
 def blob_id(content: bytes) -> str:
@@ -87,7 +88,9 @@ def test_archives_are_unpacked(server, tmp_path):
 
 
 def test_official_files_have_full_blob_ids():
-    assert {name: len(files) for name, files in DATASETS.items()} == {"nsmc": 2, "korquad1": 2, "korquad2": 15}
-    files = [file for group in DATASETS.values() for file in group]
+    downloads = {name: find_task(name).downloads for name in ("nsmc", "korquad1", "korquad2")}
+    assert {name: len(files) for name, files in downloads.items()} == {"nsmc": 2, "korquad1": 2, "korquad2": 15}
+    files = [file for group in downloads.values() for file in group]
     assert all(len(file.blob) == 40 and file.url.startswith("https://") for file in files)
+    assert all(file.url.endswith(f"/{file.name}") for file in files)
     assert len({file.blob for file in files}) == len(files)

@@ -145,7 +145,9 @@ def test_reading_records_back_leaves_models_and_cluster_out():
 
 def test_exported_names():
     doors = {"load_records", "plan", "run"}
-    task_authors = {"DataError", "LabelScores", "Sample", "Task", "TaskConfig", "TaskData"}
+    task_authors = {
+        "DataError", "ExportFormat", "LabelScores", "RemoteFile", "Sample", "Task", "TaskConfig", "TaskData",
+    }  # fmt: skip
     assert set(harness.__all__) == doors | task_authors
     assert all(callable(getattr(harness, name)) for name in harness.__all__)
 

@@ -15,7 +15,7 @@ from rich.console import Console
 from harness import run
 from harness.core.escaping import csv_text, one_line, visible
 from harness.reporting.console import SafeFormatter, say, write
-from harness.reporting.export import _file_names
+from harness.reporting.export import file_stems
 from harness.reporting.terminal import markdown, new_table
 from harness.running import driver
 from tests.simulated_runs import classified_run
@@ -126,10 +126,10 @@ def test_exported_cells_never_share_a_file():
     keys = [
         ("m", "t", name, k, 1) for name in ("a/b", "a_b", "a b", "A_B", "가", "나" * 200, "나" * 201) for k in (0, 4)
     ]
-    names = _file_names(keys)
+    names = file_stems(keys)
     assert len({name.casefold() for name in names}) == len(names)
     assert all("/" not in name and len(name.encode()) < 255 for name in names)
-    assert _file_names([("m", "t", "a", 0, 1)]) == ["t-m-a-k0-seed1.json"]
+    assert file_stems([("m", "t", "a", 0, 1)]) == ["t-m-a-k0-seed1"]
 
 
 def test_a_long_line_keeps_its_beginning_and_its_remedy():

@@ -1,10 +1,12 @@
 """W&B: what is logged, offline and to a server, and what happens when the server fails."""
 
+import html
 import itertools
 import json
 import logging
 import math
 import os
+import re
 import signal
 import struct
 import subprocess
@@ -15,10 +17,10 @@ from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
-from xml.etree import ElementTree
 
 import pandas as pd
 import pytest
+import vl_convert
 
 from harness.config.schema import WandbConfig
 from harness.reporting.tracking.process import log_files
@@ -32,6 +34,7 @@ from harness.reporting.tracking.tables import (
 )
 from harness.reporting.tracking.tracker import Bounds, open_tracker
 from harness.results.store import RunStore
+from tests.conftest import REPO
 from tests.fake_wandb_server import FakeWandb, serving
 
 KEY = "0123456789abcdef0123456789abcdef01234567"
@@ -308,16 +311,6 @@ def test_the_sample_table_is_capped_even_and_says_so(finished):
     assert finished.logged.summary["samples/note"] == "1000 of 2500 records, evenly spaced"
 
 
-def marks(svg):
-    """Figures of an SVG chart's marks, by (template, K)."""
-    root = ElementTree.fromstring(svg)
-    found = [node.attrib for node in root.iter() if "data-value" in node.attrib]
-    return [
-        (m["data-template"], int(m["data-k"]), *(float(m[f"data-{n}"]) for n in ("value", "low", "high")))
-        for m in found
-    ]
-
-
 STRATEGIES = {
     # mean over the seeds, lowest and highest bound of their intervals; one seed of the last has no figure
     ("lecture_1", 4): (0.605, 0.50, 0.71),
@@ -327,29 +320,42 @@ STRATEGIES = {
 }
 
 
-@pytest.mark.parametrize("chart", ["heatmap", "against_k"])
+PRESETS = {"against_k": "wandb/lineseries/v0", "strategies": "wandb/bar/v0", "every_cell": "wandb/scatter/v0"}
+
+
+def chart_rows(logged, chart):
+    """The table behind a chart, as a dictionary per row."""
+    table = json.loads(media(logged, "table-file", f"{chart}_table"))
+    return [dict(zip(table["columns"], row, strict=True)) for row in table["data"]]
+
+
+def strategy_figures(rows):
+    return {(r["template"], r["k"]): (r["accuracy"], r["low"], r["high"]) for r in rows}
+
+
+@pytest.mark.parametrize("chart", ["against_k", "strategies"])
 def test_charts_show_each_strategy_with_the_bounds_over_its_seeds(finished, chart):
-    found = {mark[:2]: mark[2:] for mark in marks(media(finished.logged, "html-file", chart))}
-    assert found == {strategy: pytest.approx(figures) for strategy, figures in STRATEGIES.items()}
+    rows = chart_rows(finished.logged, chart)
+    assert strategy_figures(rows) == {strategy: pytest.approx(figures) for strategy, figures in STRATEGIES.items()}
+    assert {row["template"]: row["n_seeds"] for row in rows if row["k"] == 0} == {"lecture_1": 1, "good & bad": 2}
 
 
-def test_parallel_coordinates_show_every_scored_cell(finished):
-    found = marks(media(finished.logged, "html-file", "parallel_coordinates"))
-    given = [
-        (r["template"], r["k"], r["accuracy"], r["low"], r["high"]) for r in ROWS if r["accuracy"] == r["accuracy"]
-    ]
-    assert sorted(found) == sorted(given)
+def test_a_chart_shows_every_scored_cell(finished):
+    columns = ["model", "template", "k", "seed", "accuracy", "low", "high", "n_scored"]
+    given = [{name: row[name] for name in columns} for row in ROWS if row["accuracy"] == row["accuracy"]]
+    assert chart_rows(finished.logged, "every_cell") == given
 
 
-def test_wandbs_own_line_chart_has_a_point_per_strategy(finished):
-    table = json.loads(media(finished.logged, "table-file", "lines_against_k_table"))
-    assert table["columns"] == ["k", "strategy", "accuracy", "low", "high", "n_seeds", "n_scored"]
-    points = {(row[1], row[0]): tuple(row[2:5]) for row in table["data"]}
-    assert points == {strategy: pytest.approx(figures) for strategy, figures in STRATEGIES.items()}
-    assert {row[1]: row[5] for row in table["data"] if row[0] == 0} == {"lecture_1": 1, "good & bad": 2}
-    panel = finished.logged.config["_wandb"]["visualize"]["lines_against_k"]["panel_config"]
-    assert panel["panelDefId"] == "wandb/lineseries/v0"
-    assert set(panel["fieldSettings"].values()) <= set(table["columns"])
+@pytest.mark.parametrize("chart", PRESETS)
+def test_every_chart_is_a_preset_of_wandb_over_its_own_table(finished, chart):
+    panel = finished.logged.config["_wandb"]["visualize"][chart]["panel_config"]
+    assert panel["panelDefId"] == PRESETS[chart]
+    assert set(panel["fieldSettings"].values()) <= set(chart_rows(finished.logged, chart)[0])
+    assert f"{chart}_table" in json.dumps(panel["userQuery"])
+
+
+def test_nothing_is_logged_as_a_page_that_nobody_can_edit(finished):
+    assert not [name for name in finished.logged.files if name.endswith((".html", ".svg"))]
 
 
 def test_the_summary_names_the_best_cell_and_what_to_expect_of_it(finished):
@@ -384,7 +390,7 @@ def test_axes_of_the_history_are_defined(finished):
 def test_nothing_of_the_machine_or_the_code_is_logged(finished):
     assert not finished.logged.host
     kept = {name for name in finished.logged.files if not name.startswith("media/")}
-    manifests_of_artifacts = {f"a{number}.json" for number in range(1, 6)}
+    manifests_of_artifacts = {f"a{number}.json" for number in range(1, 8)}
     assert kept <= {"config.yaml", "wandb-summary.json"} | manifests_of_artifacts
 
 
@@ -567,6 +573,19 @@ def test_a_killed_process_stops_nothing(environment, tmp_path):
     assert logged(), "what was flushed is there"
 
 
+def test_the_process_finds_the_source_tree_that_started_it(tmp_path, monkeypatch):
+    paths = []
+
+    def refuse(command, env, **_):
+        paths.extend(env["PYTHONPATH"].split(os.pathsep))
+        raise OSError("no more processes")
+
+    monkeypatch.setattr("subprocess.Popen", refuse)
+    with open_tracker(WandbConfig(mode="offline"), "g", CONFIG, str(tmp_path)):
+        pass
+    assert (Path(paths[0]) / "harness" / "reporting" / "tracking" / "process.py").is_file()
+
+
 @pytest.mark.parametrize(("error", "status"), [(KeyboardInterrupt, 130), (ValueError, 1)])
 def test_a_run_that_is_stopped_or_fails_is_marked_so(environment, tmp_path, error, status):
     with (
@@ -632,13 +651,61 @@ def test_a_table_that_is_cut_says_so():
     assert table_message("pairs", pairs.head(TABLE_ROWS))["summary"] == {}
 
 
+def test_a_chart_whose_table_is_cut_says_so():
+    cells = pd.DataFrame([ROWS[1] | {"seed": seed} for seed in range(TABLE_ROWS + 1)])
+    message = charts_message(cells)
+    rows = {chart["name"]: len(chart["rows"]) for chart in message["charts"]}
+    assert rows == {"against_k": 1, "strategies": 1, "every_cell": TABLE_ROWS}
+    assert message["summary"] == {"every_cell/note": "the first 10000 of 10001 rows"}
+
+
+def test_a_bound_that_is_unknown_is_empty_in_a_chart():
+    message = charts_message(pd.DataFrame([ROWS[1] | {"low": math.nan}]))
+    for chart in message["charts"]:
+        assert chart["rows"][0][list(chart["columns"]).index("low")] is None
+
+
+SPECIFICATIONS = {"against_k": "against_k", "heatmap": "strategies", "parallel_coordinates": "every_cell"}
+
+
+def drawn(specification):
+    """What a Vega specification of the guide draws of the chart that it stands in for, as its accessible texts."""
+    (chart,) = [c for c in charts_message(CELLS)["charts"] if c["name"] == SPECIFICATIONS[specification]]
+    names = {"field": chart["fields"], "string": chart["texts"]}
+    text = (REPO / "docs" / "wandb" / f"{specification}.json").read_text(encoding="utf-8")
+    spec = json.loads(re.sub(r"\$\{(field|string):(\w+)\}", lambda found: names[found[1]][found[2]], text))
+    # W&B gives the rows of every selected run, with the run's name.
+    spec["data"] = {"values": [dict(zip(chart["columns"], row, strict=True), name="demo") for row in chart["rows"]]}
+    return html.unescape(vl_convert.vegalite_to_svg(spec))
+
+
+@pytest.mark.parametrize("specification", ["against_k", "heatmap"])
+def test_the_guides_specifications_draw_each_strategy_with_its_interval(specification):
+    svg = drawn(specification)
+    for (template, k), (value, low, high) in STRATEGIES.items():
+        (mark, *_) = [
+            m for m in re.findall(r'aria-label="(K: [^"]*)"', svg) if f"template: {template}" in m and f"K: {k};" in m
+        ]
+        shown = dict(fact.split(": ") for fact in mark.split("; "))
+        assert [float(shown[n]) for n in ("accuracy", "low", "high")] == pytest.approx([value, low, high], abs=1e-4)
+
+
+def test_the_guides_parallel_coordinates_have_a_line_per_cell():
+    svg = drawn("parallel_coordinates")
+    lines = set(re.findall(r"height: [\d.]+; accuracy: ([\d.]+); cell: (\d+)", svg))
+    assert sorted(float(value) for value, _ in lines) == pytest.approx(
+        sorted(r["accuracy"] for r in ROWS if r["accuracy"] == r["accuracy"])
+    )
+    assert {"m/one", "lecture_1", "good & bad", "K=0", "K=4", "seed 1", "seed 2", "0.4800", "0.7100"} <= set(
+        re.findall(r"level: ([^;\"]+)", svg)
+    )
+
+
 def test_a_grid_in_which_nothing_was_scored_has_no_best_cell_and_empty_charts():
     nothing = pd.DataFrame([ROWS[0]])
     message = cells_message(nothing)
     assert message["summary"] == {"cells/count": 1}
-    charts = charts_message(nothing)["charts"]
-    assert [figures for *_, figures, _, _ in marks(charts["heatmap"])] == [pytest.approx(math.nan, nan_ok=True)]
-    assert marks(charts["against_k"]) == marks(charts["parallel_coordinates"]) == []
+    assert [chart["rows"] for chart in charts_message(nothing)["charts"]] == [[], [], []]
 
 
 def test_grids_of_generated_answers_are_compared_by_their_first_metric():
@@ -650,7 +717,12 @@ def test_grids_of_generated_answers_are_compared_by_their_first_metric():
     cells = pd.DataFrame(rows)
     summary = cells_message(cells)["summary"]
     assert (summary["best/k"], summary["best/exact_match"], summary["best/exact_match_low"]) == (4, 0.5, 0.4)
-    assert marks(charts_message(cells)["charts"]["heatmap"]) == [("a", 0, 0.25, 0.15, 0.35), ("a", 4, 0.5, 0.4, 0.6)]
+    for chart in charts_message(cells)["charts"]:
+        shown = [dict(zip(chart["columns"], row, strict=True)) for row in chart["rows"]]
+        assert "exact_match" in chart["fields"].values()
+        assert [[row[n] for n in ("k", "exact_match", "low", "high")] for row in shown] == [
+            [0, 0.25, 0.15, 0.35], [4, 0.5, 0.4, 0.6]
+        ]  # fmt: skip
 
 
 def test_thinning_keeps_short_frames_and_spreads_over_long_ones():

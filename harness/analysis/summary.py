@@ -12,7 +12,7 @@ from pandas.api.types import is_numeric_dtype
 from harness.analysis import answer_figures as answers
 from harness.analysis.cells import COLUMNS, KEYS, figures_of_cell
 from harness.core.errors import RunDirError, UserError
-from harness.core.task import ENTRY_POINT_GROUP, find_task, registered_tasks
+from harness.core.task import ENTRY_POINT_GROUP, registered_task
 from harness.planning import examples as prompt_examples
 from harness.results import manifest as manifests
 from harness.results.records import records_by_cell
@@ -56,9 +56,9 @@ def summarise(
 
 def _registered_metrics(manifest: Mapping[str, Any]) -> Mapping[str, Metric] | None:
     """The further figures of the run's task; None where it is not registered but has some."""
-    name = manifest["config"]["task"]["name"]
-    if name in registered_tasks():
-        return find_task(name).metrics
+    task = registered_task(manifest["config"]["task"]["name"])
+    if task is not None:
+        return task.metrics
     # Early manifests do not say whether there are any.
     return None if manifest.get("metrics", ["?"]) else {}
 

@@ -8,6 +8,7 @@ refuses to know which tasks exist. A task is registered by the entry-point group
 from __future__ import annotations
 
 import importlib
+import json
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -89,6 +90,34 @@ AnswerMetric = Callable[[str, Sample], float]
 
 
 @dataclass(frozen=True)
+class RemoteFile:
+    """One official file of a data set; a zip archive is unpacked beside itself."""
+
+    name: str
+    url: str
+    blob: str
+    """Git blob id: sha1 of `blob <size>\\0` and the bytes."""
+
+
+@dataclass(frozen=True)
+class ExportFormat:
+    """How the generated answers of one cell are written for somebody else's scoring script."""
+
+    suffix: str
+    """Of the file's name, such as `.json`."""
+    text: Callable[[Mapping[str, str]], str]
+    """The file's text from sample id to answer, in the order of the records."""
+
+
+def answers_as_json(answers: Mapping[str, str]) -> str:
+    """One JSON object from sample id to answer, a line each."""
+    return json.dumps(answers, ensure_ascii=False, indent=0) + "\n"
+
+
+JSON_EXPORT = {"json": ExportFormat(".json", answers_as_json)}
+
+
+@dataclass(frozen=True)
 class Task:
     """A classification task (`class_names`), or one whose answers are generated (`answer_metrics`).
 
@@ -118,6 +147,10 @@ class Task:
     of: Callable[[TaskConfig], tuple[Task, object]] | None = None
     """For a task whose classes or metrics depend on its options: the task as they make it, and the options
     completed, such that the same call with these reads no data."""
+    downloads: Sequence[RemoteFile] = ()
+    """The official files, for `harness data get`; empty where everybody brings their own."""
+    exports: Mapping[str, ExportFormat] = field(default_factory=lambda: JSON_EXPORT)
+    """Formats of `harness export` by name; the first is the default."""
 
     def __post_init__(self) -> None:
         if self.of is None and bool(self.class_names) == bool(self.answer_metrics):
@@ -148,6 +181,11 @@ def registered_tasks() -> dict[str, str]:
         found.update(groups.get(ENTRY_POINT_GROUP, {}))
     found.update({entry.name: entry.value for entry in entry_points(group=ENTRY_POINT_GROUP)})
     return found
+
+
+def registered_task(name: str) -> Task | None:
+    """The task of a registered name; None where reading a run must not import what it names."""
+    return find_task(name) if name in registered_tasks() else None
 
 
 def find_task(name: str) -> Task:

@@ -1,8 +1,11 @@
-"""The `export` verb: a run's generated answers in the formats of official scoring scripts."""
+"""The `export` verb: a run's generated answers, one file per cell.
+
+Knows cells and how their files are named; the formats are the task's. Reading a run imports no module that it
+names: a task that is not registered has the common format.
+"""
 
 from __future__ import annotations
 
-import json
 import re
 import unicodedata
 from collections import Counter
@@ -11,28 +14,37 @@ from pathlib import Path
 from typing import Any
 
 from harness.analysis.cells import KEYS
-from harness.core.errors import RunDirError
+from harness.core.errors import ConfigError, RunDirError, did_you_mean
 from harness.core.hashing import content_hash
+from harness.core.task import JSON_EXPORT, registered_task
+from harness.results.manifest import read_manifest
 from harness.results.records import load_records
+from harness.results.store import RunStore
 
-FORMATS = ("korquad",)
 MOST_BYTES = 200
 """Of a file name, before what tells equal ones apart."""
 
 
-def export_answers(run_dir: str, to: Path | None) -> Sequence[Path]:
-    """Write one prediction file per cell: a JSON object from question id to answer.
+def export_answers(run_dir: str, to: Path | None, fmt: str | None = None) -> Sequence[Path]:
+    """Write one prediction file per cell.
 
-    The official KorQuAD scripts read these files. A failed sample is left out; the scripts
-    count it as wrong.
+    A failed sample is left out; official scripts count it as wrong.
 
     Args:
         run_dir: a run of a task whose answers are generated.
         to: folder for the files; `predictions` in the run directory by default.
+        fmt: a format of the run's task; its first by default.
 
     Raises:
+        ConfigError: the task has no such format.
         RunDirError: no run, no answers, or the folder cannot be written.
     """
+    task = registered_task(read_manifest(RunStore(run_dir), "config")["config"]["task"]["name"])
+    formats = task.exports if task else JSON_EXPORT
+    chosen = next(iter(formats)) if fmt is None else fmt
+    if chosen not in formats:
+        raise ConfigError(f"no format '{chosen}'{did_you_mean(chosen, formats)}")
+    written = formats[chosen]
     records = load_records(run_dir)
     answered = records[records["answer"].notna()]
     if answered.empty:
@@ -43,19 +55,23 @@ def export_answers(run_dir: str, to: Path | None) -> Sequence[Path]:
         raise RunDirError(f"'{run_dir}' is not a local folder; name one for the files with --to DIR")
     folder = to or Path(run_dir) / "predictions"
     cells = answered.groupby(KEYS, sort=False, observed=True)
-    names = _file_names([key for key, _ in cells])
+    names = [f"{stem}{written.suffix}" for stem in file_stems([key for key, _ in cells])]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, (_, cell) in zip(names, cells, strict=True):
             answers = dict(zip(cell["sample_id"], cell["answer"], strict=True))
-            (folder / name).write_text(json.dumps(answers, ensure_ascii=False, indent=0) + "\n", encoding="utf-8")
+            (folder / name).write_text(written.text(answers), encoding="utf-8")
     except OSError as error:
         raise RunDirError(f"'{folder}' cannot be written: {error}; name another folder with --to DIR") from None
     return [folder / name for name in names]
 
 
-def _file_names(keys: Sequence[tuple[Any, ...]]) -> list[str]:
-    """One name per cell, all different in every file system; models of one folder name are numbered."""
+def file_stems(keys: Sequence[tuple[Any, ...]]) -> list[str]:
+    """A file's name per cell, all different in every file system; models of one folder name are numbered.
+
+    Args:
+        keys: of the cells: model, task, template, K and seed.
+    """
     models = list(dict.fromkeys(str(key[0]) for key in keys))
     short = [Path(model).name for model in models]
     unique = len(set(short)) == len(short)
@@ -66,7 +82,7 @@ def _file_names(keys: Sequence[tuple[Any, ...]]) -> list[str]:
     counts = Counter(stem.casefold() for stem in stems)
     # Names that differ in signs alone would overwrite each other.
     return [
-        f"{stem}{f'-{content_hash([str(part) for part in key])[:8]}' if counts[stem.casefold()] > 1 else ''}.json"
+        f"{stem}{f'-{content_hash([str(part) for part in key])[:8]}' if counts[stem.casefold()] > 1 else ''}"
         for stem, key in zip(stems, keys, strict=True)
     ]
 

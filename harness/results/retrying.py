@@ -1,6 +1,7 @@
 """Patience with storage that fails for a while.
 
-Knows which errors pass by themselves and how long to wait for that; refuses to know what is stored.
+Knows which errors pass by themselves and how long to wait for that (tenacity does the waiting); refuses to
+know what is stored.
 """
 
 from __future__ import annotations
@@ -12,9 +13,10 @@ import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 import pyarrow as pa
+from tenacity import RetryCallState, Retrying, retry_if_exception
 
 from harness.core.errors import RunDirError, StorageError
 from harness.core.escaping import one_line
@@ -40,6 +42,7 @@ TRANSIENT_WORDS = re.compile(
 """Object stores give no error number. Sources: `S3ErrorToString` and `ErrorToStatus` in Arrow's
 `s3_internal.h`; the status codes of google-cloud-cpp, as `ToArrowStatus` in Arrow's
 `gcsfs_internal.cc` prints them."""
+STORAGE_ERRORS = (OSError, pa.ArrowException)
 CAUSE_LENGTH = 300
 READING = ("looked up", "listed", "read")
 
@@ -89,25 +92,45 @@ def patiently(subject: str, verb: str, action: Callable[[], T], patience: Patien
         RunDirError: an error that does not pass by itself: no room, no right, no such bucket.
         StorageError: still failing when patience ends.
     """
-    started, tries = patience.clock(), 0
-    while True:
-        try:
-            return action()
-        except FileNotFoundError:
-            raise
-        except (OSError, pa.ArrowException) as error:
-            tries += 1
-            cause = one_line(str(error), CAUSE_LENGTH)
-            if not is_transient(error):
-                raise RunDirError(f"'{subject}' cannot be {verb}: {cause}; {_remedy(error, verb)}") from None
-            failing_s, pause_s = patience.clock() - started, patience.pause_s(tries)
-            if failing_s + pause_s > patience.total_s:
-                raise StorageError(
-                    f"'{subject}' cannot be {verb}: the storage failed {tries} times in {failing_s:.0f} s, "
-                    f"at last with: {cause}; committed work is kept, run the same command again when it answers"
-                ) from None
-            log.warning("'%s' was not %s (%s); trying again in %.1f s", subject, verb, cause, pause_s)
-        patience.wait(pause_s)
+    started = patience.clock()
+
+    def stop(state: RetryCallState) -> bool:
+        return patience.clock() - started + state.upcoming_sleep > patience.total_s
+
+    def warn(state: RetryCallState) -> None:
+        log.warning("'%s' was not %s (%s); trying again in %.1f s", subject, verb, _cause(state), state.upcoming_sleep)
+
+    def give_up(state: RetryCallState) -> NoReturn:
+        raise StorageError(
+            f"'{subject}' cannot be {verb}: the storage failed {state.attempt_number} times in "
+            f"{patience.clock() - started:.0f} s, at last with: {_cause(state)}; committed work is kept, "
+            "run the same command again when it answers"
+        )
+
+    retrying = Retrying(
+        sleep=patience.wait,
+        wait=lambda state: patience.pause_s(state.attempt_number),
+        stop=stop,
+        retry=retry_if_exception(_is_worth_another_try),
+        before_sleep=warn,
+        retry_error_callback=give_up,
+    )
+    try:
+        return retrying(action)
+    except FileNotFoundError:
+        raise
+    except STORAGE_ERRORS as error:
+        cause = one_line(str(error), CAUSE_LENGTH)
+        raise RunDirError(f"'{subject}' cannot be {verb}: {cause}; {_remedy(error, verb)}") from None
+
+
+def _is_worth_another_try(error: BaseException) -> bool:
+    return isinstance(error, STORAGE_ERRORS) and not isinstance(error, FileNotFoundError) and is_transient(error)
+
+
+def _cause(state: RetryCallState) -> str:
+    assert state.outcome is not None
+    return one_line(str(state.outcome.exception()), CAUSE_LENGTH)
 
 
 def _remedy(error: Exception, verb: str) -> str:

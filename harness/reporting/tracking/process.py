@@ -249,15 +249,18 @@ def _log_tables(run: Any, message: Mapping[str, Any]) -> None:
 def _log_charts(run: Any, message: Mapping[str, Any]) -> None:
     import wandb
 
-    row: dict[str, Any] = {name: wandb.Html(svg, inject=False) for name, svg in message["charts"].items()}
-    lines = message["lines"]
-    row["lines_against_k"] = wandb.plot_table(
-        vega_spec_name="wandb/lineseries/v0",
-        data_table=wandb.Table(columns=lines["columns"], data=lines["rows"]),
-        fields={"step": "k", "lineKey": "strategy", "lineVal": lines["figure"]},
-        string_fields={"title": f"{lines['figure']} against K, mean over seeds", "xname": "K"},
+    run.log(
+        {
+            chart["name"]: wandb.plot_table(
+                vega_spec_name=chart["preset"],
+                data_table=wandb.Table(columns=chart["columns"], data=chart["rows"]),
+                fields=chart["fields"],
+                string_fields=chart["texts"],
+            )
+            for chart in message["charts"]
+        }
     )
-    run.log(row)
+    run.summary.update(message["summary"])
 
 
 def log_files(run: Any, message: Mapping[str, Any]) -> None:

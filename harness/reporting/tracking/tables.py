@@ -8,12 +8,13 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from typing import Any
 
 import pandas as pd
 
 from harness.analysis.cells import KEYS, main_figure
-from harness.reporting.tracking import charts as charts
+from harness.reporting.tracking.charts import charts, interval_columns
 
 SAMPLE_ROWS = 1000
 """Records in the sample table at most."""
@@ -44,9 +45,8 @@ def summary_message(facts: Facts) -> dict[str, Any]:
 def table_message(name: str, rows: Frame) -> dict[str, Any]:
     """A table under a name, with a note in the summary if it is cut."""
     frame = rows() if callable(rows) else rows
-    cut = len(frame) > TABLE_ROWS
-    summary = {f"{name}/note": f"the first {TABLE_ROWS} of {len(frame)} rows"} if cut else {}
-    return {"kind": "tables", "tables": {name: _table(frame.head(TABLE_ROWS))}, "summary": summary}
+    table = _table(frame.head(TABLE_ROWS))
+    return {"kind": "tables", "tables": {name: table}, "summary": _note(name, len(frame))}
 
 
 def samples_message(records: Frame) -> dict[str, Any]:
@@ -59,16 +59,14 @@ def samples_message(records: Frame) -> dict[str, Any]:
 
 
 def charts_message(cells: pd.DataFrame) -> dict[str, Any]:
-    """Charts as SVG, and the points of wandb's own line chart."""
-    return {
-        "kind": "charts",
-        "charts": {
-            "heatmap": charts.heatmap(cells),
-            "against_k": charts.against_k(cells),
-            "parallel_coordinates": charts.parallel_coordinates(cells),
-        },
-        "lines": _lines(cells),
-    }
+    """Charts of W&B's presets, with a note in the summary on each whose table is cut."""
+    found = charts(cells)
+    shown = [
+        {**asdict(chart), "rows": [[_plain_value(value) for value in row] for row in chart.rows[:TABLE_ROWS]]}
+        for chart in found
+    ]
+    notes = {name: text for chart in found for name, text in _note(chart.name, len(chart.rows)).items()}
+    return {"kind": "charts", "charts": shown, "summary": notes}
 
 
 def row_message(prefix: str, figures: Mapping[str, Any]) -> dict[str, Any]:
@@ -88,22 +86,13 @@ def _best(cells: pd.DataFrame) -> dict[str, Any]:
     figure = main_figure(cells)
     if cells[figure].isna().all():
         return {}
-    low, high = charts.interval_columns(figure)
+    low, high = interval_columns(figure)
     best = cells.iloc[int(cells[figure].argmax())]
     return {f"best/{name}": best[name] for name in [*KEYS, figure, low, high, "n_scored"]}
 
 
-def _lines(cells: pd.DataFrame) -> dict[str, Any]:
-    """The main figure against K, a line per strategy, for wandb's own line chart."""
-    found = charts.strategies(cells)
-    several = len({s.model for s in found}) > 1
-    rows = [
-        [s.k, f"{s.model} {s.template}" if several else s.template, s.value, s.low, s.high, s.n_seeds, s.n_scored]
-        for s in sorted(found, key=lambda s: s.k)
-        if math.isfinite(s.value)
-    ]
-    figure = main_figure(cells)
-    return {"figure": figure, "columns": ["k", "strategy", figure, "low", "high", "n_seeds", "n_scored"], "rows": rows}
+def _note(name: str, rows: int) -> dict[str, str]:
+    return {f"{name}/note": f"the first {TABLE_ROWS} of {rows} rows"} if rows > TABLE_ROWS else {}
 
 
 def _table(frame: pd.DataFrame) -> dict[str, Any]:
