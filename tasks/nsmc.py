@@ -130,7 +130,7 @@ def _row_fault(cells: Sequence[str], last: bool) -> str:
 
 
 def load(options: TaskConfig) -> TaskData:
-    """Test samples (drawn when `limit` is set) and the demonstration pool."""
+    """All test samples and the demonstration pool."""
     folder = Path(options.data_dir)
     test, dropped_test = read_ratings(folder / TEST)
     train, dropped_train = read_ratings(folder / TRAIN)
@@ -144,15 +144,11 @@ def load(options: TaskConfig) -> TaskData:
         if changed:
             frame["document"] = composed
             notes.append(f"{name}: the decomposed Hangul of {changed:,} reviews is composed (NFC)")
-    if options.limit is not None and options.limit < len(test):
-        test = test.sample(options.limit, random_state=options.sample_seed)
-    elif options.limit is not None:
-        notes.append(f"task.limit={options.limit} takes all {len(test):,} reviews")
     clean = clean_text if options.clean_text else str
     samples = _samples(test, clean)
     emptied = sum(not sample.fields["document"].strip() for sample in samples)
     if emptied:
-        notes.append(f"{emptied:,} of the {len(samples):,} samples are without text after cleaning and stay")
+        notes.append(f"{TEST}: {emptied:,} of the {len(samples):,} reviews are without text after cleaning and stay")
     return TaskData(
         samples=samples,
         pool=_samples(train, clean),
