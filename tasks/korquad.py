@@ -8,7 +8,6 @@ Source: korquad.github.io (CC BY-ND 2.0 KR).
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ from annotated_types import Ge
 
 from harness.config.schema import TaskConfig
 from harness.core.errors import DataError
+from harness.core.sampling import draw_order
 from harness.core.task import AnswerMetric, ExportFormat, Sample, Task, TaskData, answers_as_json
 from harness.core.task_options import read_options
 from tasks.korquad_downloads import FILES_1, FILES_2
@@ -78,41 +78,13 @@ def shorten(sample: Sample, chars: int) -> Sample:
     return dataclasses.replace(sample, fields={**sample.fields, "context": context})
 
 
-def draw_order(keys: Iterable[str], seed: int) -> list[str]:
-    """The keys in an order given by the seed and each key alone, so that a shorter draw is the
-    beginning of a longer one."""
-    return sorted(keys, key=lambda key: hashlib.blake2b(f"{seed}:{key}".encode(), digest_size=8).digest())
-
-
-def draw_clusters(sizes: Mapping[str, int], limit: int | None, seed: int) -> dict[str, int]:
-    """Whole clusters in draw order until `limit` questions are reached; the last one is cut.
-
-    Args:
-        sizes: questions of each cluster.
-        limit: questions to draw; None takes all.
-        seed: `task.sample_seed`.
-
-    Returns:
-        How many questions to take of each drawn cluster.
-    """
-    left = sum(sizes.values()) if limit is None else limit
-    taken: dict[str, int] = {}
-    for key in draw_order((key for key, size in sizes.items() if size), seed):
-        if left <= 0:
-            break
-        taken[key] = min(sizes[key], left)
-        left -= taken[key]
-    return taken
-
-
 def load_1(options: TaskConfig) -> TaskData:
     """Version 1: questions on paragraphs, and the demonstration pool."""
     dev, train = _paragraph_files(Path(options.data_dir))
     contexts = list(_sound(read_contexts([dev], Schema.V1)))
     sizes = {context.key: len(context.questions) for context in contexts}
-    taken = draw_clusters(sizes, options.limit, options.sample_seed)
-    samples = [s for c in contexts for s in _paragraph_samples(c, c.questions[: taken.get(c.key, 0)])]
-    notes = [_count_note(dev.name, sizes, "paragraphs"), *_limit_notes(options, sizes, taken, "paragraphs")]
+    samples = [s for c in contexts for s in _paragraph_samples(c, c.questions)]
+    notes = [_count_note(dev.name, sizes, "paragraphs")]
     pool_contexts = read_contexts([train], Schema.V1) if train else contexts
     pool, misplaced = [], 0
     for context in pool_contexts:
@@ -137,28 +109,47 @@ class DocumentOptions:
 
 
 def load_2(config: TaskConfig) -> TaskData:
-    """Version 2: questions on the best passages of documents, and the demonstration pool."""
+    """Version 2: questions on the best passages of documents, and the demonstration pool.
+
+    Passages are chosen for the questions that are asked alone, when it is known which these are.
+    """
     options = read_options(config, DocumentOptions)
     dev, train = _document_files(Path(config.data_dir))
-    sizes = _sizes(_sound(read_contexts(dev, Schema.V2)))
-    taken = draw_clusters(sizes, config.limit, config.sample_seed)
+    sizes: dict[str, int] = {}
     samples: list[Sample] = []
-    for context in _chosen(dev, taken):
-        samples += _document_samples(context, context.questions[: taken[context.key]], options)
-    inside = sum(answer_in_windows("", sample) for sample in samples)
-    notes = [
-        _count_note(", ".join(path.name for path in dev), sizes, "documents"),
-        *_limit_notes(config, sizes, taken, "documents"),
-        f"the answer is inside the chosen passages ({options.windows} of at most {options.window_chars} characters) "
-        f"for {inside:,.0f} of {len(samples):,} questions ({inside / max(1, len(samples)):.1%})",
-    ]
+    for context in _sound(read_contexts(dev, Schema.V2)):
+        sizes[context.key] = len(context.questions)
+        samples += [_sample(context, question, "", question.answers) for question in context.questions]
+    notes = [_count_note(", ".join(path.name for path in dev), sizes, "documents")]
     pool, pool_notes = _document_pool(train or dev, options, config.sample_seed)
     if not train:
         pool_notes = [
             *pool_notes,
             f"demonstrations are from other documents of the same files, as there is no {TRAIN_2}",
         ]
-    return TaskData(samples, pool, length_field="context", notes=[*notes, *pool_notes])
+    return TaskData(
+        samples,
+        pool,
+        length_field="context",
+        notes=[*notes, *pool_notes],
+        finish=lambda data: _with_passages(data, dev, options),
+    )
+
+
+def _with_passages(data: TaskData, files: Sequence[Path], options: DocumentOptions) -> TaskData:
+    """The data with the passages of its samples in place of the documents."""
+    wanted = {sample.id for sample in data.samples}
+    found: dict[str, Sample] = {}
+    for context in _chosen(files, {sample.cluster for sample in data.samples}):
+        asked = [question for question in context.questions if question.id in wanted]
+        found |= {sample.id: sample for sample in _document_samples(context, asked, options)}
+    samples = [found[sample.id] for sample in data.samples]
+    inside = sum(answer_in_windows("", sample) for sample in samples)
+    note = (
+        f"the answer is inside the chosen passages ({options.windows} of at most {options.window_chars} characters) "
+        f"for {inside:,.0f} of {len(samples):,} questions ({inside / len(samples):.1%})"
+    )
+    return dataclasses.replace(data, samples=samples, notes=[*data.notes, note])
 
 
 def _paragraph_files(place: Path) -> tuple[Path, Path | None]:
@@ -275,15 +266,6 @@ def _count_note(files: str, sizes: Mapping[str, int], unit: str) -> str:
     unasked = sum(size == 0 for size in sizes.values())
     without = f" ({unasked:,} of them without questions)" if unasked else ""
     return f"{files}: {sum(sizes.values()):,} questions on {len(sizes):,} {unit}{without}"
-
-
-def _limit_notes(options: TaskConfig, sizes: Mapping[str, int], taken: Mapping[str, int], unit: str) -> list[str]:
-    if options.limit is None:
-        return []
-    total, drawn = sum(sizes.values()), sum(taken.values())
-    if drawn == total:
-        return [f"task.limit={options.limit} takes all {total:,} questions"]
-    return [f"task.limit={options.limit}: {drawn:,} questions on {len(taken):,} whole {unit}, the last of them cut"]
 
 
 TASK_1 = Task(

@@ -141,7 +141,7 @@ class NsmcOptions:
 
 
 def load(config: TaskConfig) -> TaskData:
-    """Test samples (drawn when `limit` is set) and the demonstration pool."""
+    """All test samples and the demonstration pool."""
     options = read_options(config, NsmcOptions)
     folder = Path(config.data_dir)
     test, dropped_test = read_ratings(folder / TEST)
@@ -156,15 +156,11 @@ def load(config: TaskConfig) -> TaskData:
         if changed:
             frame["document"] = composed
             notes.append(f"{name}: the decomposed Hangul of {changed:,} reviews is composed (NFC)")
-    if config.limit is not None and config.limit < len(test):
-        test = test.sample(config.limit, random_state=config.sample_seed)
-    elif config.limit is not None:
-        notes.append(f"task.limit={config.limit} takes all {len(test):,} reviews")
     clean = clean_text if options.clean_text else str
     samples = _samples(test, clean)
     emptied = sum(not sample.fields["document"].strip() for sample in samples)
     if emptied:
-        notes.append(f"{emptied:,} of the {len(samples):,} samples are without text after cleaning and stay")
+        notes.append(f"{TEST}: {emptied:,} of the {len(samples):,} reviews are without text after cleaning and stay")
     return TaskData(
         samples=samples,
         pool=_samples(train, clean),

@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import dataclasses
 import itertools
 import json
 import random
@@ -21,14 +22,15 @@ import tasks.korquad as korquad
 from harness.config.loading import load_config
 from harness.config.schema import TaskConfig
 from harness.core.errors import ConfigError, DataError
+from harness.core.sampling import choose, draw_order
 from harness.core.task import Sample
+from harness.core.task_data import load_data
 from harness.core.task_options import configured
 from harness.prompts.templates import Chat, fill, read_templates
 from tasks.korquad import (
     TASK_1,
     TASK_2,
     answer_in_windows,
-    draw_clusters,
     exact_match,
     exact_match_2,
     f1_score,
@@ -378,8 +380,9 @@ def test_searching_passages_says_nothing(caplog):
 
 def test_passages_are_chosen_alike_in_every_process():
     code = (
-        "from tasks.korquad import TASK_2; from harness.config.schema import TaskConfig; import sys, hashlib;"
-        "data = TASK_2.load(TaskConfig(data_dir=sys.argv[1], options={'window_chars': 100}));"
+        "from tasks.korquad import TASK_2; from harness.core.task_data import load_data;"
+        "from harness.config.schema import TaskConfig; import sys, hashlib;"
+        "data = load_data(TASK_2, TaskConfig(data_dir=sys.argv[1], options={'window_chars': 100}));"
         "print(hashlib.sha1(repr([*data.samples, *data.pool]).encode()).hexdigest())"
     )
     digests = {
@@ -448,7 +451,7 @@ def test_shorten_touches_only_the_context():
 
 
 def test_demo_files_of_version_1_load():
-    data = TASK_1.load(options(DEMO))
+    data = load_data(TASK_1, options(DEMO))
     assert (len(data.samples), len(data.pool), data.length_field) == (61, 24, "context")
     first = data.samples[0]
     assert (first.id, first.source, first.answers) == ("demo1-0-0-0", "해솔읍", ("42.6제곱킬로미터",))
@@ -461,7 +464,7 @@ def test_demo_files_of_version_1_load():
 
 
 def test_demo_files_of_version_2_load():
-    data = TASK_2.load(options(DEMO))
+    data = load_data(TASK_2, options(DEMO))
     assert (len(data.samples), len(data.pool), data.length_field) == (40, 14, "context")
     assert len({s.cluster for s in data.samples}) == len({s.source for s in data.samples}) == 4
     assert all(len(s.fields["context"]) <= 3 * 500 + 2 for s in data.samples)
@@ -470,7 +473,7 @@ def test_demo_files_of_version_2_load():
 
 
 def test_the_official_file_loads(shared_korquad1):
-    data = TASK_1.load(options(shared_korquad1))
+    data = load_data(TASK_1, options(shared_korquad1))
     assert len(data.samples) == len({s.id for s in data.samples}) == 5774
     assert data.notes[0] == f"{DEV_1}: 5,774 questions on 964 paragraphs (1 of them without questions)"
     assert len({s.cluster for s in data.samples}) == 963
@@ -480,7 +483,7 @@ def test_the_official_file_loads(shared_korquad1):
 
 
 def test_official_demonstrations_shorten_to_200_characters(shared_korquad1):
-    for solved in TASK_1.load(options(shared_korquad1)).pool:
+    for solved in load_data(TASK_1, options(shared_korquad1)).pool:
         context = shorten(solved, 200).fields["context"]
         assert len(context) <= 200 and solved.answers[0] in context
 
@@ -488,13 +491,13 @@ def test_official_demonstrations_shorten_to_200_characters(shared_korquad1):
 def test_without_a_train_file_the_pool_is_of_the_same_articles(tmp_path):
     for name in (DEV_1, DEV_2):
         (tmp_path / name).write_bytes((DEMO / name).read_bytes())
-    one, two = TASK_1.load(options(tmp_path)), TASK_2.load(options(tmp_path))
+    one, two = load_data(TASK_1, options(tmp_path)), load_data(TASK_2, options(tmp_path))
     assert list(one.pool) == list(one.samples)
     assert {s.source for s in two.pool} <= {s.source for s in two.samples}
     assert len(two.pool) > 14
     assert any("no KorQuAD_v1.0_train.json" in note for note in one.notes)
     assert any("no korquad2.1_train_NN.json" in note for note in two.notes)
-    assert list(TASK_2.load(options(tmp_path / DEV_2)).samples) == list(two.samples), "a file instead of a folder"
+    assert list(load_data(TASK_2, options(tmp_path / DEV_2)).samples) == list(two.samples), "a file instead of a folder"
 
 
 def test_version_2_reads_all_numbered_files_and_folders_below(tmp_path):
@@ -503,12 +506,12 @@ def test_version_2_reads_all_numbered_files_and_folders_below(tmp_path):
     for number, place in enumerate(("korquad2.1_dev_03.json", "unpacked/korquad2.1_dev_04.json", "other.json")):
         content = {"version": "x", "data": documents[number : number + 1]}
         (tmp_path / place).write_text(json.dumps(content), encoding="utf-8")
-    titles = [s.source for s in TASK_2.load(options(tmp_path)).samples]
+    titles = [s.source for s in load_data(TASK_2, options(tmp_path)).samples]
     assert list(dict.fromkeys(titles)) == [document["title"] for document in documents[:2]]
 
 
 def test_demonstrations_of_version_2_show_one_line_that_stands_in_their_passages():
-    data = TASK_2.load(options(DEMO))
+    data = load_data(TASK_2, options(DEMO))
     for solved in data.pool:
         (answer,) = solved.answers
         assert "\n" not in answer and "<" not in answer
@@ -519,7 +522,7 @@ def test_demonstrations_of_version_2_show_one_line_that_stands_in_their_passages
 def test_the_pool_of_version_2_is_bounded_and_drawn_by_the_seed(tmp_path, monkeypatch):
     (tmp_path / DEV_2).write_bytes((DEMO / DEV_2).read_bytes())
     monkeypatch.setattr(korquad, "POOL_DOCUMENTS", 1)
-    drawn = [TASK_2.load(options(tmp_path, sample_seed=seed)).pool for seed in range(12)]
+    drawn = [load_data(TASK_2, options(tmp_path, sample_seed=seed)).pool for seed in range(12)]
     assert all(len({s.source for s in pool}) == 1 for pool in drawn)
     assert len({pool[0].source for pool in drawn}) > 1
 
@@ -530,7 +533,8 @@ def test_the_pool_of_version_2_opens_no_more_files_than_it_needs(tmp_path, monke
         content = {"version": "x", "data": [document]}
         (tmp_path / f"korquad2.1_train_0{number}.json").write_text(json.dumps(content), encoding="utf-8")
     monkeypatch.setattr(korquad, "POOL_DOCUMENTS", 1)
-    notes = [TASK_2.load(options(tmp_path, sample_seed=seed)).notes[-1] for seed in range(12)]
+    told = [load_data(TASK_2, options(tmp_path, sample_seed=seed)).notes for seed in range(12)]
+    notes = [next(note for note in of_seed if note.startswith("demonstrations")) for of_seed in told]
     used = {name for note in notes for name in re.findall(r"korquad2\.1_train_\d\d\.json", note)}
     assert used == {"korquad2.1_train_00.json", "korquad2.1_train_01.json"}
     assert all(note.count(".json") == 1 for note in notes)
@@ -538,35 +542,51 @@ def test_the_pool_of_version_2_opens_no_more_files_than_it_needs(tmp_path, monke
 
 @pytest.mark.parametrize("task", [TASK_1, TASK_2], ids=["korquad1", "korquad2"])
 @pytest.mark.parametrize("limit", [1, 5, 12, 23])
-def test_a_limit_draws_whole_clusters_and_cuts_the_last(task, limit):
-    whole = task.load(options(DEMO))
-    drawn = task.load(options(DEMO, limit=limit))
-    assert len(drawn.samples) == limit
+def test_a_limit_takes_whole_clusters(task, limit):
+    whole = load_data(task, options(DEMO))
+    drawn = load_data(task, options(DEMO, limit=limit))
     sizes, taken = (Counter(s.cluster for s in data.samples) for data in (whole, drawn))
-    assert sum(taken[key] < sizes[key] for key in taken) <= 1
+    assert all(taken[key] == sizes[key] for key in taken)
+    left = {key for key in draw_order(sizes, 1234) if key not in taken}
+    following = next(key for key in draw_order(sizes, 1234) if key in left)
+    assert len(drawn.samples) <= limit < len(drawn.samples) + sizes[following] or len(taken) == 1
+    note = f"task.limit={limit}: {len(drawn.samples)} samples, {len(taken)} of {len(sizes)} clusters, which stay whole"
+    assert note in drawn.notes
     ids = [s.id for s in whole.samples]
     positions = [ids.index(s.id) for s in drawn.samples]
     assert positions == sorted(positions), "file order"
-    runs = [key for key, _ in itertools.groupby(s.cluster for s in drawn.samples)]
-    assert len(runs) == len(set(runs)), "questions on one text are neighbours"
+    assert list(drawn.samples) == [whole.samples[place] for place in positions]
     assert list(drawn.pool) == list(whole.pool)
 
 
 @pytest.mark.parametrize("task", [TASK_1, TASK_2], ids=["korquad1", "korquad2"])
 def test_a_draw_depends_on_the_seed_alone_and_grows_with_the_limit(task):
     def ids(**values):
-        return [s.id for s in task.load(options(DEMO, **values)).samples]
+        return [s.id for s in load_data(task, options(DEMO, **values)).samples]
 
     assert ids(limit=7) == ids(limit=7)
-    assert set(ids(limit=3)) < set(ids(limit=7)) < set(ids(limit=20))
+    assert set(ids(limit=3)) <= set(ids(limit=7)) < set(ids(limit=20))
     assert len({tuple(ids(limit=7, sample_seed=seed)) for seed in range(6)}) > 1
     assert ids(limit=1000) == ids()
 
 
-def test_clusters_without_questions_are_not_drawn():
-    assert draw_clusters({"a": 0, "b": 2, "c": 0}, 5, seed=1) == {"b": 2}
-    assert draw_clusters({"a": 0, "b": 2}, None, seed=1) == {"b": 2}
-    assert sum(draw_clusters({str(i): 3 for i in range(9)}, 10, seed=1).values()) == 10
+def test_only_documents_that_are_asked_about_are_searched(monkeypatch):
+    searched = []
+    whole = korquad.PassageIndex
+
+    def index(texts):
+        searched.append(texts)
+        return whole(texts)
+
+    monkeypatch.setattr(korquad, "PassageIndex", index)
+    n_documents = []
+    for limit in (1, None):
+        data = TASK_2.load(options(DEMO))
+        searched.clear()
+        chosen = choose(data.samples, options(DEMO, limit=limit))[0]
+        data.finish(dataclasses.replace(data, samples=chosen))
+        n_documents.append(len(searched))
+    assert n_documents == [1, len({s.cluster for s in data.samples})]
 
 
 @pytest.mark.parametrize(
@@ -666,7 +686,7 @@ def test_a_damaged_file_is_refused_by_place(tmp_path, task, name, change, messag
     change(data)
     (tmp_path / name).write_text(json.dumps(data, ensure_ascii=False), encoding="utf-8")
     with pytest.raises(DataError, match=message) as caught:
-        task.load(options(tmp_path))
+        load_data(task, options(tmp_path))
     assert name in str(caught.value) and "\n" not in str(caught.value)
 
 
@@ -679,7 +699,7 @@ def test_undrawn_questions_are_checked_as_well(tmp_path):
         (tmp_path / name).write_text(json.dumps(data), encoding="utf-8")
         for seed in range(5):
             with pytest.raises(DataError, match="points to"):
-                task.load(options(tmp_path, limit=1, sample_seed=seed))
+                load_data(task, options(tmp_path, limit=1, sample_seed=seed))
 
 
 @pytest.mark.parametrize(("task", "name"), [(TASK_1, DEV_1), (TASK_2, DEV_2)])
@@ -689,7 +709,7 @@ def test_undrawn_questions_are_checked_as_well(tmp_path):
 def test_broken_json_is_refused(tmp_path, task, name, content):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(DataError, match="is not valid JSON after article 0: ") as caught:
-        task.load(options(tmp_path))
+        load_data(task, options(tmp_path))
     assert "\n" not in str(caught.value)
 
 
@@ -698,31 +718,31 @@ def test_a_file_cut_off_is_refused_with_the_place(tmp_path, task, name):
     content = (DEMO / name).read_bytes()
     (tmp_path / name).write_bytes(content[: len(content) * 2 // 3])
     with pytest.raises(DataError, match=r"is not valid JSON after article [1-9]\d*: .*may be cut off"):
-        task.load(options(tmp_path))
+        load_data(task, options(tmp_path))
 
 
 def test_a_byte_order_mark_changes_nothing(tmp_path):
     (tmp_path / DEV_1).write_bytes(b"\xef\xbb\xbf" + (DEMO / DEV_1).read_bytes())
-    assert len(TASK_1.load(options(tmp_path)).samples) == 61
+    assert len(load_data(TASK_1, options(tmp_path)).samples) == 61
 
 
 def test_the_other_versions_file_is_named(tmp_path):
     (tmp_path / DEV_2).write_bytes((DEMO / DEV_1).read_bytes())
     (tmp_path / DEV_1).write_bytes((DEMO / DEV_2).read_bytes())
     with pytest.raises(DataError, match=r"follows KorQuAD 1.0, expected KorQuAD 2.1; use task.name=korquad1"):
-        TASK_2.load(options(tmp_path))
+        load_data(TASK_2, options(tmp_path))
     with pytest.raises(DataError, match=r"follows KorQuAD 2.1, expected KorQuAD 1.0; use task.name=korquad2"):
-        TASK_1.load(options(tmp_path))
+        load_data(TASK_1, options(tmp_path))
     with pytest.raises(DataError, match=r"use task.name=korquad1"):
-        TASK_2.load(options(DEMO / DEV_1))
+        load_data(TASK_2, options(DEMO / DEV_1))
 
 
 def test_missing_files_are_named_with_the_remedy(tmp_path):
     for place in (tmp_path, tmp_path / "absent"):
         with pytest.raises(DataError, match=rf"no file '.*{DEV_1}'.*harness data get korquad1"):
-            TASK_1.load(options(place))
+            load_data(TASK_1, options(place))
         with pytest.raises(DataError, match=r"no files korquad2.1_dev_NN.json in '.*harness data get korquad2"):
-            TASK_2.load(options(place))
+            load_data(TASK_2, options(place))
 
 
 def test_unreadable_html_is_refused_with_its_document(tmp_path):
@@ -731,7 +751,7 @@ def test_unreadable_html_is_refused_with_its_document(tmp_path):
     (tmp_path / DEV_2).write_text(json.dumps(data), encoding="utf-8")
     title = data["data"][2]["title"]
     with pytest.raises(DataError, match=rf"korquad2.1_dev_00:3 \('{title}'\): its HTML cannot be parsed"):
-        TASK_2.load(options(tmp_path))
+        load_data(TASK_2, options(tmp_path))
 
 
 @pytest.mark.parametrize(("task", "names"), [(TASK_1, (DEV_1, TRAIN_1)), (TASK_2, (DEV_2, TRAIN_2))])
@@ -739,7 +759,7 @@ def test_a_misplaced_answer_only_leaves_the_pool(tmp_path, task, names):
     """Nothing is asked about it, so the rest of a train file stays usable."""
     for name in names:
         (tmp_path / name).write_bytes((DEMO / name).read_bytes())
-    whole = task.load(options(tmp_path))
+    whole = load_data(task, options(tmp_path))
     data = demo(names[1])
     first = whole.pool[0]
     texts = data["data"][0]["paragraphs"] if task is TASK_1 else data["data"]
@@ -747,7 +767,7 @@ def test_a_misplaced_answer_only_leaves_the_pool(tmp_path, task, names):
         if qa["id"] == first.id:
             (qa["answers"][0] if task is TASK_1 else qa["answer"])["answer_start"] += 1
     (tmp_path / names[1]).write_text(json.dumps(data), encoding="utf-8")
-    assert list(task.load(options(tmp_path)).pool) == list(whole.pool)[1:]
+    assert list(load_data(task, options(tmp_path)).pool) == list(whole.pool)[1:]
 
 
 def test_ids_may_be_whole_numbers(tmp_path):
@@ -755,7 +775,7 @@ def test_ids_may_be_whole_numbers(tmp_path):
     for number, qa in enumerate(qa for document in data["data"] for qa in document["qas"]):
         qa["id"] = number
     (tmp_path / DEV_2).write_text(json.dumps(data), encoding="utf-8")
-    assert [s.id for s in TASK_2.load(options(tmp_path)).samples] == [str(i) for i in range(40)]
+    assert [s.id for s in load_data(TASK_2, options(tmp_path)).samples] == [str(i) for i in range(40)]
 
 
 def test_unused_keys_may_be_absent(tmp_path):
@@ -765,17 +785,17 @@ def test_unused_keys_may_be_absent(tmp_path):
         for qa in document["qas"]:
             del qa["answer"]["html_answer_start"], qa["answer"]["html_answer_text"]
     (tmp_path / DEV_2).write_text(json.dumps(data), encoding="utf-8")
-    assert len(TASK_2.load(options(tmp_path)).samples) == 40
+    assert len(load_data(TASK_2, options(tmp_path)).samples) == 40
 
 
 def test_windows_are_as_many_and_as_long_as_configured():
+    def asked(**chosen):
+        return load_data(TASK_2, options(DEMO, options=chosen)).samples
+
     for windows, chars in ((1, 200), (2, 300), (5, 100)):
-        for asked in TASK_2.load(options(DEMO, options={"windows": windows, "window_chars": chars}, limit=12)).samples:
-            assert len(asked.fields["context"]) <= windows * (chars + 1) - 1
-    more = [
-        sum(answer_in_windows("", s) for s in TASK_2.load(options(DEMO, options={"windows": n})).samples)
-        for n in (1, 3, 5)
-    ]
+        for sample in asked(windows=windows, window_chars=chars):
+            assert len(sample.fields["context"]) <= windows * (chars + 1) - 1
+    more = [sum(answer_in_windows("", sample) for sample in asked(windows=windows)) for windows in (1, 3, 5)]
     assert more == sorted(more) and more[0] < more[-1]
 
 
@@ -783,7 +803,7 @@ def test_templates_put_the_passage_before_the_question():
     templates = read_templates(TASK_1.templates, ())
     assert set(templates) == {"context_question", "korean", "english", "extract_only", "koalpaca", "chat"}
     assert TASK_2.templates == TASK_1.templates
-    asked = TASK_1.load(options(DEMO)).samples[0]
+    asked = load_data(TASK_1, options(DEMO)).samples[0]
     for name, template in templates.items():
         assert template.field_names() == {"context", "question"}
         query = template.render_query(asked.fields)
@@ -808,7 +828,7 @@ import re, sys, time
 from harness.config.schema import TaskConfig
 from tasks.korquad import TASK_2
 start = time.monotonic()
-data = TASK_2.load(TaskConfig(data_dir=sys.argv[1], limit=50))
+data = load_data(TASK_2, TaskConfig(data_dir=sys.argv[1], limit=50))
 peak = re.search(r"VmHWM:\\s+(\\d+) kB", open("/proc/self/status").read())
 print(len(data.samples), len(data.pool), int(peak.group(1)) // 1024, round(time.monotonic() - start))
 """

@@ -9,6 +9,7 @@ from harness.config.schema import TaskConfig
 from harness.core.errors import DataError
 from harness.core.hangul import compose_hangul
 from harness.core.task import LabelScores, find_task, most_likely_label
+from harness.core.task_data import load_data
 from tasks.nsmc import TASK, clean_text, load, read_ratings
 from tests.conftest import DEMO, write_ratings
 
@@ -129,21 +130,23 @@ def test_a_missing_file_is_named_with_the_remedy(write_nsmc, missing):
         load(options(folder))
 
 
-def test_the_limit_draws_the_rows_that_pandas_draws(write_nsmc):
+def test_the_lectures_draw_is_that_of_pandas(write_nsmc):
     rows = [(1000 + i, f"글 {'가나다라마'[i % 5]}{i}" if i % 7 else "", i % 2) for i in range(200)]
     folder = write_nsmc(GOOD, rows)
     kept = pd.DataFrame([r for r in rows if r[1]], columns=["id", "document", "label"])
     expected = kept.sample(50, random_state=1234)
-    drawn = load(options(folder, limit=50)).samples
+    drawn = load_data(TASK, options(folder, limit=50, draw="lecture")).samples
     assert [s.id for s in drawn] == [str(i) for i in expected["id"]]
     assert [s.gold for s in drawn] == expected["label"].tolist()
-    assert [s.id for s in load(options(folder, limit=50, sample_seed=1)).samples] != [s.id for s in drawn]
+    other = load_data(TASK, options(folder, limit=50, draw="lecture", sample_seed=1)).samples
+    assert [s.id for s in other] != [s.id for s in drawn]
 
 
-def test_a_limit_beyond_the_file_takes_all_rows_in_order_and_says_so(write_nsmc):
-    data = load(options(write_nsmc(GOOD, GOOD), limit=500))
+@pytest.mark.parametrize("draw", ["nested", "lecture"])
+def test_a_limit_beyond_the_file_takes_all_rows_in_order_and_says_so(write_nsmc, draw):
+    data = load_data(TASK, options(write_nsmc(GOOD, GOOD), limit=500, draw=draw))
     assert [s.id for s in data.samples] == ["1", "2"]
-    assert any("task.limit=500 takes all 2 reviews" in note for note in data.notes)
+    assert any("task.limit=500 takes all 2 samples" in note for note in data.notes)
 
 
 def test_notes_count_what_was_dropped(write_nsmc):

@@ -30,6 +30,8 @@ class TaskConfig:
     data_dir: str = "data_in/nsmc_demo"
     limit: int | None = None
     sample_seed: int = 1234
+    draw: str = "nested"
+    """How `limit` draws: `nested`, or as the `lecture` did."""
     templates_file: str | None = None
     """YAML file with further templates; a template of the same name replaces the task's."""
     options: Any = field(default_factory=dict)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from harness.config.schema import RunConfig
 
 POLICIES = ("fixed", "bank", "per_sample", "lecture")
+DRAWS = ("nested", "lecture")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 DEVICES = ("auto", "cpu", "cuda")
 METHODS = ("auto", "likelihood", "generate")
@@ -73,6 +74,7 @@ def check_values(config: RunConfig) -> None:
             raise ConfigError(f"{key} is {one_line(repr(texts), 120)}, expected texts")
     _check_choice("model.dtype", config.model.dtype, DTYPES)
     _check_choice("model.device", config.model.device, DEVICES)
+    _check_choice("task.draw", config.task.draw, DRAWS)
     _check_choice("demos.policy", config.demos.policy, POLICIES)
     _check_choice("scoring.method", config.scoring.method, METHODS)
     _check_choice("wandb.mode", config.wandb.mode, WANDB_MODES)

@@ -48,7 +48,7 @@ class Sample:
     own source. Empty: only its own text is passed over."""
     cluster: str = ""
     """Samples of one cluster, such as questions on one paragraph, are not independent: intervals
-    take it into account, and `task.limit` should draw clusters whole. Empty: independent."""
+    take it into account, and `task.limit` takes clusters whole. Empty: independent."""
 
     def row(self) -> tuple[str, ...]:
         """All of it as texts, for content hashes."""
@@ -62,6 +62,7 @@ class TaskData:
     """What a task's loader returns."""
 
     samples: Sequence[Sample]
+    """All test items in the order of the files; the harness applies `task.limit`."""
     pool: Sequence[Sample]
     """Solved examples in file order, from which demonstrations are drawn."""
     length_field: str
@@ -70,6 +71,9 @@ class TaskData:
     """The pool's length-field texts before cleaning, when cleaning changed them."""
     notes: Sequence[str] = ()
     """What the loader dropped or changed, for the log."""
+    finish: Callable[[TaskData], TaskData] | None = None
+    """Completes the samples that were chosen, with the same ids in the same order, where making all of them would
+    take too long; it is given this with the chosen ones alone."""
 
 
 @dataclass(frozen=True)

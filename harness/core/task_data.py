@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 from harness.core.errors import ConfigError, DataError
 from harness.core.escaping import one_line
 from harness.core.foreign import blamed_on
+from harness.core.sampling import choose
 from harness.core.task import CONTENT_FREE, Sample, Task, TaskData
 
 if TYPE_CHECKING:
@@ -16,7 +18,9 @@ if TYPE_CHECKING:
 
 
 def load_data(task: Task, options: TaskConfig) -> TaskData:
-    """Load a task's data and check what the loader made of it.
+    """Load a task's data, check what the loader made of it, and take the samples that `task.limit` asks for.
+
+    The loader is not told of the limit: which samples a run has is the same question for every task.
 
     Raises:
         DataError: the loader failed, there are no samples, or a sample is not what the task promises; names
@@ -26,7 +30,21 @@ def load_data(task: Task, options: TaskConfig) -> TaskData:
     with blamed_on(
         f"task '{task.name}': loading its data from '{options.data_dir}'", "mend the data or the task", DataError
     ):
-        data = task.load(options)
+        data = task.load(replace(options, limit=None))
+    _check(task, data, options)
+    samples, note = choose(data.samples, options)
+    data = replace(data, samples=samples, notes=[*data.notes, note] if note else data.notes)
+    if data.finish is None:
+        return data
+    with blamed_on(f"task '{task.name}': completing its samples", "mend the data or the task", DataError):
+        finished = data.finish(data)
+    _check(task, finished, options)
+    if [s.id for s in finished.samples] != [s.id for s in samples]:
+        raise DataError(f"task '{task.name}': completing its samples gave others; expected the same ids in their order")
+    return replace(finished, finish=None)
+
+
+def _check(task: Task, data: Any, options: TaskConfig) -> None:
     where = f"task '{task.name}'"
     if not isinstance(data, TaskData):
         raise DataError(f"{where}: its loader gave a {type(data).__name__}, expected a harness.core.task.TaskData")
@@ -62,7 +80,6 @@ def load_data(task: Task, options: TaskConfig) -> TaskData:
         if sample.id in seen:
             raise DataError(f"{where}: the sample id '{one_line(sample.id, 60)}' comes twice, expected unique ids")
         seen.add(sample.id)
-    return data
 
 
 def check_task(task: Task) -> None:

@@ -206,9 +206,6 @@ class _Streams:
 
     indices: Ints
     stream_of: Ints
-    main_stream_of: Ints
-    """The same, before samples whose own text was drawn got streams of their own: samples of one
-    main stream meet in one shard."""
 
 
 def measure(prepared: Prepared, shard_size: int) -> list[TemplateBudget]:
@@ -241,7 +238,7 @@ def _streams(prepared: Prepared, setup: ModelSetup, seed: int) -> dict[int, _Str
         table = prepared.lecture_table(setup, seed)
         everyone = np.arange(len(samples))
         return {
-            k: _Streams(np.asarray([table[s.id, k] for s in samples], dtype=np.int64), everyone, everyone)
+            k: _Streams(np.asarray([table[s.id, k] for s in samples], dtype=np.int64), everyone)
             for k in config.grid.k
             if k > 0
         }
@@ -257,8 +254,7 @@ def _streams(prepared: Prepared, setup: ModelSetup, seed: int) -> dict[int, _Str
         keys = list(dict.fromkeys(draw.stream_key(seed, s.id) for s in samples))
         stream_of = np.zeros(len(samples), dtype=np.int64) if len(keys) == 1 else np.arange(len(samples))
     rows = [draw.ranking(key, largest) for key in keys]
-    main_stream_of = np.array(stream_of)
-    stream_of = main_stream_of.copy()
+    stream_of = np.array(stream_of)
     places: dict[str, set[int]] = {}
     for index, solved in enumerate(draw.pool.samples):
         places.setdefault(draw.pool.origin(solved), set()).add(index)
@@ -268,7 +264,7 @@ def _streams(prepared: Prepared, setup: ModelSetup, seed: int) -> dict[int, _Str
             key = draw.stream_key(seed, sample.id)
             stream_of[position] = len(rows)
             rows.append(draw.ranking(key, largest, avoid=draw.pool.origin(sample)))
-    return {largest: _Streams(np.asarray(rows, dtype=np.int64), stream_of, main_stream_of)}
+    return {largest: _Streams(np.asarray(rows, dtype=np.int64), stream_of)}
 
 
 def _totals(lengths: _Lengths, streams: dict[int, _Streams], k: int) -> Ints:
@@ -296,7 +292,8 @@ def _measure_template(
             longest_by_k[k] = max(longest_by_k.get(k, 0), int(totals.max()) + lengths.longest_end - 1)
             one_pass += int(totals.sum())
             scored += n
-        unique += _unique(prepared, lengths, streams[seed], ks, shard_size)
+        order = np.asarray(prepared.shard_order(seed))
+        unique += _unique(prepared, lengths, streams[seed], ks, order, shard_size)
     drawn = [s.indices for per_seed in streams.values() for s in per_seed.values()]
     sizes = (
         lengths.demonstrations(np.concatenate([i.reshape(-1) for i in drawn]), lengths.after_demonstration)
@@ -320,9 +317,14 @@ def _measure_template(
 
 
 def _unique(
-    prepared: Prepared, lengths: _Lengths, streams: dict[int, _Streams], ks: Sequence[int], shard_size: int
+    prepared: Prepared,
+    lengths: _Lengths,
+    streams: dict[int, _Streams],
+    ks: Sequence[int],
+    order: Ints,
+    shard_size: int,
 ) -> int:
-    """Tokens of a seed's prefix trees."""
+    """Tokens of a seed's prefix trees; shards are cut from the samples in this order."""
     if not ks:
         return 0
     n = len(prepared.data.samples)
@@ -331,11 +333,10 @@ def _unique(
     total = lengths.start * shards + tails
     shown = [k for k in ks if k > 0]
     if not shown:
-        return total + lengths.first_header * shards + lengths.bodies(np.arange(n), shard_size) * len(ks)
+        return total + lengths.first_header * shards + lengths.bodies(order, shard_size) * len(ks)
     deepest = max(shown)
     trunks = streams if prepared.config.demos.policy == "lecture" else {deepest: next(iter(streams.values()))}
     rows, sizes = zip(*(_padded(lengths, trunks[k].indices[:, :k], deepest) for k in sorted(trunks)), strict=True)
-    order = np.argsort(next(iter(trunks.values())).main_stream_of, kind="stable")
     total += lengths.bodies(order, shard_size) * len(ks)
     for first in range(0, n, shard_size):
         samples = order[first : first + shard_size]

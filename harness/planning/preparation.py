@@ -16,11 +16,12 @@ from typing import Any
 from harness.config.schema import RunConfig
 from harness.core.errors import ConfigError
 from harness.core.hashing import rows_hash
+from harness.core.sampling import nested_order
 from harness.core.task import CONTENT_FREE, Sample, Task, TaskData, find_task
 from harness.core.task_data import load_data
 from harness.core.task_options import configured
 from harness.engine.local.model_info import ModelInfo, read_model_info
-from harness.prompts.demonstrations import Draw, Pool, duplicates_in_pool, lecture_draws
+from harness.prompts.demonstrations import Draw, Pool, bank_set, duplicates_in_pool, lecture_draws
 from harness.prompts.literals import notes_on_literals
 from harness.prompts.rendering import Renderer
 from harness.prompts.templates import Template, choose_templates, read_templates
@@ -99,6 +100,21 @@ class Prepared:
     def template(self, name: str) -> Template:
         """A template of the grid."""
         return self.templates[name]
+
+    @cached_property
+    def nested_order(self) -> list[int]:
+        """Places of the samples in the order of `task.sample_seed`."""
+        return nested_order(self.data.samples, self.config.task.sample_seed)
+
+    def shard_order(self, seed: int) -> list[int]:
+        """Places of the samples in the order in which shards are cut for one seed.
+
+        Under the `bank` policy samples of one set are neighbours, so that they meet in one unit.
+        """
+        config, samples = self.config, self.data.samples
+        if config.demos.policy != "bank" or not self.largest_k:
+            return self.nested_order
+        return sorted(self.nested_order, key=lambda i: bank_set(seed, samples[i].id, config.demos.bank_size))
 
     @property
     def largest_k(self) -> int:

@@ -8,14 +8,12 @@ over one shard of the samples.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from harness.config.schema import RunConfig
 from harness.core.hashing import content_hash, rows_hash
 from harness.core.task import Sample
-from harness.prompts.demonstrations import bank_set
 from harness.prompts.rendering import start_of
 from harness.prompts.templates import Template
 
@@ -39,7 +37,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Shard:
-    """A run of samples in one order."""
+    """A run of samples in the nested order."""
 
     index: int
     samples: tuple[Sample, ...]
@@ -136,8 +134,7 @@ def units_of_a_model(config: RunConfig, n_samples: int, shard_size: int) -> int:
 def make_plan(prepared: Prepared, shard_size: int) -> Plan:
     """Cells, shards and units of a prepared run.
 
-    Under the `bank` policy the samples are ordered by their set before they are cut, seed by
-    seed, so that samples of one set meet in one unit.
+    Shards are cut from the samples in the nested order; see `Prepared.shard_order`.
     """
     from harness.planning.preparation import content_free  # heavy, and not needed to read units
 
@@ -148,7 +145,7 @@ def make_plan(prepared: Prepared, shard_size: int) -> Plan:
     seeds = config.grid.seeds
     by_seed = config.demos.policy == "bank" and any(config.grid.k)
     for seed in seeds if by_seed else [None]:
-        ordered = list(samples) if seed is None else _by_set(samples, seed, config.demos.bank_size)
+        ordered = [samples[place] for place in prepared.shard_order(seeds[0] if seed is None else seed)]
         orders[seed] = []
         for start in range(0, len(ordered), shard_size):
             rows = tuple(ordered[start : start + shard_size])
@@ -198,7 +195,7 @@ def grid_identity(prepared: Prepared) -> dict[str, Any]:
     """What decides a run's results, in plain data: a run directory belongs to one of these."""
     config = prepared.config
     return {
-        "task": {**asdict(config.task), "version": prepared.task.version},
+        "task": {**_task_options(config), "version": prepared.task.version},
         "samples": rows_hash(s.row() for s in prepared.data.samples),
         "pool": rows_hash(s.row() for s in prepared.data.pool),
         "models": {setup.info.path: setup.info.told_identity for setup in prepared.models},
@@ -211,6 +208,11 @@ def grid_identity(prepared: Prepared) -> dict[str, Any]:
         "records": RECORDS_VERSION,
         **_readings(prepared),
     }
+
+
+def _task_options(config: RunConfig) -> dict[str, Any]:
+    """Without how samples were drawn: the content of those that were is part of the identity."""
+    return {key: value for key, value in asdict(config.task).items() if key != "draw"}
 
 
 def _readings(prepared: Prepared) -> dict[str, Any]:
@@ -236,10 +238,6 @@ def _scoring(prepared: Prepared) -> dict[str, Any]:
     """How answers are taken, as far as it matters to the run's method."""
     generation = asdict(prepared.config.generation) if prepared.method == "generate" else None
     return {"scoring": prepared.method, "generation": generation}
-
-
-def _by_set(samples: Sequence[Sample], seed: int, bank_size: int) -> list[Sample]:
-    return sorted(samples, key=lambda s: (bank_set(seed, s.id, bank_size), s.id))
 
 
 def _identity(prepared: Prepared, setup: ModelSetup) -> dict[str, Any]:

@@ -7,11 +7,12 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
+from harness.config.schema import TaskConfig
 from harness.core.errors import DataError
 from harness.core.task import Sample
+from harness.core.task_data import load_data
 from harness.prompts.demonstrations import Draw, Pool
 from harness.prompts.rendering import Prompt, Renderer
 from harness.prompts.templates import Template, read_templates
@@ -91,7 +92,7 @@ def make_workload(letter: str, tokenizer: Any, context: int, limit: int | None, 
         draw = Draw(Pool((), 0, "context"), kind.policy, False, 1)
     else:
         folder, source = _place(data, "nsmc", nsmc.TEST, "nsmc_demo", "reviews")
-        found = nsmc.load(SimpleNamespace(data_dir=folder, limit=wanted, sample_seed=1234, options=nsmc.NsmcOptions()))
+        found = load_data(nsmc.TASK, TaskConfig(data_dir=str(folder), limit=wanted, draw="lecture"))
         samples = found.samples
         template = read_templates(nsmc.TASK.templates, nsmc.TASK.class_names)["lecture_1"]
         encoded = PromptTokenizer(tokenizer).whole_batch(list(found.raw_pool_texts or ()))
