@@ -14,7 +14,8 @@ from functools import cached_property
 from typing import Any
 
 from harness.config import RunConfig
-from harness.errors import ConfigError
+from harness.errors import ConfigError, DataError
+from harness.foreign import blamed_on
 from harness.hashing import rows_hash
 from harness.model_info import ModelInfo, read_model_info
 from harness.prompts.demonstrations import Draw, Pool, duplicates_in_pool, lecture_draws
@@ -148,7 +149,10 @@ def _shortened(task: Task, data: TaskData, context_chars: int | None) -> TaskDat
         raise ConfigError(
             f"demos.context_chars is {context_chars}, but task '{task.name}' has no contexts to shorten; drop it"
         )
-    pool = [task.shorten(solved, context_chars) for solved in data.pool]
+    with blamed_on(
+        f"task '{task.name}': shortening a demonstration", "mend the task, or drop demos.context_chars", DataError
+    ):
+        pool = [task.shorten(solved, context_chars) for solved in data.pool]
     return dataclasses.replace(data, pool=pool, raw_pool_texts=None)
 
 
