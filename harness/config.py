@@ -28,7 +28,7 @@ from omegaconf.grammar.gen.OmegaConfGrammarParser import OmegaConfGrammarParser
 from harness.addresses import redacted
 from harness.config_values import PATHS, check_values
 from harness.errors import ConfigError, did_you_mean
-from harness.escaping import one_line
+from harness.escaping import one_line, visible
 from harness.user_files import read_text, yaml_fault
 
 
@@ -297,7 +297,8 @@ def _reject_unknown(node: Any, kind: type, prefix: str) -> None:
             child = node._get_node(key)
             if not isinstance(child, DictConfig) or child._is_none():
                 found = OmegaConf.to_container(child) if isinstance(child, ListConfig) else child
-                raise ConfigError(f"configuration key '{prefix}{key}' holds {found}, expected keys under it")
+                shown = one_line(str(found), 120)
+                raise ConfigError(f"configuration key '{prefix}{key}' holds {shown}, expected keys under it")
             _reject_unknown(child, default, f"{prefix}{key}.")
 
 
@@ -334,7 +335,8 @@ def _raw_texts(node: Any, where: str) -> Iterator[tuple[str, str]]:
         for key, child in children:
             if isinstance(key, str):
                 yield where, key
-            yield from _raw_texts(child, f"{where}[{key}]" if isinstance(key, int) else f"{where}.{key!s}".lstrip("."))
+            step = f"[{key}]" if isinstance(key, int) else f".{visible(str(key))}"
+            yield from _raw_texts(child, (where + step).lstrip("."))
     elif node is not None and isinstance(raw := getattr(node, "_value", lambda: None)(), str):
         yield where, raw
 
