@@ -14,12 +14,12 @@ from rich.console import Console
 from rich.logging import RichHandler
 
 from harness.core.addresses import redacted
-from harness.core.errors import BrokenDeviceError, ClusterLostError, ConfigError, did_you_mean
+from harness.core.errors import BrokenDeviceError, ClusterLostError, ConfigError, Interrupted, did_you_mean
 from harness.core.escaping import visible
 from harness.core.foreign import told, wants_traceback
 from harness.reporting.console import SafeFormatter, output_console
 from harness.results.damage import told_as_damage
-from harness.running.stopping import Interrupted, leave
+from harness.running.stopping import leave
 
 if TYPE_CHECKING:
     from harness.config.schema import RunConfig

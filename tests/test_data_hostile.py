@@ -182,6 +182,89 @@ def test_mistakes_of_any_task_are_told_with_the_sample(make_config, task, words)
     assert "\n" not in str(caught.value)
 
 
+def raises(error):
+    def method(*given):
+        raise error
+
+    return method
+
+
+@pytest.fixture
+def interruptible():
+    """Interrupts are taken as they are during `harness run`."""
+    import signal
+
+    from harness.running.stopping import stoppable
+
+    before = signal.getsignal(signal.SIGINT)
+    with stoppable():
+        yield
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+LEAVING = [SystemExit(0), SystemExit("bye"), KeyboardInterrupt(), ValueError("no luck")]
+
+
+@pytest.mark.parametrize("error", LEAVING, ids=repr)
+def test_a_task_that_leaves_while_it_judges_fails_that_sample(error, interruptible):
+    from types import SimpleNamespace
+
+    import torch
+
+    from harness.config.schema import GenerationConfig
+    from harness.running.judging import Judge
+
+    def score(scores):
+        if scores.argmax_token == 1:
+            raise error
+        return 0
+
+    task = replace(find_task("nsmc"), score=score)
+    judge = Judge(task, SimpleNamespace(decode_token=str), GenerationConfig())
+    unit = SimpleNamespace(model="m", task="t", template="x", seed=1)
+    prompts = [SimpleNamespace(sample=Sample(str(i), {}, 0), k=0, ids=[1], label_ids=[[1], [2]]) for i in range(3)]
+    scores = SimpleNamespace(logprobs=torch.zeros(3, 2), argmax=torch.tensor([0, 1, 2]), off_label_mass=torch.zeros(3))
+    records = judge.by_labels(unit, ["a", "b"], prompts, scores)
+    assert [r.error is None for r in records] == [True, False, True]
+    assert str(error) in records[1].error and "\n" not in records[1].error
+    if not isinstance(error, Exception):
+        assert f"task 'nsmc' raised {type(error).__name__}" in records[1].error
+        assert "test_data_hostile.py:" in records[1].error
+
+
+def test_an_interrupt_of_the_user_inside_a_task_is_no_fault_of_the_task(interruptible):
+    from harness.core.errors import Interrupted
+    from harness.core.foreign import blamed_on
+
+    with pytest.raises(Interrupted), blamed_on("task", "mend it", DataError):
+        raise Interrupted(2)
+
+
+@pytest.mark.parametrize("result", [*LEAVING, "many", None], ids=repr)
+def test_a_metric_that_fails_is_blamed_on_its_task(tmp_path, result, interruptible):
+    from harness.analysis.summary import summarise
+    from tests.simulated_runs import classified_run
+
+    def metric(gold, predicted):
+        if isinstance(result, BaseException):
+            raise result
+        return result
+
+    run_dir = classified_run(tmp_path / "run", ["가", "나"], {("plain", 0): 0.6}, seeds=(1,))
+    with pytest.raises(ConfigError, match=r"its metric 'mine' raised .*; mend the task") as caught:
+        summarise(str(run_dir), metrics={"mine": metric})
+    assert "\n" not in str(caught.value)
+
+
+def test_a_shortening_that_fails_is_blamed_on_its_task(make_config):
+    from harness.planning.preparation import _shortened
+
+    task = replace(find_task("korquad1"), shorten=raises(SystemExit(0)))
+    pool = [Sample("1", {"context": "가"}, answers=("가",))]
+    with pytest.raises(DataError, match="task 'korquad1': shortening a demonstration raised SystemExit"):
+        _shortened(task, TaskData(pool, pool, "context"), 10)
+
+
 def test_class_names_that_are_no_texts_are_refused():
     with pytest.raises(ConfigError, match="class_names are"):
         check_task(replace(find_task("nsmc"), class_names=(False, True)))

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from harness.config.loading import config_from, load_config
@@ -106,10 +106,7 @@ def damaged(draw, content: bytes):
     for _ in range(draw(st.integers(1, 3))):
         start = draw(st.integers(0, len(content)))
         end = draw(st.integers(start, min(len(content), start + 40)))
-        piece = draw(
-            st.binary(max_size=6)
-            | st.sampled_from([b"\n", b"\t", b"\r", b"\0", b'"', b"{", b"[", b"\\ud800", b": ", b"#"])
-        )
+        piece = draw(st.binary(max_size=6) | st.sampled_from(PIECES))
         content = content[:start] + piece + content[end:]
         if draw(st.integers(0, 9)) == 0:
             content = content[:start]
@@ -127,6 +124,8 @@ KORQUAD = {"data": [{"title": "가", "paragraphs": [{"context": "서울은 수�
 
 @share(0.08)
 @given(changed(DEFAULTS))
+@example(DEFAULTS | {"grid": DEFAULTS["grid"] | {"templates": [{"\n": "\x1f"}]}})
+@example(DEFAULTS | {"task": "a\nb"})
 def test_values_of_configurations(document):
     with one_line_at_most():
         assert isinstance(config_from(document), RunConfig)
@@ -144,6 +143,7 @@ KEYS = [f"{name}.{key}" for name, value in DEFAULTS.items() if isinstance(value,
 
 @share(0.07)
 @given(st.lists(st.tuples(st.sampled_from([*KEYS, *DEFAULTS]) | TEXTS, TEXTS | VALUES.map(repr)), max_size=3))
+@example([("\n", "???")])
 def test_overrides(pairs):
     with one_line_at_most():
         load_config("configs/demo.yaml", [f"{key}={value}" for key, value in pairs])

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from harness.config.schema import ModelConfig
 from harness.core.errors import ModelError
+from harness.engine.local.memory import least_parameters
 from harness.engine.local.model_files import INDEX, SINGLE, read_header, read_model_files
 from harness.engine.local.model_info import read_model_info
 from harness.planning.report import make_report
@@ -192,3 +194,52 @@ def test_weights_that_are_cut_short_are_told_before_they_are_loaded(folder):
     (folder / SINGLE).write_bytes(data[:-1000])
     with pytest.raises(ModelError, match="is cut short"):
         read_model_files(folder)
+
+
+WITHOUT_END = [
+    {"num_hidden_layers": 10**6},
+    {"vocab_size": 10**10},
+    {"hidden_size": 2**22, "intermediate_size": 2**24},
+    {"intermediate_size": 10**10},
+    {"head_dim": 10**11},
+]
+
+
+@pytest.mark.parametrize("changes", WITHOUT_END, ids=str)
+def test_a_configuration_of_terabytes_is_refused_with_the_figure_before_anything_is_allocated(
+    folder, changes, make_config
+):
+    config = folder / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | changes))
+    with pytest.raises(
+        ModelError, match=r"tells of at least [\d,]+ weights \([\d,]{5,}\.\d GiB in float32\), but"
+    ) as e:
+        make_report(make_config(model={"path": str(folder), "dtype": "float32"}))
+    assert "\n" not in str(e.value) and str(folder) in str(e.value)
+
+
+def test_a_configuration_of_more_layers_than_tensors_is_refused(folder, make_config):
+    config = folder / "config.json"
+    small = {"hidden_size": 4, "intermediate_size": 1, "num_attention_heads": 1, "num_hidden_layers": 10**6}
+    config.write_text(json.dumps(json.loads(config.read_text()) | small))
+    with pytest.raises(ModelError, match="tells of 1,000,000 layers, but its files hold 51 tensors"):
+        read_model_info(make_config().model, str(folder))
+
+
+REAL = {
+    "Llama 3.1 8B": (8.03e9, (128256, 4096, 32, 32, None, 14336), {}),
+    "Gemma 3 270M": (268e6, (262144, 640, 18, 4, 256, 2048), {}),
+    "OPT 350M": (331e6, (50272, 1024, 24, 16, None, None), {"word_embed_proj_dim": 512, "ffn_dim": 4096}),
+    "Mixtral 8x7B": (46.7e9, (32000, 4096, 32, 32, None, 14336), {"num_local_experts": 8}),
+    "DeepSeek V3": (
+        671e9, (129280, 7168, 61, 128, 64, 18432), {"n_routed_experts": 256, "moe_intermediate_size": 2048}
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_real_models_have_no_fewer_weights_than_the_least(name):
+    parameters, sizes, more = REAL[name]
+    keys = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "head_dim", "intermediate_size")
+    found = least_parameters(SimpleNamespace(**dict(zip(keys, sizes, strict=True)), **more))
+    assert 0 < found < parameters

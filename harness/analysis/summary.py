@@ -11,7 +11,8 @@ from pandas.api.types import is_numeric_dtype
 
 from harness.analysis import answer_figures as answers
 from harness.analysis.cells import COLUMNS, KEYS, figures_of_cell
-from harness.core.errors import RunDirError, UserError
+from harness.core.errors import ConfigError, RunDirError, UserError
+from harness.core.foreign import blamed_on
 from harness.core.task import ENTRY_POINT_GROUP, registered_task
 from harness.planning import examples as prompt_examples
 from harness.results import manifest as manifests
@@ -48,10 +49,22 @@ def summarise(
         rows = [answers.answers_of_cell(cell, manifest["answer_metrics"], clusters) for cell in records]
         return order_cells(pd.DataFrame(rows), manifest["config"])
     known = _registered_metrics(manifest) if metrics is None else metrics
+    task = manifest["config"]["task"]["name"]
+    known = known and {name: _blamed(metric, f"task '{task}': its metric '{name}'") for name, metric in known.items()}
     records = records_by_cell(run_dir, COLUMNS, unit_ids)
     rows = [figures_of_cell(cell, len(manifest["class_names"]), known or {}) for cell in records]
     cells = order_cells(pd.DataFrame(rows), manifest["config"])
     return _with_stored(cells, store, manifest) if known is None and len(cells) else cells
+
+
+def _blamed(metric: Metric, subject: str) -> Metric:
+    """The metric, whose exceptions and results that are no numbers are the task's fault."""
+
+    def figure(gold: Sequence[int], predicted: Sequence[int]) -> float:
+        with blamed_on(subject, "mend the task and run the same command again: the records are kept", ConfigError):
+            return float(metric(gold, predicted))
+
+    return figure
 
 
 def _registered_metrics(manifest: Mapping[str, Any]) -> Mapping[str, Metric] | None:

@@ -19,14 +19,13 @@ from ray.exceptions import ActorUnavailableError, RayError, RayTaskError
 from harness.cluster.actors import BrokenReplicaError, NotLoadedError, PipelinedReplicaActor, ReplicaActor
 from harness.cluster.blocks import shard_refs
 from harness.cluster.session import Head, ReplicaShape, can_hold, live_nodes, own_raylet, room_on_gpus
-from harness.core.errors import BrokenDeviceError, ReplicaError, UserError
+from harness.core.errors import BrokenDeviceError, Interrupted, ReplicaError, UserError
 from harness.engine.local.facts import EngineFacts
 from harness.planning.units import Shard, WorkUnit
 from harness.prompts.demonstrations import Draw
 from harness.running import pipeline
 from harness.running.dispatch import UNITS_IN_FLIGHT, Replica, ReplicaDiedError
 from harness.running.messages import Care, LectureTable, UnitReport, WorkerSpec
-from harness.running.stopping import Interrupted
 
 log = logging.getLogger(__name__)
 MOST_FAILED_LOADS = 3

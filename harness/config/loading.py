@@ -25,7 +25,7 @@ from harness.config.schema import RunConfig
 from harness.config.values import PATHS, check_values
 from harness.core.addresses import redacted
 from harness.core.errors import ConfigError, did_you_mean
-from harness.core.escaping import one_line
+from harness.core.escaping import one_line, visible
 from harness.core.user_files import read_text, yaml_fault
 
 log = logging.getLogger(__name__)
@@ -98,7 +98,7 @@ def config_from(values: Any) -> RunConfig:
 
 def _move_options(container: Any) -> None:
     """Options of tasks that once were keys of `task` itself."""
-    task = container.get("task")
+    task = container._get_node("task")
     for key in [key for key in MOVED_OPTIONS if isinstance(task, DictConfig) and key in task]:
         log.warning("task.%s is now task.options.%s; the old key still works", key, key)
         OmegaConf.update(container, f"task.options.{key}", task._get_node(key), force_add=True)
@@ -161,7 +161,8 @@ def _reject_unknown(node: Any, kind: type, prefix: str) -> None:
             child = node._get_node(key)
             if not isinstance(child, DictConfig) or child._is_none():
                 found = OmegaConf.to_container(child) if isinstance(child, ListConfig) else child
-                raise ConfigError(f"configuration key '{prefix}{key}' holds {found}, expected keys under it")
+                shown = one_line(str(found), 120)
+                raise ConfigError(f"configuration key '{prefix}{key}' holds {shown}, expected keys under it")
             _reject_unknown(child, default, f"{prefix}{key}.")
 
 
@@ -198,7 +199,8 @@ def _raw_texts(node: Any, where: str) -> Iterator[tuple[str, str]]:
         for key, child in children:
             if isinstance(key, str):
                 yield where, key
-            yield from _raw_texts(child, f"{where}[{key}]" if isinstance(key, int) else f"{where}.{key!s}".lstrip("."))
+            step = f"[{key}]" if isinstance(key, int) else f".{visible(str(key))}"
+            yield from _raw_texts(child, (where + step).lstrip("."))
     elif node is not None and isinstance(raw := getattr(node, "_value", lambda: None)(), str):
         yield where, raw
 

@@ -135,7 +135,7 @@ def _texts(value: Any, key: str) -> Any:
     """All texts below a value, with their keys."""
     if isinstance(value, dict):
         for name, child in value.items():
-            yield from _texts(child, f"{key}.{name}" if key else str(name))
+            yield from _texts(child, f"{key}.{visible(str(name))}".lstrip("."))
     elif isinstance(value, list):
         for place, child in enumerate(value):
             yield from _texts(child, f"{key}[{place}]")

@@ -16,12 +16,18 @@ HarnessError
 |-- ClusterLostError     the cluster went away during the run
 |-- StorageError         storage failed for longer than the harness waits for it
 `-- ReplicaError         replicas died more often than the retry policy allows
+
+Interrupted, a KeyboardInterrupt: the user asked the run to stop
 """
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+
+
+class Interrupted(KeyboardInterrupt):
+    """The user asked the run to stop; committed work stays. Its argument is the signal's number."""
 
 
 class HarnessError(Exception):

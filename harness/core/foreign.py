@@ -9,6 +9,7 @@ import errno
 import json
 import os
 import signal
+import threading
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,7 +19,7 @@ import pyarrow as pa
 import yaml
 
 from harness.core.addresses import redacted
-from harness.core.errors import HarnessError, UserError
+from harness.core.errors import HarnessError, Interrupted, UserError
 from harness.core.escaping import one_line
 
 VARIABLE = "HARNESS_TRACEBACK"
@@ -54,12 +55,24 @@ def blamed_on(subject: str, remedy: str, kind: type[UserError]) -> Iterator[None
     """
     try:
         yield
-    except (HarnessError, GeneratorExit):
+    except HarnessError:
         raise
     except BaseException as error:
-        if isinstance(error, KeyboardInterrupt) and _may_be_real():
+        if is_the_users(error):
             raise
         raise kind(f"{subject} raised {described(error)}; {remedy}") from error
+
+
+def is_the_users(error: BaseException) -> bool:
+    """Whether an exception may come from the keyboard, or ends a generator, rather than from what was called.
+
+    `stoppable` turns the keyboard's interrupts into `Interrupted`, and only the main thread gets them.
+    """
+    if isinstance(error, Interrupted | GeneratorExit):
+        return True
+    listens = threading.current_thread() is threading.main_thread()
+    listens = listens and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    return isinstance(error, KeyboardInterrupt) and listens
 
 
 def described(error: BaseException) -> str:
@@ -81,11 +94,6 @@ def reason(error: BaseException) -> str:
     if isinstance(error, RecursionError):
         return "it is nested too deeply"
     return one_line(redacted(str(error)), 200)
-
-
-def _may_be_real() -> bool:
-    """Whether an interrupt may come from the keyboard; `stoppable` turns those into `Interrupted`."""
-    return signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def _foreign(error: BaseException) -> tuple[str, int]:

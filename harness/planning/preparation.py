@@ -14,7 +14,8 @@ from functools import cached_property
 from typing import Any
 
 from harness.config.schema import RunConfig
-from harness.core.errors import ConfigError
+from harness.core.errors import ConfigError, DataError
+from harness.core.foreign import blamed_on
 from harness.core.hashing import rows_hash
 from harness.core.sampling import nested_order
 from harness.core.task import CONTENT_FREE, Sample, Task, TaskData, find_task
@@ -166,7 +167,10 @@ def _shortened(task: Task, data: TaskData, context_chars: int | None) -> TaskDat
         raise ConfigError(
             f"demos.context_chars is {context_chars}, but task '{task.name}' has no contexts to shorten; drop it"
         )
-    pool = [task.shorten(solved, context_chars) for solved in data.pool]
+    with blamed_on(
+        f"task '{task.name}': shortening a demonstration", "mend the task, or drop demos.context_chars", DataError
+    ):
+        pool = [task.shorten(solved, context_chars) for solved in data.pool]
     return dataclasses.replace(data, pool=pool, raw_pool_texts=None)
 
 

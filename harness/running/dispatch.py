@@ -14,11 +14,10 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any, Protocol
 
-from harness.core.errors import BrokenDeviceError, ReplicaError, UserError
+from harness.core.errors import BrokenDeviceError, Interrupted, ReplicaError, UserError
 from harness.planning.units import WorkUnit
 from harness.running.failures import Decision, after_replica_death, after_unit_error, is_straggler
 from harness.running.messages import Care, UnitReport
-from harness.running.stopping import Interrupted
 
 log = logging.getLogger(__name__)
 UNITS_IN_FLIGHT = 2

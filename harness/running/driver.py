@@ -22,7 +22,7 @@ from rich.console import Console
 
 from harness.analysis.summary import CELLS, summarise
 from harness.config.schema import RunConfig
-from harness.core.errors import RunDirError, UserError
+from harness.core.errors import Interrupted, RunDirError, UserError
 from harness.core.escaping import one_line
 from harness.engine.local.facts import EngineFacts
 from harness.planning import examples as prompt_examples
@@ -40,7 +40,7 @@ from harness.results.store import RunStore
 from harness.running.backend import Backend, check_reachable, open_backend
 from harness.running.dispatch import dispatch
 from harness.running.messages import LectureTable, UnitReport, WorkerSpec, note_name
-from harness.running.stopping import Interrupted, StopFlag, stoppable
+from harness.running.stopping import StopFlag, stoppable
 
 log = logging.getLogger(__name__)
 unit_log = logging.getLogger("harness.units")
@@ -69,7 +69,7 @@ def run(config: RunConfig, fresh: bool = False, console: Console | None = None) 
 
     Raises:
         UserError: whatever the user can mend, before a model is loaded where possible.
-        harness.running.stopping.Interrupted: on SIGINT or SIGTERM; committed work stays.
+        harness.core.errors.Interrupted: on SIGINT or SIGTERM; committed work stays.
         ReplicaError: replicas failed more often than the retry policy allows.
     """
     console = console or Console(stderr=True)

@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from harness.config.schema import GenerationConfig
+from harness.core.foreign import described, is_the_users
 from harness.core.task import NO_CLASS, LabelScores, Sample, Task
 from harness.planning.units import WorkUnit
 from harness.prompts.rendering import Prompt
@@ -23,6 +24,10 @@ if TYPE_CHECKING:
     from harness.engine.local.scorer import Scores
 
 log = logging.getLogger(__name__)
+
+
+class TaskLeftError(Exception):
+    """A task raised what would end the program."""
 
 
 class Judge:
@@ -56,8 +61,8 @@ class Judge:
         for prompt, logprobs, argmax, off_label in zip(prompts, *columns, strict=True):
             try:
                 records.append(self._by_labels(unit, labels, prompt, logprobs, argmax, off_label))
-            except Exception as error:
-                records.append(failed(unit, prompt.sample, prompt.k, error))
+            except BaseException as error:
+                records.append(self._unjudged(unit, prompt, error))
         return records
 
     def _by_labels(
@@ -85,8 +90,8 @@ class Judge:
         for prompt, tokens, reason in zip(prompts, found.tokens, found.reasons, strict=True):
             try:
                 records.append(self._by_answer(unit, labels, prompt, tokens, reason))
-            except Exception as error:
-                records.append(failed(unit, prompt.sample, prompt.k, error))
+            except BaseException as error:
+                records.append(self._unjudged(unit, prompt, error))
         return records
 
     def _by_answer(
@@ -104,6 +109,14 @@ class Judge:
             greedy_prediction=prediction, n_prompt_tokens=len(prompt.ids), raw_answer=raw, answer=answer,
             n_generated_tokens=len(tokens), finish_reason=reason, answer_values=values,
         )  # fmt: skip
+
+    def _unjudged(self, unit: WorkUnit, prompt: Prompt, error: BaseException) -> Record:
+        """The record of a sample whose judging raised; a task cannot end the program (`SystemExit`) in there."""
+        if is_the_users(error):
+            raise error
+        if not isinstance(error, Exception):
+            error = TaskLeftError(f"task '{self.task.name}' raised {described(error)} while it judged")
+        return failed(unit, prompt.sample, prompt.k, error)
 
     def _written_label(self, tokens: list[int], prompt: Prompt, labels: Sequence[str]) -> int:
         """The class whose label the model wrote, as the lecture judges: text without white space around."""

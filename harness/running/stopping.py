@@ -12,9 +12,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
-
-class Interrupted(KeyboardInterrupt):
-    """The user asked the run to stop; committed work stays. Its argument is the signal's number."""
+from harness.core.errors import Interrupted
 
 
 @dataclass

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from harness.core.errors import ModelError, ReplicaError
+from harness.core.errors import Interrupted, ModelError, ReplicaError
 from harness.planning.units import WorkUnit
 from harness.results.schema import UnitStatistics
 from harness.running.dispatch import UNITS_IN_FLIGHT, ReplicaDiedError, dispatch
@@ -18,7 +18,6 @@ from harness.running.failures import (
     is_straggler,
 )
 from harness.running.messages import Care, UnitReport
-from harness.running.stopping import Interrupted
 
 STATISTICS = UnitStatistics(1, 0, 1, 10, 5, 0.1, 0.1)
 

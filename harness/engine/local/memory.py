@@ -153,6 +153,27 @@ def shape_of_config(config: Any, parameters: int, stored_bytes: int = 0) -> Mode
     )
 
 
+def least_parameters(config: Any) -> int:
+    """Weights that a model of this configuration has at least: embedding, attention outputs, feed-forward parts.
+
+    Args:
+        config: of the text model, as transformers reads it.
+    """
+    hidden, layers = _whole(config, "hidden_size"), _whole(config, "num_hidden_layers")
+    embedded = _whole(config, "word_embed_proj_dim", "embedding_size") or hidden
+    attended = _whole(config, "num_attention_heads") * _whole(config, "head_dim") or hidden
+    between = _whole(config, "intermediate_size", "ffn_dim", "n_inner")
+    experts = _whole(config, "num_local_experts", "num_experts", "n_routed_experts")
+    widest = max(between, experts * _whole(config, "moe_intermediate_size"))
+    return _whole(config, "vocab_size") * embedded + layers * hidden * (1 + attended + 2 * widest)
+
+
+def _whole(config: Any, *names: str) -> int:
+    """The first of these entries that is a number above zero, else 0."""
+    found = (getattr(config, name, None) for name in names)
+    return next((value for value in found if isinstance(value, int) and value > 0), 0)
+
+
 def ways(device: str, dtype: str) -> list[tuple[str, str]]:
     """Devices and number formats that a configuration may end up with.
 

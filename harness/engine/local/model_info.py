@@ -22,7 +22,7 @@ from harness.core.errors import ModelError
 from harness.core.fingerprints import hash_files
 from harness.core.hashing import content_hash
 from harness.engine.local.architectures import check_architecture
-from harness.engine.local.memory import ModelShape, shape_of_config
+from harness.engine.local.memory import ModelShape, least_parameters, shape_of_config
 from harness.engine.local.model_errors import loading_error
 from harness.engine.local.model_files import ModelFiles, read_model_files, shown
 
@@ -135,6 +135,8 @@ def read_model_info(config: ModelConfig, path: str) -> ModelInfo:
     except Exception as error:
         raise loading_error(path, what, error) from None
     text_config = model_config.get_text_config()
+    if files is not None:
+        _check_size(path, config, text_config, files)
     limit = getattr(text_config, "max_position_embeddings", None) or getattr(text_config, "n_positions", None)
     if config.max_length is not None:
         if limit is not None and config.max_length > limit:
@@ -144,6 +146,26 @@ def read_model_info(config: ModelConfig, path: str) -> ModelInfo:
     vocabulary = getattr(text_config, "vocab_size", None)
     commit = None if local else _hub_commit(path, options["revision"])
     return ModelInfo(path, limit, tokenizer, vocabulary, files, commit, shape)
+
+
+def _check_size(path: str, config: ModelConfig, text_config: Any, files: ModelFiles) -> None:
+    """Refuse a configuration of far more weights than the files can hold: to build them may take terabytes.
+
+    What differs by less is found tensor by tensor when the model is loaded.
+    """
+    needed = least_parameters(text_config)
+    layers = getattr(text_config, "num_hidden_layers", None)
+    found = ""
+    if needed > 8 * files.stored_bytes:  # less than one bit for a weight
+        size, dtype = (4, "float32") if config.dtype == "float32" else (2, "16 bits")
+        found = f"at least {needed:,} weights ({needed * size / 2**30:,.1f} GiB in {dtype})"
+    elif isinstance(layers, int) and layers > len(files.headers):
+        found = f"{layers:,} layers"
+    if found:
+        raise ModelError(
+            f"model '{path}': its config.json tells of {found}, but its files hold {len(files.headers):,} tensors of "
+            f"{files.stored_bytes / 1e6:,.1f} MB; take the config.json that was saved with them"
+        )
 
 
 def _hub_commit(name: str, revision: str) -> str:
