@@ -255,6 +255,40 @@ def tasks_command() -> None:
     write_tasks(output_console(), [find_task(name) for name in sorted(registered_tasks())])
 
 
+@app.command("init", epilog="Example: harness init reviews.csv --label sentiment")
+def init_command(
+    data: Annotated[Path, typer.Argument(metavar="FILE|FOLDER", help="CSV, TSV, JSON lines, JSON, parquet or xlsx.")],
+    label: Annotated[str, typer.Option("--label", metavar="COLUMN", help="The class; else it is found.")] = "",
+    answer: Annotated[
+        str, typer.Option("--answer", metavar="COLUMN", help="The answer that a model is to write.")
+    ] = "",
+    encoding: Annotated[str, typer.Option("--encoding", help="Of text files.")] = "utf-8",
+    chat: Annotated[bool, typer.Option("--chat", help="Also a template for models with a chat template.")] = False,
+    to: Annotated[Path, typer.Option("--to", metavar="DIR", help="Where the two files go.")] = Path(),
+) -> None:
+    """Look at a table and write a grid and templates for it."""
+    from harness.core.task import StartWishes, find_task
+
+    start = find_task("table").start
+    assert start is not None
+    if label and answer:
+        raise ConfigError("--label and --answer are both given; expected one of them")
+    starter = start(data, StartWishes(label, answer, encoding, chat, to))
+    files = {to / f"{starter.name}_grid.yaml": starter.grid, to / f"{starter.name}_templates.yaml": starter.templates}
+    for path in files:
+        if path.exists():
+            raise ConfigError(f"'{path}' is there already; move it away, or give another folder with --to")
+    to.mkdir(parents=True, exist_ok=True)
+    for path, text in files.items():
+        path.write_text(text, encoding="utf-8")
+    grid = next(iter(files))
+    console = output_console()
+    for line in (
+        *starter.understood, *(f"wrote {path}" for path in files), f"next: harness plan {grid}, then harness run {grid}"
+    ):  # fmt: skip
+        console.print(visible(line), markup=False, highlight=False, soft_wrap=True)
+
+
 @data_app.command("get", epilog="Example: harness data get nsmc --to data_in/nsmc")
 def data_get_command(
     name: Annotated[str, typer.Argument(metavar="TASK", help="A registered task; `harness tasks` lists them.")],

@@ -113,6 +113,33 @@ class ExportFormat:
     """The file's text from sample id to answer, in the order of the records."""
 
 
+@dataclass(frozen=True)
+class StartWishes:
+    """What the user of `harness init` says; an empty column is to be found."""
+
+    label: str = ""
+    answer: str = ""
+    encoding: str = "utf-8"
+    chat: bool = False
+    """Also a template for models with a chat template."""
+    folder: Path = Path()
+    """Where the files will lie."""
+
+
+@dataclass(frozen=True)
+class Starter:
+    """What `harness init` makes of somebody's data."""
+
+    name: str
+    """Of the run, and what the files' names begin with."""
+    grid: str
+    """YAML of the run configuration."""
+    templates: str
+    """YAML of the templates; the configuration names its file `{name}_templates.yaml`."""
+    understood: Sequence[str]
+    """What was seen in the data, a line each."""
+
+
 def answers_as_json(answers: Mapping[str, str]) -> str:
     """One JSON object from sample id to answer, a line each."""
     return json.dumps(answers, ensure_ascii=False, indent=0) + "\n"
@@ -151,6 +178,8 @@ class Task:
     of: Callable[[TaskConfig], tuple[Task, object]] | None = None
     """For a task whose classes or metrics depend on its options: the task as they make it, and the options
     completed, such that the same call with these reads no data."""
+    start: Callable[[Path, StartWishes], Starter] | None = None
+    """For `harness init`: from a file or folder to a grid and templates."""
     downloads: Sequence[RemoteFile] = ()
     """The official files, for `harness data get`; empty where everybody brings their own."""
     exports: Mapping[str, ExportFormat] = field(default_factory=lambda: JSON_EXPORT)

@@ -1,0 +1,197 @@
+"""Rows of a table to samples, as the options of the `table` task say. Refuses to know files."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated
+
+from annotated_types import Gt, Le
+
+from harness.core.errors import DataError, did_you_mean
+from harness.core.escaping import one_line
+from harness.core.hangul import compose_hangul
+from harness.core.task import NO_CLASS, Sample
+from tasks.table_cells import Cell, Cells, Table, field_name
+
+MOST_CLASSES = 200
+
+
+@dataclass(frozen=True)
+class TableOptions:
+    """Of `task.options`; columns by their names in the file."""
+
+    test: str = ""
+    """File or folder below `task.data_dir`; empty: `data_dir` itself, or its file named test, dev or validation."""
+    pool: str = ""
+    """File or folder of solved examples; empty: the file named train, else a share of the test rows."""
+    pool_share: Annotated[float, Gt(0), Le(0.9)] | None = None
+    """Share of the rows that are put aside for demonstrations, drawn by `task.sample_seed`."""
+    id: str = ""
+    """Column; empty: the number of the row."""
+    label: str = ""
+    """Column with the class; for a task of classes."""
+    answer: str = ""
+    """Column with the right answer, or with a list of them; for a task whose answers are written."""
+    classes: dict[str, str] | list[str] | None = None
+    """Labels in the order of the templates' `labels`; a mapping gives each a name for tables. None: all there are."""
+    fields: list[str] | None = None
+    """Columns that templates may name; None: all that are neither id, label, answer, source nor cluster."""
+    source: str = ""
+    """Column: a sample gets no demonstration of its own source."""
+    cluster: str = ""
+    """Column: samples of one cluster are not independent."""
+    encoding: str = "utf-8"
+    filter: dict[str, str | list[str]] = dataclasses.field(default_factory=dict)
+    """Column to the text, or the texts, that a row must have there."""
+
+
+class Rows:
+    """Rows of tables to samples, as the options say."""
+
+    def __init__(self, options: TableOptions) -> None:
+        self.options = options
+        self.classes = list(options.classes) if isinstance(options.classes, dict) else []
+
+    def samples(self, table: Table, name: str, notes: list[str]) -> list[Sample]:
+        """The samples of a table; what is left out or changed is counted in the notes."""
+        options = self.options
+        for key in ("id", "label", "answer", "source", "cluster"):
+            if column := getattr(options, key):
+                check_column(f"task.options.{key}", column, table)
+        for column in [*options.filter, *(options.fields or [])]:
+            check_column("task.options.filter" if column in options.filter else "task.options.fields", column, table)
+        fields = self._fields(table, name, notes)
+        dropped: Counter[str] = Counter()
+        composed = 0
+        seen: dict[str, str] = {}
+        found = []
+        for number, (row, place) in enumerate(zip(table.rows, table.places, strict=True), 1):
+            reason = self._left_out(row, fields)
+            if reason:
+                dropped[reason] += 1
+                continue
+            raw = {field_name(column): cell_text(row[column]) for column in fields}
+            texts = {key: compose_hangul(text) for key, text in raw.items()}
+            composed += texts != raw
+            sample = self._sample(row, place, number, texts)
+            if sample.id in seen:
+                raise DataError(
+                    f"{place}: the id '{one_line(sample.id, 60)}' comes twice (first in {seen[sample.id]}), expected "
+                    "unique ids; without task.options.id the rows are numbered"
+                )
+            seen[sample.id] = place
+            found.append(sample)
+        notes += [*table.notes, f"{name}: {len(found):,} of {len(table.rows):,} rows"]
+        notes += [f"{name}: {count:,} left out {reason}" for reason, count in sorted(dropped.items())]
+        if composed:
+            notes.append(f"{name}: the decomposed Hangul of {composed:,} rows is composed (NFC)")
+        return found
+
+    def _fields(self, table: Table, name: str, notes: list[str]) -> list[str]:
+        options = self.options
+        if options.fields is not None:
+            return options.fields
+        special = {options.id, options.label, options.answer, options.source, options.cluster}
+        found, gaps = [], {}
+        for column in table.columns:
+            if column not in special and column not in options.filter:
+                missing = sum(row[column] is None for row in table.rows)
+                if missing:
+                    gaps[column] = missing
+                else:
+                    found.append(column)
+        notes += [
+            f"{name}: {missing:,} of {len(table.rows):,} rows have no '{column}', so that templates cannot name it"
+            for column, missing in gaps.items()
+        ]
+        if not found:
+            raise DataError(f"'{name}' has no column of texts beside label and answer; expected at least one")
+        return found
+
+    def _left_out(self, row: Mapping[str, Cell], fields: Sequence[str]) -> str:
+        for column, wanted in self.options.filter.items():
+            if cell_text(row[column]) not in ([wanted] if isinstance(wanted, str) else wanted):
+                return f"with another '{column}' than task.options.filter names"
+        gold = row[self.options.label or self.options.answer]
+        if gold is None or (isinstance(gold, str) and not gold.strip()) or (isinstance(gold, Cells) and not gold.texts):
+            return "without a label" if self.options.label else "without an answer"
+        if not any(cell_text(row[column]).strip() for column in fields):
+            return "without text"
+        return ""
+
+    def _sample(self, row: Mapping[str, Cell], place: str, number: int, texts: Mapping[str, str]) -> Sample:
+        options = self.options
+        missing = [column for column in options.fields or [] if row[column] is None]
+        if missing:
+            raise DataError(f"{place} has no '{missing[0]}', which task.options.fields names; expected a text")
+        gold, answers = NO_CLASS, tuple[str, ...]()
+        if options.label:
+            label = cell_text(row[options.label])
+            if label not in self.classes:
+                raise DataError(
+                    f"{place}: the label is '{one_line(label, 60)}'{did_you_mean(label, self.classes)}, expected one "
+                    f"of {one_line(str(self.classes), 160)} (task.options.classes)"
+                )
+            gold = self.classes.index(label)
+        else:
+            cell = row[options.answer]
+            answers = cell.texts if isinstance(cell, Cells) else (cell_text(cell),)
+        return Sample(
+            id=cell_text(row[options.id]) if options.id else str(number),
+            fields=texts,
+            gold=gold,
+            answers=answers,
+            source=cell_text(row[options.source]) if options.source else "",
+            cluster=cell_text(row[options.cluster]) if options.cluster else "",
+        )
+
+
+def check_column(key: str, column: str, table: Table) -> None:
+    """Refuse a column that a table lacks.
+
+    Raises:
+        DataError: with the nearest name.
+    """
+    if column not in table.columns:
+        hint = did_you_mean(column, table.columns)
+        raise DataError(
+            f"{key} is '{one_line(column, 60)}', but the table has no such column{hint}; it has: "
+            f"{one_line(', '.join(table.columns), 160)}"
+        )
+
+
+def classes_of(table: Table, column: str) -> list[str]:
+    """The texts of a label column, in the order of numbers where all are numbers.
+
+    Raises:
+        DataError: too few or too many to be classes.
+    """
+    counts = Counter(cell_text(row[column]) for row in table.rows)
+    counts.pop("", None)
+    for odd in [text for text in counts if not text.strip()]:
+        del counts[odd]
+    if len(counts) < 2:
+        raise DataError(
+            f"the column '{column}' holds {len(counts)} class ({one_line(str(list(counts)), 80)}), expected at least "
+            "two; is it another column?"
+        )
+    if len(counts) > MOST_CLASSES or (len(counts) > 20 and len(counts) > sum(counts.values()) / 2):
+        raise DataError(
+            f"the column '{column}' holds {len(counts):,} different labels in {sum(counts.values()):,} rows; is it an "
+            f"id or a text? Expected at most {MOST_CLASSES} classes: name another column, or list them in "
+            "task.options.classes"
+        )
+    try:
+        return sorted(counts, key=float)
+    except ValueError:
+        return sorted(counts)
+
+
+def cell_text(cell: Cell) -> str:
+    """One text for a cell: nothing for one that is missing, lines for several texts."""
+    if isinstance(cell, Cells):
+        return "\n".join(cell.texts)
+    return cell or ""
