@@ -13,6 +13,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,8 @@ from harness.budget import measure
 from harness.config import RunConfig
 from harness.distributed.backend import Backend, check_reachable, open_backend
 from harness.distributed.dispatch import dispatch
-from harness.distributed.messages import LectureTable, UnitReport, WorkerSpec, note_name
+from harness.distributed.messages import LectureTable, Note, UnitReport, WorkerSpec, note_name, read_note
+from harness.distributed.precautions import Precautions
 from harness.engine.facts import EngineFacts
 from harness.errors import RunDirError, UserError
 from harness.escaping import one_line
@@ -35,6 +37,7 @@ from harness.reporting.console import SafeFormatter
 from harness.reporting.progress import RunProgress
 from harness.results import manifest as manifests
 from harness.results.lock import RunLock
+from harness.results.quarantine import Quarantine
 from harness.results.samples import write_samples
 from harness.results.store import RunStore
 from harness.stopping import Interrupted, StopFlag, stoppable
@@ -181,10 +184,8 @@ def _compute(
         left.setdefault(unit.cells(), set()).add(unit.id)
     with RunProgress(console, len(plan.units), len(plan.units) - len(waiting), n_records) as progress:
         store = RunStore(config.run_dir)
-
-        def suspect_of(unit: WorkUnit) -> str | None:
-            name = note_name(unit.id)
-            return str(store.read_json(name)["sample"]) if store.exists(name) else None
+        quarantine = Quarantine(store)
+        samples = [[sample.id for sample in shard.samples] for shard in plan.shards]
 
         def on_done(unit: WorkUnit, report: UnitReport) -> None:
             unit_log.info(json.dumps({"unit": unit.id, **_place(unit), **asdict(report.statistics)}))
@@ -223,12 +224,18 @@ def _compute(
                 if facts.attention_notice:
                     log.warning("%s: %s", setup.info.path, facts.attention_notice)
                 with progress.working():
-                    dispatch(units, pool, on_done, stop.is_set, suspect_of)
+                    dispatch(
+                        units, pool, on_done, stop.is_set, Precautions(samples, quarantine, partial(_note_of, store))
+                    )
 
 
 def _at_commit(config: RunConfig, commit: str | None) -> RunConfig:
     """Replicas load the commit that was looked at here, whatever the hub holds by then."""
     return config if commit is None else replace(config, model=replace(config.model, revision=commit))
+
+
+def _note_of(store: RunStore, unit: WorkUnit) -> Note | None:
+    return read_note(store, unit.id)
 
 
 def _place(unit: WorkUnit) -> dict[str, Any]:

@@ -35,14 +35,14 @@ class InlinePool:
         self._lecture = lecture
         self._pipeline = Pipeline(worker) if overlap else None
         self.units_in_flight = pipeline.UNITS_IN_FLIGHT if overlap else UNITS_IN_FLIGHT
-        self._units: dict[str, WorkUnit] = {}
+        self._units: dict[str, tuple[WorkUnit, Care | None]] = {}
         self._under_way: dict[str, Future[UnitReport]] = {}
 
     def submit(self, unit: WorkUnit, care: Care | None) -> str:
-        """Remember the unit, or let it follow the others; nothing can die here, so there is no care to take."""
-        self._units[unit.id] = unit
+        """Remember the unit, or let it follow the others."""
+        self._units[unit.id] = unit, care
         if self._pipeline is not None:
-            self._under_way[unit.id] = self._pipeline.submit(unit, partial(self._inputs, unit), None)
+            self._under_way[unit.id] = self._pipeline.submit(unit, partial(self._inputs, unit), care)
         return unit.id
 
     def replicas(self, useful: int) -> Sequence[Replica]:
@@ -58,10 +58,10 @@ class InlinePool:
 
     def result(self, handle: str) -> UnitReport:
         """The unit's report; without a pipeline, do it now."""
-        unit = self._units.pop(handle)
+        unit, care = self._units.pop(handle)
         if self._pipeline is not None:
             return self._under_way.pop(handle).result()
-        return self._worker.run_unit(unit, *self._inputs(unit))
+        return self._worker.run_unit(unit, *self._inputs(unit), care)
 
     def _inputs(self, unit: WorkUnit) -> Inputs:
         return self._shards[unit.shard].samples, self._lecture.get(unit.seed)

@@ -7,6 +7,7 @@ from enum import Enum, auto
 from statistics import median
 
 from harness.errors import ModelError, NotFiniteError
+from harness.results.quarantine import PROCESSES
 
 Failure = tuple[str | None, str | None]
 
@@ -15,8 +16,6 @@ MOST_ATTEMPTS = 4
 MOST_IDLE_DEATHS = 5
 """Deaths of replicas in a row, with nothing finished or learnt between them, before the run stops.
 Replicas that die together, as with their node, are one death: see `dispatch`."""
-DEATHS_OF_SUSPECT = 2
-"""Deaths on one sample, taken by itself, after which it is quarantined."""
 MOST_QUARANTINED = 8
 """Samples of one unit that may be quarantined before the run stops."""
 STRAGGLER_FACTOR = 3.0
@@ -32,7 +31,7 @@ class Decision(Enum):
     CAREFUL = auto()
     """Sample by sample, noting each before it is tried."""
     QUARANTINE = auto()
-    """The sample that was noted last is recorded as failed and never tried again."""
+    """The sample that was noted last is recorded as failed in all units, and tried no more."""
     STOP = auto()
 
 
@@ -43,11 +42,11 @@ def after_replica_death(
 
     Args:
         unit_deaths: deaths in this unit, this one included; 0 when it died along with another.
-        suspect_deaths: of them, those on the sample that was being tried by itself; 0 when none was.
+        suspect_deaths: processes that ended on the sample that was being tried by itself; 0 when none was.
         quarantined: samples of the unit that are quarantined already.
         deaths_without_progress: deaths since a unit finished or a sample was quarantined.
     """
-    if suspect_deaths >= DEATHS_OF_SUSPECT:
+    if suspect_deaths >= PROCESSES:
         return Decision.QUARANTINE if quarantined < MOST_QUARANTINED else Decision.STOP
     if deaths_without_progress >= MOST_IDLE_DEATHS:
         return Decision.STOP

@@ -1,6 +1,6 @@
 """The pool of Ray actors that the dispatch loop feeds.
 
-The driver owns the retries: Ray restarts a dead actor's process, never its tasks.
+The driver owns the retries: Ray restarts neither actors nor tasks, and so tells what ended a process.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from pathlib import PurePosixPath
 from typing import Any
 
 import ray
-from ray.exceptions import ActorUnavailableError, RayError, RayTaskError
+from ray.exceptions import ActorUnavailableError, NodeDiedError, OutOfMemoryError, RayError, RayTaskError
 
 from harness.distributed import pipeline
-from harness.distributed.actors import BrokenReplicaError, NotLoadedError, PipelinedReplicaActor, ReplicaActor
+from harness.distributed.actors import BrokenReplicaError, PipelinedReplicaActor, ReplicaActor
 from harness.distributed.blocks import shard_refs
 from harness.distributed.dispatch import UNITS_IN_FLIGHT, Replica, ReplicaDiedError
 from harness.distributed.messages import Care, LectureTable, UnitReport, WorkerSpec
@@ -26,6 +26,7 @@ from harness.engine.facts import EngineFacts
 from harness.errors import BrokenDeviceError, ReplicaError, UserError
 from harness.grid import Shard, WorkUnit
 from harness.prompts.demonstrations import Draw
+from harness.results.quarantine import Ending
 from harness.stopping import Interrupted
 
 log = logging.getLogger(__name__)
@@ -34,7 +35,9 @@ MOST_FAILED_LOADS = 3
 MOST_FAILED_STARTS = 5
 """Processes in a row that end before they answer, for want of a package say, before the run stops."""
 REST_S = 1.0
-"""How long an actor that Ray restarts is left alone before it is asked again."""
+"""How long an actor that Ray cannot reach is left alone before it is asked again."""
+NODE_WORDS = ("its node has died", "actor's node was")
+"""In what Ray says of an actor whose node went away."""
 LOOK_EVERY_S = 5.0
 """How often the pool looks whether nodes have joined."""
 NODE_LABEL = "ray.io/node-id"
@@ -102,7 +105,6 @@ class RayPool:
         self._asked: dict[Any, RayReplica] = {}
         self._loading: dict[Any, RayReplica] = {}
         self._resting: dict[RayReplica, float] = {}
-        self._broken: set[str] = set()
         self._replicas = [self._start() for _ in range(min(useful, shape.count))]
         self._started = time.monotonic()
         self.facts: EngineFacts | None = None
@@ -136,25 +138,17 @@ class RayPool:
             report: UnitReport = ray.get(handle)
             return report
         except RayTaskError as error:
-            if isinstance(error.cause, NotLoadedError):
-                raise ReplicaDiedError(str(error.cause)) from None
             if isinstance(error.cause, BrokenReplicaError):
-                name, cause = error.cause.args
-                self._broken.add(name)
-                raise ReplicaDiedError(cause) from None
+                raise ReplicaDiedError(str(error.cause)) from None
             raise _original(error) from None
         except RayError as error:
-            raise ReplicaDiedError(_cause(error)) from None
+            raise ReplicaDiedError(_cause(error), _ending(error)) from None
 
     def replace(self, replica: Replica) -> None:
-        """Probe a replica that Ray restarts; start another when it, or its device, is gone for good."""
+        """Start another in the place of one that died, or whose device did."""
         assert isinstance(replica, RayReplica)
-        replica.ready = False
         self._looked = -LOOK_EVERY_S  # what ended it may have ended more
-        if replica.name in self._broken:
-            self._end_and_start(replica)
-        else:
-            self._ask(replica)
+        self._end_and_start(replica)
 
     def release(self, replica: Replica) -> None:
         """End a replica that finds no more work, so that its node can go."""
@@ -196,7 +190,7 @@ class RayPool:
             name=f"{PurePosixPath(self._spec.model).name}-replica-{number}",
             num_gpus=self._shape.gpus,
             num_cpus=self._shape.cpus,
-            max_restarts=-1,
+            max_restarts=0,
             max_task_retries=0,
             **options,
         ).remote()
@@ -256,7 +250,7 @@ class RayPool:
             replica.node, host = ray.get(handle)
             replica.host = f"{host} ({replica.node[:8]})"
         except ActorUnavailableError:
-            # Ray is restarting the process: ask again when that has had time.
+            # Something between here and there is broken: ask again when that has had time.
             self._resting[replica] = time.monotonic() + REST_S
         except RayError as error:
             self._failed_starts += 1
@@ -293,10 +287,8 @@ class RayPool:
         if times >= MOST_FAILED_LOADS:
             text = f"replicas died {times} times in a row while loading on node {replica.host}"
             self._avoid(replica, ReplicaError(f"{text}; last cause: {_cause(error)}"))
-        elif isinstance(error, BrokenDeviceError):
-            self._end_and_start(replica)
         else:
-            self._ask(replica)
+            self._end_and_start(replica)
 
     def _avoid(self, replica: RayReplica, error: Exception) -> None:
         """Go on without a node where the model does not load, as long as there are others."""
@@ -313,6 +305,15 @@ class RayPool:
 
 def _cause(error: Exception) -> str:
     return " ".join(str(error).split())[:300]
+
+
+def _ending(error: RayError) -> Ending:
+    """What ended a replica, as far as Ray tells."""
+    if isinstance(error, OutOfMemoryError):
+        return Ending.MEMORY
+    if isinstance(error, NodeDiedError) or any(words in str(error) for words in NODE_WORDS):
+        return Ending.NODE
+    return Ending.DIED
 
 
 def _original(error: RayTaskError) -> Exception:

@@ -13,7 +13,7 @@ from typing import Any
 from transformers import AutoTokenizer
 
 from harness.distributed.judging import Judge, failed, failure, zero_shot_copies
-from harness.distributed.messages import Care, LectureTable, UnitReport, WorkerSpec, note_name
+from harness.distributed.messages import Care, LectureTable, UnitReport, WorkerSpec, note_name, process_name
 from harness.distributed.policy import check_usable
 from harness.distributed.work import Batch, Found, Work
 from harness.engine.device_errors import naming_broken_devices
@@ -89,14 +89,19 @@ class Worker:
     ) -> Work:
         """Render and lay out a unit's prompts; the model is left alone.
 
-        A unit taken with care is not prepared: its samples are taken one by one when it is computed.
+        A unit taken sample by sample is not prepared: its samples are taken when it is computed.
         """
+        care = care or Care()
         work = Work(unit, samples, lecture, care)
         with work.working():
             if self.store.exists("parts", f"{unit.id}.parquet"):
                 work.report = UnitReport(unit.id, UnitStatistics(**self.store.read_statistics(unit.id)))
-            elif care is None:
-                work.batches = self._batches(work, self._renderer(unit.template, lecture), samples, unit.ks)
+            elif not care.alone:
+                out = {verdict.sample for verdict in care.out}
+                kept = [sample for sample in samples if sample.id not in out]
+                if kept:
+                    work.batches = self._batches(work, self._renderer(unit.template, lecture), kept, unit.ks)
+                work.batches += self._left_out(work, care)
         return work
 
     def compute(self, work: Work) -> None:
@@ -106,8 +111,8 @@ class Worker:
             BrokenDeviceError: the device failed for good.
         """
         with work.working():
-            if work.report is None and work.care is not None:
-                self._compute_with_care(work, work.care)
+            if work.report is None and work.care.alone:
+                self._compute_alone(work, work.care)
             self._compute_batches(work)
 
     def commit(self, work: Work) -> UnitReport:
@@ -141,19 +146,33 @@ class Worker:
         largest = max(self.spec.config.grid.k)
         return Renderer(self.spec.templates[template], self.draw, largest, self.tokenizer, lecture)
 
-    def _compute_with_care(self, work: Work, care: Care) -> None:
+    def _compute_alone(self, work: Work, care: Care) -> None:
         """Sample by sample, each noted before it is tried and judged at once: the note survives this process."""
         unit, renderer = work.unit, self._renderer(work.unit.template, work.lecture)
-        for sample in work.samples:
-            if sample.id in care.quarantined:
-                text = "this sample kills the process of its replica"
-                work.found += [failure(unit, sample, k, "ReplicaDied", text) for k in unit.ks]
-            else:
-                self.store.write_json(note_name(unit.id), {"sample": sample.id})
-                work.batches = self._batches(work, renderer, [sample], unit.ks)
-                self._compute_batches(work)
+        work.found += self._left_out(work, care)
+        tried = {sample.id: sample for sample in work.samples}
+        for verdict in care.out:
+            tried.pop(verdict.sample, None)
+        together = [tried.pop(id_) for id_ in list(tried) if id_ in care.last]
+        first = [tried.pop(id_) for id_ in care.first if id_ in tried]
+        groups = [[sample] for sample in (*first, *tried.values())] + ([together] if together else [])
+        for group in groups:
+            noted = group[0].id if group is not together else None
+            self.store.write_json(note_name(unit.id), {"sample": noted, "process": process_name()}, durable=False)
+            work.batches = self._batches(work, renderer, group, unit.ks)
+            self._compute_batches(work)
             self._judge(work)
         self.store.remove(note_name(unit.id))
+
+    def _left_out(self, work: Work, care: Care) -> list[Record]:
+        """The records of samples that are out."""
+        samples = {sample.id: sample for sample in work.samples}
+        return [
+            failure(work.unit, samples[verdict.sample], k, verdict.error_type, verdict.error)
+            for verdict in care.out
+            if verdict.sample in samples
+            for k in work.unit.ks
+        ]
 
     def _batches(
         self, work: Work, renderer: Renderer, samples: Sequence[Sample], ks: Sequence[int]

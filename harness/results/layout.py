@@ -180,6 +180,16 @@ PROMPTS = keys(
 )
 """`prompts.json`."""
 
+QUARANTINE = keys(
+    {
+        "samples": mapped(listed(keys(dict.fromkeys(("unit", "process", "ending", "cause"), text)))),
+        "units": listed(text),
+    }
+)
+"""`quarantine.json`: per sample the processes that ended on it alone, and the units to be taken sample by sample."""
+NOTE = keys({"sample": maybe(text), "process": text})
+"""`trying-<unit>.json`."""
+
 
 _AGREEMENTS = {"prompts": COUNT}
 AUDIT = keys(

@@ -96,10 +96,22 @@ class RunStore:
         infos = self._do("/".join(names), "listed", lambda: self.fs.get_file_info(selector))
         return {info.base_name: info.mtime_ns or 0 for info in infos if info.is_file}
 
-    def write_bytes(self, name: str, data: bytes) -> None:
-        """Write a file as a whole: renamed into place locally, one put on object stores."""
-        write = _rename_into_place if self.is_local else self._put
-        self._write(name, lambda: write(self.path(name), data))
+    def write_bytes(self, name: str, data: bytes, durable: bool = True) -> None:
+        """Write a file as a whole: renamed into place locally, one put on object stores.
+
+        Args:
+            name: of the file.
+            data: all of it.
+            durable: whether it is to outlive the machine, which takes milliseconds; else it outlives the process.
+        """
+
+        def write() -> None:
+            if self.is_local:
+                _rename_into_place(self.path(name), data, durable)
+            else:
+                self._put(self.path(name), data)
+
+        self._write(name, write)
 
     def read_bytes(self, name: str) -> bytes:
         """All of a file.
@@ -121,9 +133,9 @@ class RunStore:
         with suppress(FileNotFoundError):
             self._do(name, "removed", lambda: self.fs.delete_file(self.path(name)))
 
-    def write_json(self, name: str, value: Any) -> None:
-        """A JSON document, readable by people."""
-        self.write_bytes(name, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
+    def write_json(self, name: str, value: Any, durable: bool = True) -> None:
+        """A JSON document, readable by people; see `write_bytes`."""
+        self.write_bytes(name, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode(), durable)
 
     def read_json(self, name: str) -> Any:
         """A JSON document of the run directory.
@@ -296,13 +308,14 @@ def _part_name(unit_id: str) -> str:
     return f"parts/{unit_id}.parquet"
 
 
-def _rename_into_place(target: str, data: bytes) -> None:
+def _rename_into_place(target: str, data: bytes, durable: bool) -> None:
     temporary = f"{target}.{uuid.uuid4().hex[:8]}.tmp"
     try:
         with open(temporary, "wb") as file:
             file.write(data)
             file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                os.fsync(file.fileno())
         Path(temporary).replace(target)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
