@@ -1,5 +1,5 @@
 # make demo    the embedded model and data, from nothing to a table
-# make test    the test suite
+# make test    the test suite, in two processes; WORKERS=any number
 # make lint    ruff and mypy
 # make test-slow, make test-gpu: what the default suite leaves out; make test-jobs: of it, runs as Ray jobs
 # make chaos   runs while nodes, replicas and drivers are killed; ROUNDS=20, SEED=any number
@@ -32,7 +32,7 @@ demo: $(VENV)/.installed
 	$(BIN)/harness run configs/demo.yaml
 
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(or $(WORKERS),2) --dist loadgroup
 
 test-slow: $(VENV)/.installed
 	$(BIN)/python -m pytest -m slow

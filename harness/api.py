@@ -9,34 +9,35 @@ from typing import TYPE_CHECKING
 from harness.results.records import load_records
 
 if TYPE_CHECKING:
-    from harness.config import RunConfig
-    from harness.driver import RunResult
-    from harness.planning import PlanReport
+    from harness.config.schema import RunConfig
+    from harness.planning.report import PlanReport
+    from harness.running.driver import RunResult
 
 __all__ = ["load_records", "plan", "run"]
 
 
 def run(config: RunConfig | str | Path, overrides: Sequence[str] = (), *, fresh: bool = False) -> RunResult:
-    """Run or resume a grid; see `harness.driver.run`.
+    """Run or resume a grid; see `harness.running.driver.run`.
 
     Args:
         config: a configuration, or the path of a YAML file.
         overrides: `key=value` assignments, applied to a file.
         fresh: move an existing run directory aside and start anew.
     """
-    from harness.driver import run as run_grid
+    from harness.running.driver import run as run_grid
 
     return run_grid(_config(config, overrides), fresh)
 
 
 def plan(config: RunConfig | str | Path, overrides: Sequence[str] = ()) -> PlanReport:
-    """What a grid would cost, without loading a model; see `harness.planning.make_report`."""
-    from harness.planning import make_report
+    """What a grid would cost, without loading a model; see `harness.planning.report.make_report`."""
+    from harness.planning.report import make_report
 
     return make_report(_config(config, overrides))
 
 
 def _config(config: RunConfig | str | Path, overrides: Sequence[str]) -> RunConfig:
-    from harness.config import RunConfig, load_config
+    from harness.config.loading import load_config
+    from harness.config.schema import RunConfig
 
     return config if isinstance(config, RunConfig) else load_config(config, overrides)

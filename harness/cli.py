@@ -13,16 +13,16 @@ import typer
 from rich.console import Console
 from rich.logging import RichHandler
 
-from harness.addresses import redacted
-from harness.errors import BrokenDeviceError, ClusterLostError, ConfigError, did_you_mean
-from harness.escaping import visible
-from harness.foreign import told, wants_traceback
+from harness.core.addresses import redacted
+from harness.core.errors import BrokenDeviceError, ClusterLostError, ConfigError, did_you_mean
+from harness.core.escaping import visible
+from harness.core.foreign import told, wants_traceback
 from harness.reporting.console import SafeFormatter, output_console
 from harness.results.damage import told_as_damage
-from harness.stopping import Interrupted, leave
+from harness.running.stopping import Interrupted, leave
 
 if TYPE_CHECKING:
-    from harness.config import RunConfig
+    from harness.config.schema import RunConfig
 
 app = typer.Typer(
     name="harness",
@@ -55,9 +55,9 @@ def run_command(
 ) -> None:
     """Run or resume a grid, with live progress; prints the table of cells."""
     from harness.analysis.cells import over_seeds
-    from harness.driver import run
+    from harness.analysis.summary import table_notes
     from harness.reporting.terminal import write_cells
-    from harness.summary import table_notes
+    from harness.running.driver import run
 
     loaded = _load(config, overrides)
     try:
@@ -82,7 +82,7 @@ def run_command(
 @app.command("plan", epilog="Example: harness plan configs/nsmc_grid.yaml model.path=data_in/models/ko-tiny")
 def plan_command(config: Config, overrides: Overrides = None) -> None:
     """What a grid would cost: prompts, tokens, context, label boundaries. Loads no model."""
-    from harness.planning import make_report
+    from harness.planning.report import make_report
     from harness.reporting.plans import write_plan
 
     write_plan(output_console(), make_report(_load(config, overrides)))
@@ -95,7 +95,7 @@ def prompts_command(
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="Stop after so many prompts.")] = None,
 ) -> None:
     """The prompts as JSON lines, exactly as the engine will see them."""
-    from harness.planning import prompt_lines
+    from harness.planning.report import prompt_lines
 
     for line in prompt_lines(_load(config, overrides), limit):
         sys.stdout.write(visible(line) + "\n")
@@ -105,9 +105,9 @@ def prompts_command(
 def show_command(run_dir: RunDir, fmt: Format = "table") -> None:
     """The cells of a run: accuracy with its interval, F1, failures; also while it goes on."""
     from harness.analysis.cells import over_seeds
-    from harness.errors import RunDirError
+    from harness.analysis.summary import summarise, table_notes
+    from harness.core.errors import RunDirError
     from harness.reporting.terminal import write_cells
-    from harness.summary import summarise, table_notes
 
     _check_format(fmt)
     with told_as_damage([run_dir]):
@@ -137,7 +137,7 @@ def compare_command(
     fmt: Format = "table",
 ) -> None:
     """Differences between strategies on the same samples: intervals, tests, what is still open."""
-    from harness.comparing import compare
+    from harness.analysis.compare import compare
     from harness.reporting.comparison import write_comparison
 
     _check_format(fmt)
@@ -149,7 +149,7 @@ def compare_command(
 @app.command("calibrate", epilog="Example: harness calibrate data_out/demo")
 def calibrate_command(run_dir: RunDir, fmt: Format = "table") -> None:
     """Accuracy before and after calibration and template ensembling, from stored label scores."""
-    from harness.calibrating import calibrate
+    from harness.analysis.calibrate import calibrate
     from harness.reporting.comparison import write_calibration
 
     _check_format(fmt)
@@ -165,8 +165,8 @@ def audit_command(
     fmt: Annotated[str, typer.Option("--format", metavar="table|json", help="How to print.")] = "table",
 ) -> None:
     """What number format and packing change, against float32 with every prompt by itself; runs in this process."""
-    from harness.auditing import audit
     from harness.reporting.audit import FORMATS, write_audit
+    from harness.running.audit import audit
 
     if fmt not in FORMATS:
         raise ConfigError(f"no format '{fmt}'{did_you_mean(fmt, FORMATS)}")
@@ -200,7 +200,7 @@ def export_command(
     ] = None,
 ) -> None:
     """Write generated answers as prediction files for official scripts, one per cell."""
-    from harness.exporting import FORMATS, export_answers
+    from harness.reporting.export import FORMATS, export_answers
 
     if fmt not in FORMATS:
         raise ConfigError(f"no format '{fmt}'{did_you_mean(fmt, FORMATS)}")
@@ -216,8 +216,8 @@ def status_command(
     fmt: Annotated[str, typer.Option("--format", metavar="table|json", help="How to print.")] = "table",
 ) -> None:
     """How far a run is: state, units, failures, speed, time left, log; also while it goes on."""
-    from harness.reporting.watching import FORMATS, write_status
-    from harness.watching import read_status
+    from harness.reporting.status import FORMATS, write_status
+    from harness.results.status import read_status
 
     if fmt not in FORMATS:
         raise ConfigError(f"no format '{fmt}'{did_you_mean(fmt, FORMATS)}")
@@ -237,8 +237,8 @@ def cluster_check_command(
     ] = None,
 ) -> None:
     """Ask every node of a cluster what a run would find there; exit status 2 when something must be mended."""
-    from harness.distributed.checking import check_cluster
-    from harness.reporting.watching import write_check
+    from harness.cluster.checking import check_cluster
+    from harness.reporting.status import write_check
 
     report = check_cluster(_load(config, overrides) if config is not None else None, address)
     write_check(output_console(), report)
@@ -249,8 +249,8 @@ def cluster_check_command(
 @app.command("tasks", epilog="Example: harness tasks")
 def tasks_command() -> None:
     """The registered tasks: their templates, labels and expected files."""
+    from harness.core.task import find_task, registered_tasks
     from harness.reporting.plans import write_tasks
-    from harness.task import find_task, registered_tasks
 
     write_tasks(output_console(), [find_task(name) for name in sorted(registered_tasks())])
 
@@ -261,7 +261,7 @@ def data_get_command(
     to: Annotated[Path | None, typer.Option("--to", metavar="DIR", help="Folder; data_in/NAME by default.")] = None,
 ) -> None:
     """Download the official files and verify them by their git blob ids."""
-    from harness.downloads import DATASETS, fetch
+    from harness.core.downloads import DATASETS, fetch
 
     if name not in DATASETS:
         raise ConfigError(f"no data set '{name}'{did_you_mean(name, DATASETS)}")
@@ -280,7 +280,7 @@ def _load(config: Path, overrides: list[str] | None) -> RunConfig:
 
     Verbs that read run directories never come here: they import nothing from the current directory.
     """
-    from harness.config import load_config
+    from harness.config.loading import load_config
 
     sys.path.insert(0, str(Path.cwd()))
     return load_config(config, overrides or [])

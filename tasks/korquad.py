@@ -13,9 +13,9 @@ import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from harness.config import TaskConfig
-from harness.errors import DataError
-from harness.task import AnswerMetric, Sample, Task, TaskData
+from harness.config.schema import TaskConfig
+from harness.core.errors import DataError
+from harness.core.task import AnswerMetric, Sample, Task, TaskData
 from tasks.korquad_files import Context, Question, Schema, read_contexts
 from tasks.korquad_metrics import (
     exact_match,

@@ -17,8 +17,8 @@ from typing import Any, BinaryIO
 
 import ijson
 
-from harness.errors import DataError
-from harness.escaping import one_line
+from harness.core.errors import DataError
+from harness.core.escaping import one_line
 
 _BLOCK = 1 << 20
 """Bytes read at a time."""

@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from harness.errors import DataError
-from harness.escaping import one_line
-from harness.hangul import compose_hangul
-from harness.task import Sample, Task, TaskData
-from harness.user_files import read_bytes
+from harness.core.errors import DataError
+from harness.core.escaping import one_line
+from harness.core.hangul import compose_hangul
+from harness.core.task import Sample, Task, TaskData
+from harness.core.user_files import read_bytes
 
 if TYPE_CHECKING:
-    from harness.config import TaskConfig
+    from harness.config.schema import TaskConfig
 
 TRAIN, TEST = "ratings_train.txt", "ratings_test.txt"
 COLUMNS = ["id", "document", "label"]

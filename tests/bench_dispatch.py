@@ -24,14 +24,14 @@ import sys
 import time
 from itertools import count
 
-from harness.config import config_from
-from harness.distributed.dispatch import UNITS_IN_FLIGHT, dispatch
-from harness.distributed.messages import UnitReport, WorkerSpec
-from harness.engine.facts import EngineFacts
-from harness.grid import Shard, WorkUnit
+from harness.config.loading import config_from
+from harness.core.task import Sample
+from harness.engine.local.facts import EngineFacts
+from harness.planning.units import Shard, WorkUnit
 from harness.prompts.demonstrations import Draw, Pool
 from harness.results.schema import UnitStatistics
-from harness.task import Sample
+from harness.running.dispatch import UNITS_IN_FLIGHT, dispatch
+from harness.running.messages import UnitReport, WorkerSpec
 
 REPLICAS = (1, 16, 64, 256, 1000)
 UNIT_S = 0.5
@@ -121,7 +121,7 @@ class Sleeper:
     """Takes the place of the actor's body: no model, the same calls."""
 
     def load(self, spec, draw):
-        import harness.grid  # noqa: F401  a real replica has imported far more by then
+        import harness.planning.units  # noqa: F401  a real replica has imported far more by then
 
         return EngineFacts("none", "none", 0, False, None, 1)
 
@@ -141,8 +141,8 @@ def open_pool(n: int):
     """The run's own pool of replicas with a fake GPU each."""
     import ray
 
-    from harness.distributed import replicas
-    from harness.distributed.session import ReplicaShape
+    from harness.cluster import replicas
+    from harness.cluster.session import ReplicaShape
 
     ray.init(
         address="local", num_cpus=2, num_gpus=n, include_dashboard=False, log_to_driver=False,
@@ -171,7 +171,7 @@ def cost(n: int) -> None:
     """Replicas share actors, several threads to each, so that a thousand fit on a small machine."""
     import ray
 
-    from harness.distributed.replicas import RayReplica
+    from harness.cluster.replicas import RayReplica
 
     pool = open_pool(1)
     while not pool.replicas(1):

@@ -39,8 +39,8 @@ def overrides(arguments) -> list[str]:
 
 
 def plan(arguments) -> None:
-    from harness.config import load_config
-    from harness.planning import make_report
+    from harness.config.loading import load_config
+    from harness.planning.report import make_report
 
     report = make_report(load_config("configs/nsmc_grid.yaml", overrides(arguments)))
     print(f"{report.prompts:,} records, {report.prompts_scored:,} prompts, {report.tokens_unique:,} unique tokens")
@@ -50,8 +50,8 @@ def run(arguments) -> None:
     """The real driver on played replicas."""
     from contextlib import contextmanager
 
-    from harness import driver
-    from harness.config import load_config
+    from harness.config.loading import load_config
+    from harness.running import driver
 
     rss: list[float] = []
     spent = {}
@@ -83,11 +83,11 @@ def run(arguments) -> None:
 
 def resume(arguments) -> None:
     """What a driver that starts again does before it goes on: the plan, and whether parts are whole."""
-    from harness import driver
-    from harness.config import load_config
-    from harness.grid import make_plan
-    from harness.preparation import prepare
+    from harness.config.loading import load_config
+    from harness.planning.preparation import prepare
+    from harness.planning.units import make_plan
     from harness.results.store import RunStore
+    from harness.running import driver
 
     config = load_config("configs/nsmc_grid.yaml", overrides(arguments))
     store = RunStore(config.run_dir)
@@ -114,7 +114,7 @@ class Simulation:
     def pool(self, spec, draw, shards, lecture, useful, stop):
         from contextlib import contextmanager
 
-        from harness.engine.facts import EngineFacts
+        from harness.engine.local.facts import EngineFacts
 
         @contextmanager
         def opened():
@@ -184,8 +184,8 @@ def write_unit(unit, samples):
     import numpy as np
     import pyarrow as pa
 
-    from harness.distributed.messages import UnitReport
     from harness.results.schema import SCHEMA, UnitStatistics
+    from harness.running.messages import UnitReport
 
     started = time.perf_counter()
     cells = [(k, seed) for k in unit.ks for seed in (unit.zero_shot_seeds if k == 0 else (unit.seed,))]

@@ -25,8 +25,8 @@ import pandas as pd
 import psutil
 
 from harness import load_records
-from harness.distributed.pipeline import UNITS_IN_FLIGHT
-from harness.watching import State, read_status
+from harness.results.status import State, read_status
+from harness.running.pipeline import UNITS_IN_FLIGHT
 from tests.distributed.simulated import N_UNITS, SimulatedCluster, start_driver
 
 UNIT_SECONDS = "0.2"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.engine.reproducibility import fix_order_of_sums
+from harness.engine.local.layers.reproducibility import fix_order_of_sums
 
 fix_order_of_sums()
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -17,6 +17,14 @@ REPO = Path(__file__).resolve().parents[1]
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 KO_TINY = REPO / "data_in" / "models" / "ko-tiny"
 DEMO = REPO / "data_in" / "nsmc_demo"
+
+
+def pytest_collection_modifyitems(items):
+    """Several processes may run the tests: those of one file, and all that need the shared Ray, stay in one."""
+    for item in items:
+        path = item.path.relative_to(REPO / "tests")
+        group = "ray" if path.parts[0] == "distributed" else path.as_posix()
+        item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.fixture(autouse=True)
@@ -44,7 +52,7 @@ def ko_tokenizer():
 @pytest.fixture(scope="session")
 def ko_tiny():
     """The embedded model in fp32."""
-    from harness.engine.loading import ModelSpec, load_model
+    from harness.engine.local.loading import ModelSpec, load_model
 
     return load_model(ModelSpec(str(KO_TINY), dtype="float32", device="cpu"))
 
@@ -76,7 +84,7 @@ def model_folders(tmp_path_factory):
 @pytest.fixture(scope="session")
 def random_models(model_folders):
     """Model type to the model of `model_folders`, loaded in fp32."""
-    from harness.engine.loading import ModelSpec, load_model
+    from harness.engine.local.loading import ModelSpec, load_model
 
     return {k: load_model(ModelSpec(str(f), dtype="float32", device="cpu")) for k, f in model_folders.items()}
 
@@ -105,7 +113,7 @@ def write_nsmc(tmp_path):
 @pytest.fixture
 def make_config():
     """A `RunConfig` on the embedded model and data; sections update the defaults."""
-    from harness.config import config_from
+    from harness.config.loading import config_from
 
     def make(**sections):
         base = {"model": {"path": str(KO_TINY)}, "task": {"data_dir": str(DEMO)}, "cluster": {"address": "inline"}}

@@ -17,9 +17,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakIdKeyDictionary
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from harness.engine import scorer as scorer_module
-from harness.engine import transfer
-from harness.engine.parts import Parts, find_parts
+from harness.engine.local import scorer as scorer_module
+from harness.engine.local import transfer
+from harness.engine.local.layers.modules import Parts, find_parts
 from tests.models import RANDOM_MODELS, random_model
 
 aten = torch.ops.aten

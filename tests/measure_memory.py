@@ -65,13 +65,13 @@ def work(model, dtype, share, tokens_per_pack, limit):
     """What a replica does; prints one line."""
     import ray  # noqa: F401 - a replica's process has it
 
-    from harness.config import config_from
-    from harness.distributed.messages import WorkerSpec
-    from harness.distributed.worker import Worker
-    from harness.grid import choose_shard_size, make_plan
-    from harness.planning import memory_of
-    from harness.preparation import prepare
+    from harness.config.loading import config_from
+    from harness.planning.preparation import prepare
+    from harness.planning.report import memory_of
+    from harness.planning.units import choose_shard_size, make_plan
     from harness.results.store import RunStore
+    from harness.running.messages import WorkerSpec
+    from harness.running.worker import Worker
 
     with tempfile.TemporaryDirectory() as out:
         config = config_from({

@@ -7,9 +7,9 @@ import time
 
 import torch
 
-from harness.engine.loading import choose_dtype
-from harness.engine.packed_weights import PackedLinear
-from harness.engine.reproducibility import fix_order_of_sums
+from harness.engine.local.layers.packed_weights import PackedLinear
+from harness.engine.local.layers.reproducibility import fix_order_of_sums
+from harness.engine.local.loading import choose_dtype
 
 SHAPES = [(256, 1024), (512, 2048), (2048, 512), (768, 3072), (4096, 4096)]
 ROWS = [1, 8, 32, 256, 2048]

@@ -5,7 +5,7 @@ import random
 import numpy as np
 import torch
 
-from harness.engine.attention import NAME
+from harness.engine.local.attention.tree_attention import NAME
 
 
 @torch.inference_mode()

@@ -16,10 +16,10 @@ import pandas as pd
 import pytest
 
 from harness import load_records, run
-from harness.config import load_config
-from harness.errors import ConfigError
-from harness.preparation import Prepared, prepare
-from harness.task import LabelScores, Task
+from harness.config.loading import load_config
+from harness.core.errors import ConfigError
+from harness.core.task import LabelScores, Task
+from harness.planning.preparation import Prepared, prepare
 from tests.conftest import KO_TINY, REPO
 
 GUIDE = (REPO / "docs" / "adding_a_task.md").read_text(encoding="utf-8")

@@ -9,13 +9,13 @@ import pytest
 
 from harness.analysis.agreement import AnswerAgreement, compare_answers, compare_scores, packing_adds
 from harness.api import load_records
-from harness.auditing import NAME, LoadedEngine, audit
-from harness.driver import run
-from harness.errors import NotFiniteError, RunDirError
-from harness.preparation import prepare
+from harness.core.errors import NotFiniteError, RunDirError
+from harness.planning.preparation import prepare
 from harness.reporting.report.build import write_report
 from harness.results.lock import RunLock
 from harness.results.store import RunStore
+from harness.running.audit import NAME, LoadedEngine, audit
+from harness.running.driver import run
 from tests.conftest import REPO
 
 
@@ -70,7 +70,7 @@ def test_answers_are_compared_one_by_one():
 @pytest.fixture(scope="module")
 def bfloat16_audit(tmp_path_factory):
     """A finished run of 10 samples in bfloat16, and its audit over 8 of them."""
-    from harness.config import load_config
+    from harness.config.loading import load_config
 
     out = tmp_path_factory.mktemp("audit")
     options = [f"out={out}", "name=a", "task.limit=10", "model.dtype=bfloat16", "cluster.address=inline",

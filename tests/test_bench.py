@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from harness.engine.packed_weights import pack_weights
+from harness.engine.local.layers.packed_weights import pack_weights
 from tests.bare import bare_environment
 from tests.bench import page
 from tests.bench.__main__ import main

@@ -11,14 +11,14 @@ from tokenizers import AddedToken, Tokenizer, decoders, normalizers, pre_tokeniz
 from tokenizers.models import BPE, Unigram
 from transformers import PreTrainedTokenizerFast
 
-from harness.budget import measure
-from harness.errors import TemplateError
-from harness.preparation import prepare
+from harness.core.errors import TemplateError
+from harness.core.task import Sample
+from harness.planning.lengths import measure
+from harness.planning.preparation import prepare
 from harness.prompts.demonstrations import Draw, Pool
 from harness.prompts.rendering import Renderer
 from harness.prompts.templates import Chat, Template, read_templates
 from harness.prompts.tokenizing import PromptTokenizer, separating_tokens
-from harness.task import Sample
 from tasks.nsmc import TASK, read_ratings
 from tests.conftest import DEMO, KO_TINY
 from tests.test_tokenizing import AWKWARD, gpt2, made_up_documents, training_texts, whole_ids

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 from transformers import AutoTokenizer
 
-from harness.budget import measure
-from harness.errors import ContextError, ModelError
-from harness.grid import make_plan
-from harness.planning import make_report
-from harness.prefixes import count_unique_tokens
-from harness.preparation import prepare
+from harness.core.errors import ContextError, ModelError
+from harness.core.prefixes import count_unique_tokens
+from harness.planning.lengths import measure
+from harness.planning.preparation import prepare
+from harness.planning.report import make_report
+from harness.planning.units import make_plan
 from tasks.nsmc import read_ratings
 from tests.conftest import DEMO, KO_TINY
 
@@ -160,8 +160,8 @@ def test_a_context_that_holds_no_prompt_at_all_is_said_to(make_config):
 
 FULL_STUDY = """
 import resource, time
-from harness.config import load_config
-from harness.planning import make_report
+from harness.config.loading import load_config
+from harness.planning.report import make_report
 started = time.monotonic()
 report = make_report(load_config("configs/nsmc_grid.yaml",
     ["model.path=data_in/models/ko-tiny", "task.data_dir={folder}"]))

@@ -4,18 +4,18 @@ import numpy as np
 import pytest
 from transformers import AutoTokenizer
 
-from harness.answers import clean, cut_at_stop
-from harness.budget import measure
-from harness.engine.scorer import Scorer
-from harness.engine.tree import build_tree
-from harness.errors import TemplateError
-from harness.preparation import prepare
+from harness.core.errors import TemplateError
+from harness.core.task import Sample
+from harness.engine.local.scorer import Scorer
+from harness.engine.local.tree.tree import build_tree
+from harness.planning.lengths import measure
+from harness.planning.preparation import prepare
 from harness.prompts.audit import audit_template
 from harness.prompts.demonstrations import Draw, Pool
 from harness.prompts.rendering import Renderer
 from harness.prompts.templates import read_templates
 from harness.prompts.tokenizing import PromptTokenizer
-from harness.task import Sample
+from harness.running.cleaning import clean, cut_at_stop
 from tasks.nsmc import TASK
 from tests.conftest import KO_TINY
 

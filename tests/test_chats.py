@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from harness.budget import measure
-from harness.driver import run
-from harness.errors import RunDirError, TemplateError
-from harness.planning import make_report
-from harness.preparation import prepare
+from harness.core.errors import RunDirError, TemplateError
+from harness.planning.lengths import measure
+from harness.planning.preparation import prepare
+from harness.planning.report import make_report
 from harness.prompts import tokenizing
 from harness.prompts.chats import at_time, open_thinking
+from harness.running.driver import run
 from tests.conftest import KO_TINY
 
 BODY = "{% for m in messages %}[{{ m.role }}] {{ m.content }}\n{% endfor %}"

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from harness import cli
-from harness.escaping import visible
+from harness.core.escaping import visible
 from tests.conftest import REPO
 
 CONFIG = "configs/demo.yaml"
@@ -93,7 +93,7 @@ def test_prompts_are_json_lines_as_the_engine_sees_them(harness):
 
 
 def test_plan_tells_cost_lengths_and_boundaries_without_loading_a_model(harness, monkeypatch):
-    import harness.engine.loading as loading
+    import harness.engine.local.loading as loading
 
     monkeypatch.setattr(loading, "load_model", lambda spec: pytest.fail("a model was loaded"))
     status, out, _ = harness("plan", CONFIG)

@@ -11,8 +11,8 @@ import jsonschema
 import pytest
 import yaml
 
-from harness.config import load_config
-from harness.errors import ConfigError
+from harness.config.loading import load_config
+from harness.core.errors import ConfigError
 
 REPO = Path(__file__).resolve().parents[1]
 CLUSTERS = REPO / "clusters"

@@ -6,13 +6,13 @@ import pytest
 import torch
 from torch._dynamo.utils import counters
 
-from harness.engine import compiled as module
-from harness.engine.cascade import CascadeKernel, reference_varlen
-from harness.engine.compiled import compile_middle_layers
-from harness.engine.generator import Generator
-from harness.engine.parity import sharing_error
-from harness.engine.parts import layers_of
-from harness.engine.scorer import Scorer
+from harness.engine.local.attention.cascade import CascadeKernel, reference_varlen
+from harness.engine.local.generator import Generator
+from harness.engine.local.layers import compiled as module
+from harness.engine.local.layers.compiled import compile_middle_layers
+from harness.engine.local.layers.modules import layers_of
+from harness.engine.local.parity import sharing_error
+from harness.engine.local.scorer import Scorer
 from tests.scoring import assert_scores, naive_scores, random_grid
 from tests.test_generator import never, one_by_one
 

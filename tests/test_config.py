@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from harness.config import RunConfig, config_from, load_config
-from harness.errors import ConfigError
+from harness.config.loading import config_from, load_config
+from harness.config.schema import RunConfig
+from harness.core.errors import ConfigError
 
 
 @pytest.fixture

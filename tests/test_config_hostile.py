@@ -4,9 +4,9 @@ import os
 
 import pytest
 
-from harness.addresses import redacted, secret_in
-from harness.config import config_from, load_config
-from harness.errors import ConfigError
+from harness.config.loading import config_from, load_config
+from harness.core.addresses import redacted, secret_in
+from harness.core.errors import ConfigError
 from tests.told import call, refused
 
 
@@ -197,7 +197,7 @@ def test_an_interrupt_raised_while_a_task_is_imported_ends_in_one_line_too(tmp_p
     before = signal.signal(signal.SIGINT, lambda *given: None)  # as during `harness run`
     try:
         with pytest.raises(ConfigError, match="raised KeyboardInterrupt"):
-            from harness.task import find_task
+            from harness.core.task import find_task
 
             find_task("task_that_interrupts:TASK")
     finally:
@@ -205,7 +205,7 @@ def test_an_interrupt_raised_while_a_task_is_imported_ends_in_one_line_too(tmp_p
 
 
 def test_a_fault_of_the_program_is_told_from_one_of_the_user(monkeypatch):
-    monkeypatch.setattr("harness.config.config_from", lambda values: {}["gone"])
+    monkeypatch.setattr("harness.config.loading.config_from", lambda values: {}["gone"])
     told = call("plan", "configs/demo.yaml")
     assert told.status == 1 and "a fault of this program; set HARNESS_TRACEBACK=1" in told.err
     assert "Traceback" not in told.err

@@ -11,11 +11,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from harness import load_records
-from harness.errors import DataError, RunDirError
+from harness.analysis.summary import summarise
+from harness.core.errors import DataError, RunDirError
 from harness.results import layout, parts
 from harness.results.schema import SCHEMA, table_digest
 from harness.results.store import RunStore
-from harness.summary import summarise
 from tests.simulated_runs import answered_run, classified_run
 from tests.told import call, refused
 
@@ -261,14 +261,14 @@ def test_what_names_no_run_directory_is_refused_in_one_safe_line(name, verb):
 
 
 def test_what_no_check_foresaw_still_ends_in_one_line(run_dir, monkeypatch):
-    monkeypatch.setattr("harness.summary.records_by_cell", lambda *given: {}["gone"])
+    monkeypatch.setattr("harness.analysis.summary.records_by_cell", lambda *given: {}["gone"])
     refused(call("show", run_dir), "do not fit together (KeyError: 'gone')")
     monkeypatch.setenv("HARNESS_TRACEBACK", "1")
     assert "Traceback" in call("show", run_dir).err
 
 
 def test_compare_raises_what_a_program_can_catch(tmp_path):
-    from harness.comparing import compare
+    from harness.analysis.compare import compare
 
     one, two = (classified_run(tmp_path / name, [f"{name} {i}" for i in range(12)], SHARES) for name in ("a", "b"))
     with pytest.raises(DataError, match="other texts"):

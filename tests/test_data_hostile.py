@@ -7,11 +7,11 @@ from dataclasses import replace
 
 import pytest
 
-from harness.errors import ConfigError, ContextError, DataError, TemplateError
-from harness.planning import make_report
+from harness.core.errors import ConfigError, ContextError, DataError, TemplateError
+from harness.core.task import Sample, TaskData, find_task
+from harness.core.task_data import check_task, load_data
+from harness.planning.report import make_report
 from harness.prompts.templates import read_templates
-from harness.task import Sample, TaskData, find_task
-from harness.task_data import check_task, load_data
 from tasks.korquad_files import Schema, read_contexts
 from tasks.nsmc import load, read_ratings
 
@@ -165,7 +165,7 @@ def leaving(options):
         (task_of(samples=[Sample("1", {"document": None}, 0)]), "its document is None, expected text"),
         (task_of(samples=[Sample("1", {"document": "\ud800"}, 0)]), "its document holds a lone surrogate"),
         (task_of(samples=[Sample("1", {"document": "가"}, 0), Sample("2", {"text": "가"}, 0)]), "its fields are"),
-        (task_of(samples=[{"id": 1}]), "it is a dict, expected a harness.task.Sample"),
+        (task_of(samples=[{"id": 1}]), "it is a dict, expected a harness.core.task.Sample"),
         (task_of(length_field="text"), "length_field is 'text', but its samples have: document"),
         (task_of(samples=[]), "has no samples"),
         (task_of(samples=iter([])), "its samples are a list_iterator, expected a list"),

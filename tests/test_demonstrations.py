@@ -5,12 +5,12 @@ from collections import Counter
 
 import pytest
 
-from harness.errors import ConfigError
-from harness.preparation import prepare
+from harness.core.errors import ConfigError
+from harness.core.task import Sample
+from harness.planning.preparation import prepare
 from harness.prompts.demonstrations import Draw, Pool, bank_set, duplicates_in_pool, lecture_draws
 from harness.prompts.rendering import Renderer
 from harness.prompts.templates import Template
-from harness.task import Sample
 
 POLICIES = ["fixed", "bank", "per_sample"]
 TEMPLATE = Template("t", "{document} =", (" a", " b"), separators=("\n", "\n"))

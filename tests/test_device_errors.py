@@ -5,7 +5,7 @@ import weakref
 import pytest
 import torch
 
-from harness.engine.device_errors import breaks_the_device, give_memory_back, is_out_of_memory
+from harness.engine.local.device_errors import breaks_the_device, give_memory_back, is_out_of_memory
 
 ASSERTED = "CUDA error: device-side assert triggered\nCUDA kernel errors might be asynchronously reported"
 

@@ -11,8 +11,8 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import pytest
 from rich.console import Console
 
-from harness.downloads import DATASETS, RemoteFile, fetch
-from harness.errors import DataError
+from harness.core.downloads import DATASETS, RemoteFile, fetch
+from harness.core.errors import DataError
 
 
 def blob_id(content: bytes) -> str:

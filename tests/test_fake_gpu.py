@@ -9,14 +9,14 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensor
 
-from harness.engine.attention import NAME
-from harness.engine.cascade import CascadeKernel, flash_varlen, why_not_flash
-from harness.engine.flex import BLOCK, FlexKernel
-from harness.engine.generator import Generator
-from harness.engine.kernels import PARTS, shape_of
-from harness.engine.parts import layers_of
-from harness.engine.tree import Origin
-from harness.memory import Load, predict, shape_of_config
+from harness.engine.local.attention.cascade import CascadeKernel, flash_varlen, why_not_flash
+from harness.engine.local.attention.choice import PARTS, shape_of
+from harness.engine.local.attention.flex import BLOCK, FlexKernel
+from harness.engine.local.attention.tree_attention import NAME
+from harness.engine.local.generator import Generator
+from harness.engine.local.layers.modules import layers_of
+from harness.engine.local.memory import Load, predict, shape_of_config
+from harness.engine.local.tree.tree import Origin
 from tests.fake_gpu import (
     GPU,
     HostWaits,

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from harness.engine.first_layer import FirstLayer
-from harness.engine.packing import ROW_STEP
-from harness.engine.parity import sharing_error
-from harness.engine.scorer import Scorer
+from harness.engine.local.layers.first_layer import FirstLayer
+from harness.engine.local.parity import sharing_error
+from harness.engine.local.scorer import Scorer
+from harness.engine.local.tree.packing import ROW_STEP
 from tests.scoring import random_grid
 from tests.test_last_layer import seen_rows
 from tests.test_scorer import COMPANY, KINDS

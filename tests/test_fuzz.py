@@ -18,8 +18,9 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from harness.config import RunConfig, config_from, load_config
-from harness.errors import UserError
+from harness.config.loading import config_from, load_config
+from harness.config.schema import RunConfig
+from harness.core.errors import UserError
 from harness.prompts.templates import read_templates
 from tasks.korquad_files import Schema, read_contexts
 from tasks.nsmc import read_ratings

@@ -7,11 +7,11 @@ import pytest
 import torch
 from transformers import AutoTokenizer, GenerationConfig
 
-from harness.engine import generator as module
-from harness.engine.attention import NAME
-from harness.engine.generator import Generator
-from harness.engine.scorer import Scorer
-from harness.engine.tree import build_tree
+from harness.engine.local import generator as module
+from harness.engine.local.attention.tree_attention import NAME
+from harness.engine.local.generator import Generator
+from harness.engine.local.scorer import Scorer
+from harness.engine.local.tree.tree import build_tree
 from harness.prompts.endings import turn_ends
 from tests.conftest import KO_TINY, SHARED
 from tests.models import RANDOM_MODELS

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from harness import memory
-from harness.engine.head import Head, last_logits, log_sum_exp
-from harness.engine.scorer import Scorer
+from harness.engine.local import memory
+from harness.engine.local.layers.head import Head, last_logits, log_sum_exp
+from harness.engine.local.scorer import Scorer
 from tests.scoring import assert_scores, naive_scores, random_grid
 
 ROWS, HIDDEN, VOCABULARY = 19, 64, 3000

@@ -13,17 +13,17 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from harness import fingerprints
 from harness.api import load_records
-from harness.config import ModelConfig
-from harness.driver import run
-from harness.errors import RunDirError
-from harness.fingerprints import cache_file, hash_files
-from harness.grid import grid_identity, make_plan
-from harness.model_info import read_model_info
-from harness.preparation import prepare
+from harness.config.schema import ModelConfig
+from harness.core import fingerprints
+from harness.core.errors import RunDirError
+from harness.core.fingerprints import cache_file, hash_files
+from harness.engine.local.model_info import read_model_info
+from harness.planning.preparation import prepare
+from harness.planning.units import grid_identity, make_plan
 from harness.results import manifest as manifests
 from harness.results.store import RunStore
+from harness.running.driver import run
 from tests.conftest import KO_TINY, REPO
 
 
@@ -261,20 +261,20 @@ def test_a_cache_folder_that_cannot_be_written_is_no_obstacle(tmp_path, no_wait,
 
 
 def test_a_plan_reads_no_weights(folder, make_config, monkeypatch):
-    from harness.planning import make_report
+    from harness.planning.report import make_report
 
     def never(*args):
         raise AssertionError("weights were hashed")
 
-    monkeypatch.setattr("harness.model_info.hash_files", never)
+    monkeypatch.setattr("harness.engine.local.model_info.hash_files", never)
     make_report(make_config(model={"path": str(folder)}, task={"limit": 4}, grid={"templates": ["english"], "k": [0]}))
 
 
 HUB = """
 import json, sys
-from harness.config import ModelConfig
-from harness.errors import UserError
-from harness.model_info import read_model_info
+from harness.config.schema import ModelConfig
+from harness.core.errors import UserError
+from harness.engine.local.model_info import read_model_info
 try:
     info = read_model_info(ModelConfig(revision=sys.argv[2] if sys.argv[2:] else None), sys.argv[1])
     print(json.dumps([info.identity, info.told_identity, info.commit, info.parameters]))
@@ -320,7 +320,7 @@ def test_a_hub_model_with_an_adapter_is_refused(hub):
 
 
 def test_replicas_load_the_commit_that_was_looked_at(make_config):
-    from harness.driver import _at_commit
+    from harness.running.driver import _at_commit
 
     config = make_config()
     assert _at_commit(config, COMMIT).model == replace(config.model, revision=COMMIT)
@@ -329,8 +329,8 @@ def test_replicas_load_the_commit_that_was_looked_at(make_config):
 
 def test_weights_of_a_large_model_are_hashed_to_the_last_byte(folder, monkeypatch):
     """Both ends alone, which is what runs knew before, do not tell these apart."""
-    monkeypatch.setattr("harness.model_info._READ_WHOLE", 1000)
-    monkeypatch.setattr("harness.model_info._EDGE", 500)
+    monkeypatch.setattr("harness.engine.local.model_info._READ_WHOLE", 1000)
+    monkeypatch.setattr("harness.engine.local.model_info._EDGE", 500)
     known = []
     for change in (False, True):
         if change:

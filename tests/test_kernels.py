@@ -8,19 +8,20 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from harness import memory
-from harness.engine import attention, kernels
-from harness.engine.attention import reference_attention
-from harness.engine.cascade import CascadeKernel, make_levels, reference_varlen, why_not_flash
-from harness.engine.factory import load_engine
-from harness.engine.flex import FlexKernel
-from harness.engine.kernels import PARTS, AttentionShape, choose_kernel, shape_of
-from harness.engine.loading import ModelSpec
-from harness.engine.packing import make_packs
-from harness.engine.parity import sharing_error
-from harness.engine.scorer import Scorer
-from harness.engine.tree import build_tree
-from harness.engine.visibility import blocks_of, kept_above, visible_rows
+from harness.engine.local import memory
+from harness.engine.local.attention import choice as kernels
+from harness.engine.local.attention import tree_attention as attention
+from harness.engine.local.attention.cascade import CascadeKernel, make_levels, reference_varlen, why_not_flash
+from harness.engine.local.attention.choice import PARTS, AttentionShape, choose_kernel, shape_of
+from harness.engine.local.attention.flex import FlexKernel
+from harness.engine.local.attention.tree_attention import reference_attention
+from harness.engine.local.loading import ModelSpec
+from harness.engine.local.opening import load_engine
+from harness.engine.local.parity import sharing_error
+from harness.engine.local.scorer import Scorer
+from harness.engine.local.tree.packing import make_packs
+from harness.engine.local.tree.tree import build_tree
+from harness.engine.local.tree.visibility import blocks_of, kept_above, visible_rows
 from tests.conftest import KO_TINY
 from tests.scoring import assert_scores, naive_scores, random_grid
 
@@ -374,7 +375,7 @@ def test_the_shape_is_read_from_the_model(random_models):
 def test_a_model_that_only_plain_operations_serve_shares_by_them(monkeypatch):
     """A kernel that passes on random vectors and fails on the whole model is given up, with the reason."""
     chosen = kernels.KernelChoice(Wrong(), None, {}, {"wrong": 1e-3}, 0.0)
-    monkeypatch.setattr("harness.engine.factory.choose_kernel", lambda *args: chosen)
+    monkeypatch.setattr("harness.engine.local.opening.choose_kernel", lambda *args: chosen)
     scorer, facts = load_engine(ModelSpec(str(KO_TINY), dtype="float32", device="cpu"), True, 512, 100, None)
     assert scorer.kernel is PARTS
     assert (facts.shares_prefixes, facts.sharing_notice, facts.attention) == (True, None, "parts")
@@ -384,7 +385,7 @@ def test_a_model_that_only_plain_operations_serve_shares_by_them(monkeypatch):
 def test_the_reference_for_sequences_end_to_end_is_attention_one_by_one():
     generator = torch.Generator().manual_seed(0)
     query, key, value = (torch.randn(n, heads, 8, generator=generator) for n, heads in ((5, 4), (9, 2), (9, 2)))
-    from harness.engine.cascade import Spans
+    from harness.engine.local.attention.cascade import Spans
 
     spans = Spans.of([2, 5], [4, 9])
     assert (spans.most_queries, spans.most_keys) == (3, 5)

@@ -18,10 +18,11 @@ from bs4 import BeautifulSoup
 from bs4.exceptions import ParserRejectedMarkup
 
 import tasks.korquad as korquad
-from harness.config import TaskConfig, load_config
-from harness.errors import DataError
+from harness.config.loading import load_config
+from harness.config.schema import TaskConfig
+from harness.core.errors import DataError
+from harness.core.task import Sample
 from harness.prompts.templates import Chat, fill, read_templates
-from harness.task import Sample
 from tasks.korquad import (
     TASK_1,
     TASK_2,
@@ -376,7 +377,7 @@ def test_searching_passages_says_nothing(caplog):
 
 def test_passages_are_chosen_alike_in_every_process():
     code = (
-        "from tasks.korquad import TASK_2; from harness.config import TaskConfig; import sys, hashlib;"
+        "from tasks.korquad import TASK_2; from harness.config.schema import TaskConfig; import sys, hashlib;"
         "data = TASK_2.load(TaskConfig(data_dir=sys.argv[1], window_chars=100));"
         "print(hashlib.sha1(repr([*data.samples, *data.pool]).encode()).hexdigest())"
     )
@@ -791,7 +792,7 @@ def test_configurations_are_valid(name):
 
 REPORT = """
 import re, sys, time
-from harness.config import TaskConfig
+from harness.config.schema import TaskConfig
 from tasks.korquad import TASK_2
 start = time.monotonic()
 data = TASK_2.load(TaskConfig(data_dir=sys.argv[1], limit=50))

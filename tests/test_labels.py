@@ -9,14 +9,14 @@ import yaml
 from rich.console import Console
 from typer.testing import CliRunner
 
-from harness.budget import measure
+from harness.analysis.summary import table_notes
 from harness.cli import app
-from harness.driver import run
-from harness.errors import TemplateError
-from harness.planning import make_report
-from harness.preparation import prepare
+from harness.core.errors import TemplateError
+from harness.planning.lengths import measure
+from harness.planning.preparation import prepare
+from harness.planning.report import make_report
 from harness.reporting.plans import write_plan
-from harness.summary import table_notes
+from harness.running.driver import run
 
 
 @pytest.fixture

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from harness.engine.last_layer import reading
-from harness.engine.packing import ROW_STEP, make_packs
-from harness.engine.scorer import Scorer
-from harness.engine.tree import build_tree
+from harness.engine.local.layers.last_layer import reading
+from harness.engine.local.scorer import Scorer
+from harness.engine.local.tree.packing import ROW_STEP, make_packs
+from harness.engine.local.tree.tree import build_tree
 from tests.scoring import random_grid
 from tests.test_scorer import KINDS
 

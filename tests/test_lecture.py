@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from harness.config import load_config
-from harness.planning import make_report, prompt_lines
+from harness.config.loading import load_config
+from harness.planning.report import make_report, prompt_lines
 from tests.conftest import DEMO
 
 QUERIES = {"lecture_1": "문장: {}\n감정:", "lecture_2": "다음 문장은 긍정일까요 부정일까요?\n{}\n정답:"}

@@ -8,17 +8,17 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForMaskedLM, AutoModelForSeq2SeqLM
 
-from harness.architectures import check_architecture
-from harness.config import ModelConfig
-from harness.distributed.policy import check_usable
-from harness.driver import run
-from harness.engine.generator import Generator
-from harness.engine.loading import ModelSpec, load_model
-from harness.engine.scorer import Scorer
-from harness.engine.soundness import check_is_causal
-from harness.errors import ModelError, NotFiniteError
-from harness.model_errors import loading_error
-from harness.model_info import read_model_info
+from harness.config.schema import ModelConfig
+from harness.core.errors import ModelError, NotFiniteError
+from harness.engine.local.architectures import check_architecture
+from harness.engine.local.generator import Generator
+from harness.engine.local.loading import ModelSpec, load_model
+from harness.engine.local.model_errors import loading_error
+from harness.engine.local.model_info import read_model_info
+from harness.engine.local.scorer import Scorer
+from harness.engine.local.soundness import check_is_causal
+from harness.running.driver import run
+from harness.running.failures import check_usable
 from tests.conftest import KO_TINY
 from tests.models import random_model
 from tests.scoring import random_grid
@@ -181,7 +181,7 @@ def test_one_sample_without_numbers_fails_by_itself(make_config, tmp_path, model
         model={"path": str(folder), "dtype": "float32"}, out=str(tmp_path), task={"limit": 12},
         grid={"templates": ["english"], "k": [0], "seeds": [1]},
     )  # fmt: skip
-    from harness.preparation import prepare
+    from harness.planning.preparation import prepare
 
     prepared = prepare(config)
     prompts = prepared.renderer(prepared.models[0], "english", 1).prompts(prepared.data.samples, 1, [0])

@@ -6,10 +6,10 @@ from dataclasses import replace
 import pytest
 from transformers import AutoConfig
 
-from harness import memory
-from harness.memory import Load, ModelShape, bytes_per_token, predict, shape_of_config, tokens_that_fit
-from harness.nodes import gpu_need_bytes
-from harness.planning import make_report
+from harness.cluster.findings import gpu_need_bytes
+from harness.engine.local import memory
+from harness.engine.local.memory import Load, ModelShape, bytes_per_token, predict, shape_of_config, tokens_that_fit
+from harness.planning.report import make_report
 from harness.reporting.console import output_console
 from harness.reporting.plans import write_plan
 from tests.measure_memory import CASES, make_model, measure

@@ -7,13 +7,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from harness.config import ModelConfig
-from harness.driver import run
-from harness.errors import ModelError
-from harness.model_files import INDEX, SINGLE, read_header, read_model_files
-from harness.model_info import read_model_info
-from harness.planning import make_report
+from harness.config.schema import ModelConfig
+from harness.core.errors import ModelError
+from harness.engine.local.model_files import INDEX, SINGLE, read_header, read_model_files
+from harness.engine.local.model_info import read_model_info
+from harness.planning.report import make_report
 from harness.results.store import RunStore
+from harness.running.driver import run
 from tests.conftest import KO_TINY
 
 

@@ -5,10 +5,10 @@ import random
 import pandas as pd
 import pytest
 
-from harness.config import TaskConfig
-from harness.errors import DataError
-from harness.hangul import compose_hangul
-from harness.task import LabelScores, find_task, most_likely_label
+from harness.config.schema import TaskConfig
+from harness.core.errors import DataError
+from harness.core.hangul import compose_hangul
+from harness.core.task import LabelScores, find_task, most_likely_label
 from tasks.nsmc import TASK, clean_text, load, read_ratings
 from tests.conftest import DEMO, write_ratings
 

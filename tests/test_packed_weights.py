@@ -11,11 +11,18 @@ import pytest
 import torch
 from transformers.pytorch_utils import Conv1D
 
-from harness.engine import factory, packed_weights
-from harness.engine.factory import load_engine
-from harness.engine.loading import ModelSpec
-from harness.engine.packed_weights import CACHES, PackedLinear, PackingError, bound_compiled_products, pack_weights
-from harness.engine.scorer import Scorer
+from harness.engine.local import opening as factory
+from harness.engine.local.layers import packed_weights
+from harness.engine.local.layers.packed_weights import (
+    CACHES,
+    PackedLinear,
+    PackingError,
+    bound_compiled_products,
+    pack_weights,
+)
+from harness.engine.local.loading import ModelSpec
+from harness.engine.local.opening import load_engine
+from harness.engine.local.scorer import Scorer
 from tests.scoring import assert_scores, naive_scores, random_grid
 from tests.test_scorer import KINDS, OTHERS
 
@@ -263,7 +270,7 @@ def test_few_compiled_products_are_kept(monkeypatch):
 
 GROWTH = """
 import resource, torch
-from harness.engine.packed_weights import PackedLinear, bound_compiled_products
+from harness.engine.local.layers.packed_weights import PackedLinear, bound_compiled_products
 bound_compiled_products()
 with torch.inference_mode():
     packed = PackedLinear(torch.randn(1024, 256), None)

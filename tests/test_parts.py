@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from harness.engine.parity import sharing_error
-from harness.engine.parts import find_parts
+from harness.engine.local.layers.modules import find_parts
+from harness.engine.local.parity import sharing_error
 from tests.test_scorer import OTHERS
 
 BY_TOKEN = {

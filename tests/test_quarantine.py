@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from harness.errors import RunDirError
+from harness.core.errors import RunDirError
 from harness.results.quarantine import NAME, Ending, Quarantine, Trial
 from harness.results.store import RunStore
 

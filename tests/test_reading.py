@@ -11,13 +11,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from harness import load_records
-from harness.analysis.answers import COLUMNS as ANSWER_COLUMNS
-from harness.analysis.answers import answer_figures
+from harness.analysis.answer_figures import COLUMNS as ANSWER_COLUMNS
+from harness.analysis.answer_figures import answer_figures
 from harness.analysis.cells import COLUMNS, KEYS, cell_figures
+from harness.analysis.summary import sample_clusters, summarise
 from harness.results.records import records_by_cell
 from harness.results.schema import SCHEMA, Record, holds, table_digest, to_table
 from harness.results.store import READERS, RunStore
-from harness.summary import sample_clusters, summarise
 from tests.simulated_runs import answered_run, classified_run, statistics
 
 SHARES = {("plain", 0): 0.6, ("plain", 4): 0.7, ("other", 4): 0.65}

@@ -7,10 +7,10 @@ import pytest
 import torch
 from transformers import AutoConfig
 
-from harness.engine.generator import Generator
-from harness.engine.parity import sharing_error
-from harness.engine.regimes import Regimes
-from harness.engine.scorer import Scorer
+from harness.engine.local.generator import Generator
+from harness.engine.local.parity import sharing_error
+from harness.engine.local.rope_regimes import Regimes
+from harness.engine.local.scorer import Scorer
 from tests.models import COMMON, GQA, random_model
 from tests.scoring import naive_scores
 from tests.test_generator import never

@@ -9,20 +9,20 @@ import shutil
 import pytest
 from bs4 import BeautifulSoup
 
+from harness.analysis.calibrate import calibrate
 from harness.analysis.cells import over_seeds
-from harness.calibrating import calibrate
-from harness.comparing import compare
-from harness.errors import ConfigError, DataError, RunDirError
-from harness.preparation import prepare
-from harness.prompt_examples import NAME as PROMPTS
-from harness.prompt_examples import prompt_examples
+from harness.analysis.compare import compare
+from harness.analysis.summary import summarise
+from harness.core.errors import ConfigError, DataError, RunDirError
+from harness.planning.examples import NAME as PROMPTS
+from harness.planning.examples import prompt_examples
+from harness.planning.preparation import prepare
 from harness.reporting.report.browser import BITS, browser
 from harness.reporting.report.build import write_report
 from harness.reporting.report.gathering import gather, run_names
 from harness.reporting.report.page import embedded_json
 from harness.reporting.report.wording import scale_of
 from harness.results.store import RunStore
-from harness.summary import summarise
 from tests.simulated_runs import answered_run, classified_run, write_manifest, write_samples
 
 N = 240

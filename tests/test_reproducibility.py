@@ -6,11 +6,11 @@ import sys
 
 import pytest
 
-from harness.engine.reproducibility import STRICT, VARIABLE, fix_order_of_sums
+from harness.engine.local.layers.reproducibility import STRICT, VARIABLE, fix_order_of_sums
 
 PRODUCTS = """
 import torch
-from harness.engine.reproducibility import fix_order_of_sums
+from harness.engine.local.layers.reproducibility import fix_order_of_sums
 fix_order_of_sums()
 torch.manual_seed(0)
 for inner, outer in ((1024, 256), (2048, 512), (256, 1024)):

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from harness.engine.packed_weights import pack_weights
-from harness.engine.parity import sharing_error
-from harness.engine.reproducibility import VARIABLE
-from harness.engine.scorer import Scorer
-from harness.engine.tree import Origin, build_tree
-from harness.prefixes import count_unique_tokens
-from harness.preparation import prepare
+from harness.core.prefixes import count_unique_tokens
+from harness.engine.local.layers.packed_weights import pack_weights
+from harness.engine.local.layers.reproducibility import VARIABLE
+from harness.engine.local.parity import sharing_error
+from harness.engine.local.scorer import Scorer
+from harness.engine.local.tree.tree import Origin, build_tree
+from harness.planning.preparation import prepare
 from tests.scoring import assert_scores, naive_scores, random_grid
 
 KINDS = ["gpt_neox", "llama", "qwen2", "qwen3", "gpt2"]

@@ -12,11 +12,12 @@ import pytest
 import yaml
 from rich.console import Console
 
-from harness import driver, run
-from harness.escaping import csv_text, one_line, visible
-from harness.exporting import _file_names
+from harness import run
+from harness.core.escaping import csv_text, one_line, visible
 from harness.reporting.console import SafeFormatter, say, write
+from harness.reporting.export import _file_names
 from harness.reporting.terminal import markdown, new_table
+from harness.running import driver
 from tests.simulated_runs import classified_run
 from tests.told import call, refused
 
@@ -39,7 +40,7 @@ def test_a_planted_secret_is_in_no_output_and_no_file_of_a_run(make_config, tmp_
     whole = driver.prepare
 
     def with_a_note(config):
-        logging.getLogger("harness.task").warning("read from %s", ADDRESS)
+        logging.getLogger("harness.core.task").warning("read from %s", ADDRESS)
         return whole(config)
 
     monkeypatch.setattr(driver, "prepare", with_a_note)

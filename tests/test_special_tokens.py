@@ -7,17 +7,17 @@ import pytest
 from tokenizers import AddedToken, Tokenizer
 from transformers import PreTrainedTokenizerFast
 
-from harness.budget import measure
-from harness.errors import DataError
-from harness.grid import grid_identity
-from harness.planning import make_report, prompt_lines
-from harness.preparation import prepare
+from harness.core.errors import DataError
+from harness.core.task import Sample
+from harness.planning.lengths import measure
+from harness.planning.preparation import prepare
+from harness.planning.report import make_report, prompt_lines
+from harness.planning.units import grid_identity
 from harness.prompts.demonstrations import Draw, Pool
 from harness.prompts.literals import MARK, notes_on_literals
 from harness.prompts.rendering import Renderer
 from harness.prompts.templates import Chat, Template
 from harness.prompts.tokenizing import PromptTokenizer
-from harness.task import Sample
 from tests.conftest import KO_TINY
 from tests.test_boundaries import (
     added_everywhere,

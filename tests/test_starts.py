@@ -6,12 +6,12 @@ import pytest
 from tokenizers import processors
 from transformers import PreTrainedTokenizerFast
 
+from harness.core.task import Sample
 from harness.prompts.audit import audit_template
 from harness.prompts.demonstrations import Draw, Pool
 from harness.prompts.rendering import Renderer
 from harness.prompts.templates import Chat, Template
 from harness.prompts.tokenizing import PromptTokenizer
-from harness.task import Sample
 from tests.test_boundaries import gemma, llama2, llama2_legacy, mistral, with_start
 from tests.test_tokenizing import gpt2, training_texts
 

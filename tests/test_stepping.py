@@ -5,10 +5,10 @@ import logging
 import pytest
 import torch
 
-from harness.engine.cascade import reference_varlen
-from harness.engine.generator import Generator
-from harness.engine.scorer import Scorer
-from harness.engine.stepping import Stepper
+from harness.engine.local.attention.cascade import reference_varlen
+from harness.engine.local.attention.stepping import Stepper
+from harness.engine.local.generator import Generator
+from harness.engine.local.scorer import Scorer
 from tests.models import RANDOM_MODELS
 from tests.recording import recorded
 from tests.scoring import random_grid
@@ -81,7 +81,7 @@ def test_sequences_that_end_are_dropped_when_half_are_gone(random_models, contex
 
 
 def test_tails_that_grow_into_the_next_step_are_recorded_anew(random_models, monkeypatch):
-    monkeypatch.setattr("harness.engine.decoding.TAIL_STEP", 16)
+    monkeypatch.setattr("harness.engine.local.attention.decoding.TAIL_STEP", 16)
     model = random_models["llama"]
     contexts = [[5, 6, 7, 8], [9, 10, 11, 12, 13], [5, 6, 7, 9]]
     generator = Generator(Scorer(model, 512, True))

@@ -24,15 +24,16 @@ from typer.testing import CliRunner
 
 from harness import run
 from harness.cli import app
-from harness.config import RunConfig, load_config
-from harness.distributed.messages import note_name
-from harness.errors import RunDirError, StorageError, UserError
+from harness.config.loading import load_config
+from harness.config.schema import RunConfig
+from harness.core.errors import RunDirError, StorageError, UserError
 from harness.results import lock as locks
 from harness.results import store as stores
 from harness.results.lock import RunLock
 from harness.results.retrying import Patience, is_transient, patiently
 from harness.results.schema import Record, to_table
 from harness.results.store import FOOTER_BYTES, RunStore
+from harness.running.messages import note_name
 from tests.conftest import REPO
 from tests.distributed.compare import assert_equal_records
 
@@ -370,7 +371,7 @@ def test_a_full_disk_ends_the_run_with_its_name_and_room_lets_it_go_on(small_dis
 LIMITED_WRITER = """
 import resource, sys
 from pathlib import Path
-from harness.errors import RunDirError
+from harness.core.errors import RunDirError
 from harness.results.store import RunStore
 store = RunStore(sys.argv[1])
 store.create()

@@ -2,7 +2,7 @@
 
 import pytest
 
-from harness.errors import ConfigError, TemplateError
+from harness.core.errors import ConfigError, TemplateError
 from harness.prompts.templates import Template, choose_templates, fill, read_templates
 from tasks.nsmc import TASK
 

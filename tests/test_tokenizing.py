@@ -9,13 +9,13 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, normalizers, pre_
 from tokenizers.models import BPE, Unigram
 from transformers import PreTrainedTokenizerFast
 
-from harness.errors import TemplateError
+from harness.core.errors import TemplateError
+from harness.core.task import Sample
 from harness.prompts.audit import audit_template
 from harness.prompts.demonstrations import Draw, Pool
 from harness.prompts.rendering import Renderer
 from harness.prompts.templates import Template, read_templates
 from harness.prompts.tokenizing import PromptTokenizer
-from harness.task import Sample
 from tasks.nsmc import TASK, read_ratings
 
 DEMO = Path(__file__).resolve().parents[1] / "data_in" / "nsmc_demo"

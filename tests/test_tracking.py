@@ -20,11 +20,18 @@ from xml.etree import ElementTree
 import pandas as pd
 import pytest
 
-from harness.config import WandbConfig
+from harness.config.schema import WandbConfig
+from harness.reporting.tracking.process import log_files
+from harness.reporting.tracking.tables import (
+    SAMPLE_ROWS,
+    TABLE_ROWS,
+    cells_message,
+    charts_message,
+    table_message,
+    thinned,
+)
+from harness.reporting.tracking.tracker import Bounds, open_tracker
 from harness.results.store import RunStore
-from harness.tracking import Bounds, open_tracker
-from harness.tracking_process import log_files
-from harness.tracking_results import SAMPLE_ROWS, TABLE_ROWS, cells_message, charts_message, table_message, thinned
 from tests.fake_wandb_server import FakeWandb, serving
 
 KEY = "0123456789abcdef0123456789abcdef01234567"
@@ -96,7 +103,7 @@ class LogLines(logging.Handler):
     def __init__(self):
         super().__init__(logging.DEBUG)
         self.lines = []
-        self.logger = logging.getLogger("harness.tracking")
+        self.logger = logging.getLogger("harness.reporting.tracking.tracker")
 
     def __enter__(self):
         self.logger.addHandler(self)
@@ -581,8 +588,8 @@ def test_the_driver_loads_no_wandb_and_prints_nothing_of_it(environment, tmp_pat
     make_run_dir(tmp_path)
     code = (
         "import sys, pandas as pd\n"
-        "from harness.config import WandbConfig\n"
-        "from harness.tracking import open_tracker\n"
+        "from harness.config.schema import WandbConfig\n"
+        "from harness.reporting.tracking.tracker import open_tracker\n"
         f"with open_tracker(WandbConfig(mode='offline'), 'g', {{}}, {str(tmp_path)!r}) as t:\n"
         "    t.cell_finished({'k': 1})\n"
         "print('wandb' in sys.modules)"

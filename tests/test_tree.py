@@ -4,9 +4,9 @@ import random
 
 import pytest
 
-from harness.engine.packing import ALONE_FROM, LEAST_RUN, make_packs
-from harness.engine.tree import Fork, Origin, build_forked_tree, build_tree
-from harness.prefixes import count_unique_tokens, shared_prefix_lengths
+from harness.core.prefixes import count_unique_tokens, shared_prefix_lengths
+from harness.engine.local.tree.packing import ALONE_FROM, LEAST_RUN, make_packs
+from harness.engine.local.tree.tree import Fork, Origin, build_forked_tree, build_tree
 
 
 def random_sequences(seed):

@@ -15,12 +15,12 @@ from pyarrow import fs
 from rich.console import Console
 
 from harness import run
-from harness.errors import RunDirError
-from harness.reporting.watching import write_status
+from harness.core.errors import RunDirError
+from harness.reporting.status import write_status
 from harness.results.lock import RunLock
 from harness.results.schema import Record, to_table
+from harness.results.status import MOST_FOOTERS, State, read_status, status_of
 from harness.results.store import RunStore
-from harness.watching import MOST_FOOTERS, State, read_status, status_of
 
 START = 1_800_000_000.0
 """When the session of a made run begins, seconds since the epoch."""

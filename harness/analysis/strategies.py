@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from harness.analysis.table import AXES, FloatArray, IntArray, ValueTable
-from harness.errors import ConfigError, did_you_mean
+from harness.core.errors import ConfigError, did_you_mean
 
 Levels = tuple[Any, ...]
 

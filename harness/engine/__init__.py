@@ -1,6 +1,6 @@
-"""The scorer: token ids in, label log-probabilities out.
+"""Engines: what computes the scores and answers of prompts.
 
-Knows models, devices and prefix trees; refuses to know text, tasks and Ray.
+Refuses to know tasks and Ray.
 """
 
 from __future__ import annotations

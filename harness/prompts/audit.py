@@ -6,9 +6,9 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from harness.errors import TemplateError
+from harness.core.errors import TemplateError
+from harness.core.task import Sample
 from harness.prompts.rendering import Renderer
-from harness.task import Sample
 
 AUDITED = 200
 """Samples whose label boundary is checked; replicas check every prompt again as they render it."""

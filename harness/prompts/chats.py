@@ -10,7 +10,7 @@ import json
 import re
 from datetime import datetime
 
-from harness.errors import TemplateError
+from harness.core.errors import TemplateError
 
 _TAG = re.compile(r"[<\[\u25c1](/?)\|?([\w:]*(?:think|thought|reason)\w*)\|?[>\]\u25b7]|<\|channel\|>analysis", re.I)
 _CLOSING = re.compile(r"end|close", re.I)

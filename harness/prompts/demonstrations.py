@@ -21,8 +21,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from harness.errors import ConfigError
-from harness.task import Sample
+from harness.core.errors import ConfigError
+from harness.core.task import Sample
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,8 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
-from harness.errors import DataError, TemplateError
-from harness.task import Sample
+from harness.core.errors import DataError, TemplateError
+from harness.core.task import Sample
 
 MARK = "\uffff"
 """Stands before each special token in text of data; no character of any script."""

@@ -11,13 +11,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from harness.errors import TemplateError
-from harness.prefixes import common_length
+from harness.core.errors import TemplateError
+from harness.core.prefixes import common_length
+from harness.core.task import Sample
 from harness.prompts.demonstrations import Draw
 from harness.prompts.literals import plain
 from harness.prompts.templates import Chat, Template
 from harness.prompts.tokenizing import PromptTokenizer
-from harness.task import Sample
 
 log = logging.getLogger(__name__)
 PROBES = ("가", "1")

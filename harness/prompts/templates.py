@@ -14,10 +14,10 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from harness.errors import ConfigError, TemplateError, did_you_mean
-from harness.escaping import one_line, visible
-from harness.task import Sample
-from harness.user_files import parse_yaml, read_text
+from harness.core.errors import ConfigError, TemplateError, did_you_mean
+from harness.core.escaping import one_line, visible
+from harness.core.task import Sample
+from harness.core.user_files import parse_yaml, read_text
 
 _FIELD = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
 _KEYS = ("description", "prefix", "query", "labels", "answer", "separator", "render", "demonstrations", "source")

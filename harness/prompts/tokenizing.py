@@ -14,7 +14,7 @@ from datetime import datetime
 from functools import cached_property
 from typing import Any
 
-from harness.errors import TemplateError
+from harness.core.errors import TemplateError
 from harness.prompts.boundaries import find_boundaries
 from harness.prompts.chats import at_time, open_thinking, writes_time
 from harness.prompts.literals import MARK, Literals, plain

@@ -7,9 +7,9 @@ import json
 from rich.console import Console
 
 from harness.analysis.agreement import AnswerAgreement, ScoreAgreement
-from harness.auditing import ALONE, REFERENCE, RUN, AuditReport
 from harness.reporting.console import write
 from harness.reporting.terminal import new_table
+from harness.running.audit import ALONE, REFERENCE, RUN, AuditReport
 
 FORMATS = ("table", "json")
 WAYS = {RUN: "as the run", ALONE: "prompt by prompt"}

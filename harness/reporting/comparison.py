@@ -9,9 +9,9 @@ from typing import Any
 import pandas as pd
 from rich.console import Console
 
-from harness.calibrating import Calibration
-from harness.comparing import Comparison, selection_facts
-from harness.escaping import csv_text
+from harness.analysis.calibrate import Calibration
+from harness.analysis.compare import Comparison, selection_facts
+from harness.core.escaping import csv_text
 from harness.reporting.console import say, write
 from harness.reporting.terminal import json_rows, markdown, new_table, print_table
 
@@ -26,7 +26,7 @@ def write_comparison(console: Console, comparison: Comparison, fmt: str) -> None
 
     Args:
         console: standard output.
-        comparison: from `harness.comparing.compare`.
+        comparison: from `harness.analysis.compare.compare`.
         fmt: the format.
     """
     if fmt == "json":
@@ -51,7 +51,7 @@ def write_calibration(console: Console, calibration: Calibration, fmt: str) -> N
 
     Args:
         console: standard output.
-        calibration: from `harness.comparing.calibrate`.
+        calibration: from `harness.analysis.compare.calibrate`.
         fmt: the format; csv has the cells, md both tables.
     """
     if fmt == "json":

@@ -15,8 +15,8 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from harness.addresses import redacted
-from harness.escaping import visible
+from harness.core.addresses import redacted
+from harness.core.escaping import visible
 
 PLAIN_WIDTH = 200
 """Columns where the output is no terminal: wide enough that nothing is cut."""

@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.text import Text
 
-from harness.escaping import visible
-from harness.nodes import gibibytes
-from harness.planning import PlanReport
-from harness.prompt_examples import UNEQUAL
+from harness.cluster.findings import gibibytes
+from harness.core.escaping import visible
+from harness.core.task import Task
+from harness.planning.examples import UNEQUAL
+from harness.planning.report import PlanReport
 from harness.prompts.templates import read_templates
 from harness.reporting.console import say, write
 from harness.reporting.terminal import new_table
-from harness.task import Task
 
 SHOWN_BYTES = 2**29 // 10
 """Parts of the memory below this are not named: 0.05 GiB."""

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.analysis.cells import main_figure
-from harness.escaping import csv_text, visible
+from harness.core.escaping import csv_text, visible
 from harness.reporting.console import PlainTable, say, write
 
 FORMATS = ("table", "json", "csv", "md")

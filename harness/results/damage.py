@@ -7,8 +7,8 @@ from contextlib import contextmanager
 
 import pyarrow as pa
 
-from harness.errors import HarnessError, RunDirError
-from harness.escaping import one_line
+from harness.core.errors import HarnessError, RunDirError
+from harness.core.escaping import one_line
 
 STUMBLES = (
     ArithmeticError,

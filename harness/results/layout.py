@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
 
-from harness.escaping import one_line
+from harness.core.escaping import one_line
 
 FORMAT = 1
 """Of manifest, prompts, samples and parts; a newer one is refused."""

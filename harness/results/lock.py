@@ -15,7 +15,7 @@ from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from types import TracebackType
 
-from harness.errors import HarnessError, RunDirError
+from harness.core.errors import HarnessError, RunDirError
 from harness.results.store import RunStore
 
 log = logging.getLogger(__name__)

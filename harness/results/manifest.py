@@ -14,9 +14,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from harness.addresses import redacted
-from harness.errors import RunDirError
-from harness.escaping import one_line
+from harness.core.addresses import redacted
+from harness.core.errors import RunDirError
+from harness.core.escaping import one_line
 from harness.results import layout
 from harness.results.store import RunStore
 

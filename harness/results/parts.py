@@ -13,8 +13,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from harness.errors import RunDirError
-from harness.escaping import one_line
+from harness.core.errors import RunDirError
+from harness.core.escaping import one_line
 from harness.results import layout
 from harness.results.schema import SCHEMA, holds, table_digest
 

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
 
-from harness.errors import RunDirError
+from harness.core.errors import RunDirError
 from harness.results import layout
 from harness.results.store import RunStore
 

@@ -16,8 +16,8 @@ from typing import TypeVar
 
 import pyarrow as pa
 
-from harness.errors import RunDirError, StorageError
-from harness.escaping import one_line
+from harness.core.errors import RunDirError, StorageError
+from harness.core.escaping import one_line
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from harness.errors import RunDirError
+from harness.core.errors import RunDirError
 from harness.results import layout
 from harness.results.parts import FORMAT_KEY
 from harness.results.store import RunStore
 
 if TYPE_CHECKING:
-    from harness.task import Sample
+    from harness.core.task import Sample
 
 NAME = "samples.parquet"
 KEPT = {"sample_id": pa.string(), "gold": pa.int32(), "answers": pa.list_(pa.string()), "cluster": pa.string()}

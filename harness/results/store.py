@@ -24,9 +24,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import fs
 
-from harness.addresses import address_fault
-from harness.errors import RunDirError
-from harness.escaping import one_line
+from harness.core.addresses import address_fault
+from harness.core.errors import RunDirError
+from harness.core.escaping import one_line
 from harness.results import layout, parts
 from harness.results.retrying import PATIENCE, Patience, patiently
 from harness.results.schema import SCHEMA

@@ -10,10 +10,10 @@ import pyarrow as pa
 import pytest
 from rich.console import Console
 
+from harness.analysis.calibrate import calibrate, stored_content_free
+from harness.analysis.compare import compare
 from harness.analysis.intervals import mean_interval, paired_interval
-from harness.calibrating import calibrate, stored_content_free
-from harness.comparing import compare
-from harness.errors import ConfigError, DataError, RunDirError
+from harness.core.errors import ConfigError, DataError, RunDirError
 from harness.reporting.comparison import write_calibration, write_comparison
 from harness.results.schema import Record, to_table
 from harness.results.store import RunStore

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from harness.analysis.strategies import by_axes, every_cell, labels_of
-from harness.errors import ConfigError
+from harness.core.errors import ConfigError
 from tests.analysis.grids import table_of
 
 GRID = [("m", t, k, s) for t in ("a", "b") for k in (2, 4) for s in (1, 2)]

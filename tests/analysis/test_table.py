@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from harness.analysis.table import cluster_codes, is_binary, value_table
-from harness.errors import ConfigError, DataError
+from harness.core.errors import ConfigError, DataError
 from tests.analysis.grids import records_of
 
 ROWS = [

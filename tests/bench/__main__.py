@@ -22,10 +22,10 @@ import torch
 from transformers import AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
-from harness.engine.factory import load_engine
-from harness.engine.loading import ModelSpec, load_model
-from harness.engine.scorer import Scorer
-from harness.errors import UserError
+from harness.core.errors import UserError
+from harness.engine.local.loading import ModelSpec, load_model
+from harness.engine.local.opening import load_engine
+from harness.engine.local.scorer import Scorer
 from tests.bench import lm_evaluation, machine, page
 from tests.bench.cases import LETTERS, RAY, Case, choose_cases
 from tests.bench.clock import CLOCKS, make_clock

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from harness.engine.loading import choose_dtype
+from harness.engine.local.loading import choose_dtype
 from tests.bench.workloads import KINDS
 
 RAY = "ray"

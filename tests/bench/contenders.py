@@ -13,11 +13,11 @@ from typing import Any, Protocol
 
 import torch
 
-from harness.engine.generator import Generator
-from harness.engine.scorer import Scorer
-from harness.engine.tree import Origin
+from harness.engine.local.generator import Generator
+from harness.engine.local.scorer import Scorer
+from harness.engine.local.tree.tree import Origin
 from harness.prompts.rendering import Prompt
-from harness.sharing import origins
+from harness.running.shared_prefixes import origins
 from tests.bench.clock import Clock
 from tests.bench.workloads import Workload
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from harness.engine.packed_weights import PackedLinear
-from harness.prefixes import shared_prefix_lengths
+from harness.core.prefixes import shared_prefix_lengths
+from harness.engine.local.layers.packed_weights import PackedLinear
 from tests.bench.clock import Clock
 
 

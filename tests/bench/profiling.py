@@ -10,8 +10,8 @@ from unittest import mock
 
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from harness.engine.attention import NAME
-from harness.engine.scorer import Scorer
+from harness.engine.local.attention.tree_attention import NAME
+from harness.engine.local.scorer import Scorer
 from tests.bench.clock import Clock
 from tests.bench.limit import linear_layers
 from tests.bench.workloads import Workload

@@ -17,12 +17,13 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from harness.config import RunConfig, load_config
-from harness.engine.factory import load_engine
-from harness.engine.loading import ModelSpec
-from harness.grid import make_plan
-from harness.preparation import prepare
-from harness.sharing import origins
+from harness.config.loading import load_config
+from harness.config.schema import RunConfig
+from harness.engine.local.loading import ModelSpec
+from harness.engine.local.opening import load_engine
+from harness.planning.preparation import prepare
+from harness.planning.units import make_plan
+from harness.running.shared_prefixes import origins
 from tests.bench.models import REPO, model_folder
 
 CONFIG = REPO / "configs" / "demo.yaml"

@@ -10,12 +10,12 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from harness.errors import DataError
+from harness.core.errors import DataError
+from harness.core.task import Sample
 from harness.prompts.demonstrations import Draw, Pool
 from harness.prompts.rendering import Prompt, Renderer
 from harness.prompts.templates import Template, read_templates
 from harness.prompts.tokenizing import PromptTokenizer
-from harness.task import Sample
 from tasks import nsmc
 from tests.bench.models import REPO
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from harness.distributed import worker
+from harness.running import worker
 from tasks.nsmc import TASK as NSMC
 
 ONCE = "breaks-once"

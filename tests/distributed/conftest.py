@@ -6,8 +6,10 @@ import os
 
 import pytest
 
-from harness import driver, run
-from harness.config import RunConfig, load_config
+from harness import run
+from harness.config.loading import load_config
+from harness.config.schema import RunConfig
+from harness.running import driver
 from tests.conftest import REPO
 from tests.distributed.overlapping import open_backend
 

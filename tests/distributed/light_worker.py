@@ -1,4 +1,4 @@
-"""A worker without a model: stands in for `harness.distributed.worker` on the nodes of a `SimulatedCluster`.
+"""A worker without a model: stands in for `harness.running.worker` on the nodes of a `SimulatedCluster`.
 
 Dispatch, actors, storage and driver are the real ones. Records follow from names and ids alone, so that any two
 runs of one grid must be equal. A node's environment steers it:
@@ -21,19 +21,19 @@ from dataclasses import asdict
 
 import ray
 
-from harness.distributed.judging import failure
-from harness.distributed.messages import Care, UnitReport, note_name, process_name
-from harness.engine.facts import EngineFacts
-from harness.errors import ModelError
+from harness.core.errors import ModelError
+from harness.engine.local.facts import EngineFacts
 from harness.results.schema import Record, UnitStatistics, to_table
 from harness.results.store import RunStore
+from harness.running.judging import failure
+from harness.running.messages import Care, UnitReport, note_name, process_name
 
 LAST_SHARD = 19
 """Of `tests.distributed.simulated.GRID`."""
 
 
 class Worker:
-    """Has what `harness.distributed.actors` asks of a worker."""
+    """Has what `harness.cluster.actors` asks of a worker."""
 
     def __init__(self, spec, draw):
         self.spec = spec

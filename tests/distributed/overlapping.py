@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 
-from harness import driver
-from harness.distributed.backend import InlineBackend, RayBackend
+from harness.running import driver
+from harness.running.backend import InlineBackend, RayBackend
 
 
 @contextmanager
 def open_backend(config):
-    """In the place of `harness.distributed.backend.open_backend`."""
+    """In the place of `harness.running.backend.open_backend`."""
     if config.cluster.address == "inline":
         yield InlineBackend(overlap=True)
         return
-    from harness.distributed.session import ray_session
+    from harness.cluster.session import ray_session
 
     with ray_session(config.cluster.address):
         yield RayBackend(config, overlap=True)

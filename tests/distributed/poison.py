@@ -6,7 +6,7 @@ import dataclasses
 import os
 import signal
 
-from harness.task import Sample
+from harness.core.task import Sample
 from tasks.korquad import TASK_1
 
 KILLER = "demo1-1-0-1"

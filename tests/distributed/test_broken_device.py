@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from harness import load_records, run
-from harness.engine.scorer import Scorer
-from harness.preparation import prepare
+from harness.engine.local.scorer import Scorer
+from harness.planning.preparation import prepare
 from tests.conftest import KO_TINY
 from tests.distributed.breaking import LOADING, ONCE, SAMPLE
 from tests.distributed.test_resume import overrides_of, part_times

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from harness import load_records, run
-from harness.calibrating import calibrate, stored_content_free
-from harness.engine.scorer import Scorer
-from harness.errors import ConfigError
-from harness.preparation import prepare
-from harness.task import CONTENT_FREE, Sample
+from harness.analysis.calibrate import calibrate, stored_content_free
+from harness.core.errors import ConfigError
+from harness.core.task import CONTENT_FREE, Sample
+from harness.engine.local.scorer import Scorer
+from harness.planning.preparation import prepare
 from tests.distributed.test_resume import part_times
 
 

@@ -14,10 +14,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from harness.config import config_from
-from harness.distributed import checking
-from harness.grid import choose_shard_size, make_plan
-from harness.nodes import (
+from harness.cluster import checking
+from harness.cluster.findings import (
     GPU_ALLOWANCE_BYTES,
     Access,
     ClusterReport,
@@ -29,8 +27,10 @@ from harness.nodes import (
     findings,
     gpu_need_bytes,
 )
-from harness.preparation import prepare
-from harness.reporting.watching import write_check
+from harness.config.loading import config_from
+from harness.planning.preparation import prepare
+from harness.planning.units import choose_shard_size, make_plan
+from harness.reporting.status import write_check
 from tests.conftest import REPO
 
 GIB = 2**30
@@ -250,7 +250,7 @@ def on_a_cluster(folder: str) -> None:
     import ray
     from ray.cluster_utils import Cluster
 
-    from harness.config import load_config
+    from harness.config.loading import load_config
 
     metadata = Path(folder, "site", "transformers-4.0.0.dist-info", "METADATA")
     metadata.parent.mkdir(parents=True)

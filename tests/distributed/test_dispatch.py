@@ -7,9 +7,12 @@ from dataclasses import replace
 
 import pytest
 
-from harness.distributed.dispatch import UNITS_IN_FLIGHT, ReplicaDiedError, dispatch
-from harness.distributed.messages import Care, Note, UnitReport
-from harness.distributed.policy import (
+from harness.core.errors import ModelError, ReplicaError
+from harness.planning.units import WorkUnit
+from harness.results.quarantine import Quarantine
+from harness.results.schema import UnitStatistics
+from harness.running.dispatch import UNITS_IN_FLIGHT, ReplicaDiedError, dispatch
+from harness.running.failures import (
     MOST_ATTEMPTS,
     MOST_IDLE_DEATHS,
     MOST_QUARANTINED,
@@ -18,12 +21,9 @@ from harness.distributed.policy import (
     after_unit_error,
     is_straggler,
 )
-from harness.distributed.precautions import MOST_TRYING, Precautions
-from harness.errors import ModelError, ReplicaError
-from harness.grid import WorkUnit
-from harness.results.quarantine import Quarantine
-from harness.results.schema import UnitStatistics
-from harness.stopping import Interrupted
+from harness.running.messages import Care, Note, UnitReport
+from harness.running.precautions import MOST_TRYING, Precautions
+from harness.running.stopping import Interrupted
 
 STATISTICS = UnitStatistics(1, 0, 1, 10, 5, 0.1, 0.1)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from harness import load_records, run
-from harness.config import load_config
+from harness.config.loading import load_config
 from tests.distributed.poison import KILLER
 from tests.distributed.test_generation import question_overrides
 
@@ -62,7 +62,7 @@ def test_failures_within_the_budget_are_no_failure_of_the_run(tmp_path):
 
 @pytest.mark.parametrize("share", [-0.1, 1.1])
 def test_a_share_outside_0_and_1_is_refused(tmp_path, share):
-    from harness.errors import ConfigError
+    from harness.core.errors import ConfigError
 
     with pytest.raises(ConfigError, match=r"run\.max_failed_share is"):
         load_config("configs/demo.yaml", [f"run.max_failed_share={share}"])

@@ -12,13 +12,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from harness import load_records, preparation, run
-from harness.config import load_config
-from harness.distributed import worker
-from harness.engine.generator import Generations, Generator
-from harness.errors import ConfigError, ContextError
-from harness.exporting import export_answers
-from harness.summary import summarise
+from harness import load_records, run
+from harness.analysis.summary import summarise
+from harness.config.loading import load_config
+from harness.core.errors import ConfigError, ContextError
+from harness.engine.local.generator import Generations, Generator
+from harness.planning.report import preparation
+from harness.reporting.export import export_answers
+from harness.running import worker
 from tests.conftest import SHARED
 from tests.distributed.compare import EXACT
 from tests.distributed.test_resume import driver, part_times, wait_for_parts

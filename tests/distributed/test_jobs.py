@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from harness import load_records, run
-from harness.config import load_config
+from harness.config.loading import load_config
 from harness.results.store import RunStore
 from tests.conftest import REPO
 

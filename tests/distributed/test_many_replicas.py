@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from harness.distributed.dispatch import UNITS_IN_FLIGHT, dispatch
+from harness.running.dispatch import UNITS_IN_FLIGHT, dispatch
 from tests.distributed.test_dispatch import FakePool, units
 
 
@@ -40,7 +40,7 @@ def test_units_that_finish_together_are_taken_and_replaced_in_one_round():
 def test_one_look_at_ray_finds_all_that_is_done_in_the_order_of_sending(shared_ray):
     import ray
 
-    from harness.distributed.replicas import RayPool
+    from harness.cluster.replicas import RayPool
 
     @ray.remote(num_cpus=0)
     class Slow:

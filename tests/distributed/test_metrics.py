@@ -9,7 +9,7 @@ import urllib.request
 
 import pytest
 
-from harness.distributed.metrics import TAGS
+from harness.cluster.metrics import TAGS
 from harness.results.schema import UnitStatistics
 from tests.conftest import REPO
 
@@ -28,7 +28,7 @@ def exported(shared_ray) -> dict[str, list[tuple[dict[str, str], float]]]:
 
     class Counting:
         def work(self) -> None:
-            from harness.distributed.metrics import ReplicaMetrics
+            from harness.cluster.metrics import ReplicaMetrics
 
             self.metrics = ReplicaMetrics("models/small", "replica 0 of models/small")
             for unit in UNITS:

@@ -12,15 +12,15 @@ from pathlib import Path
 import pytest
 
 from harness import load_records, run
-from harness.config import load_config
-from harness.distributed.messages import Care, UnitReport
-from harness.distributed.pipeline import Pipeline
-from harness.engine.generator import Generator
-from harness.engine.scorer import Scorer
-from harness.errors import RunDirError, TemplateError
-from harness.preparation import prepare
+from harness.config.loading import load_config
+from harness.core.errors import RunDirError, TemplateError
+from harness.engine.local.generator import Generator
+from harness.engine.local.scorer import Scorer
+from harness.planning.preparation import prepare
 from harness.prompts.rendering import Renderer
 from harness.results.store import RunStore
+from harness.running.messages import Care, UnitReport
+from harness.running.pipeline import Pipeline
 from tests.distributed.test_dispatch import STATISTICS, units
 from tests.distributed.test_generation import question_overrides
 from tests.distributed.test_resume import overrides_of, part_times, wait_for_parts
@@ -199,7 +199,7 @@ def test_closing_waits_for_what_is_being_written_and_writes_nothing_more(begin):
 
 
 def test_a_process_whose_pipeline_nobody_closed_can_end():
-    code = "from harness.distributed.pipeline import Pipeline; from tests.distributed.test_pipeline import Steps"
+    code = "from harness.running.pipeline import Pipeline; from tests.distributed.test_pipeline import Steps"
     subprocess.run([sys.executable, "-c", f"{code}; Pipeline(Steps())"], check=True, timeout=60)
 
 

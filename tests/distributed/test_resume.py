@@ -15,8 +15,8 @@ import psutil
 import pytest
 
 from harness import load_records, run
-from harness.engine.scorer import Scorer
-from harness.errors import RunDirError
+from harness.core.errors import RunDirError
+from harness.engine.local.scorer import Scorer
 from harness.results.store import RunStore
 from tests.distributed.compare import assert_equal_records
 
@@ -227,7 +227,7 @@ def test_zero_shot_is_scored_once_and_recorded_under_every_seed(small_grid):
 def test_one_bad_sample_is_recorded_alone(small_grid, quiet_run, monkeypatch):
     records = load_records(quiet_run)
     victim = records["sample_id"].iloc[7]
-    from harness.preparation import prepare
+    from harness.planning.preparation import prepare
 
     prepared = prepare(small_grid())
     poison = next(s for s in prepared.data.samples if s.id == victim).fields["document"]

@@ -6,9 +6,9 @@ import socket
 
 import pytest
 
-from harness.config import config_from
-from harness.distributed.session import Head, ReplicaShape, can_hold, choose_shape
-from harness.errors import ClusterError, ClusterLostError
+from harness.cluster.session import Head, ReplicaShape, can_hold, choose_shape
+from harness.config.loading import config_from
+from harness.core.errors import ClusterError, ClusterLostError
 
 NODE = {"node:10.0.0.1": 1.0, "node:__internal_head__": 1.0}
 

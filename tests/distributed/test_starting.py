@@ -18,14 +18,15 @@ from pathlib import Path
 import psutil
 import pytest
 
-from harness import driver, run
-from harness.config import load_config
-from harness.distributed.blocks import samples_from, shard_refs
-from harness.distributed.private import private_token
-from harness.errors import ClusterError
-from harness.grid import Shard
-from harness.stopping import stoppable
-from harness.task import Sample
+from harness import run
+from harness.cluster.blocks import samples_from, shard_refs
+from harness.cluster.private import private_token
+from harness.config.loading import load_config
+from harness.core.errors import ClusterError
+from harness.core.task import Sample
+from harness.planning.units import Shard
+from harness.running import driver
+from harness.running.stopping import stoppable
 from tests.conftest import REPO
 from tests.distributed.simulated import SimulatedCluster
 
@@ -33,7 +34,7 @@ SMALL = ["task.limit=12", "grid.templates=[lecture_1]", "grid.k=[0]", "grid.seed
 SAMPLES = [Sample(str(i), {"document": f"text {i}"}, i % 2) for i in range(4)]
 LISTENING = """
 import json, psutil
-from harness.distributed.session import ray_session
+from harness.cluster.session import ray_session
 
 with ray_session("local"):
     me = psutil.Process()

@@ -20,11 +20,11 @@ from typing import Any
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from harness.engine.flex import FlexKernel, padded_head_size
-from harness.engine.kernels import AttentionShape
-from harness.engine.packing import make_packs
-from harness.engine.tree import build_tree
-from harness.memory import GPU_TOKENS_PER_PACK
+from harness.engine.local.attention.choice import AttentionShape
+from harness.engine.local.attention.flex import FlexKernel, padded_head_size
+from harness.engine.local.memory import GPU_TOKENS_PER_PACK
+from harness.engine.local.tree.packing import make_packs
+from harness.engine.local.tree.tree import build_tree
 from tests.gpu.pretended import GPUS, WARP, pretend
 
 HEADS = ((8, 8, 64), (16, 16, 80), (4, 4, 96), (16, 16, 128), (32, 8, 128), (4, 4, 256))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from harness.engine.generator import Generator
+from harness.engine.local.generator import Generator
 from tests.bench.workloads import make_workload
 from tests.gpu.device import SIZES, free_memory, now
 from tests.gpu.generate_batch import PAGES, run_generate_batch

@@ -7,7 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 import torch
 
-from harness.engine.transfer import to_device
+from harness.engine.local.transfer import to_device
 from tests.gpu.device import CUDA, DEVICE, SIZES, seconds_of
 from tests.gpu.steps import Note
 

@@ -1,7 +1,7 @@
 """Units of a grid from samples to committed records, as a replica does them, without Ray and a configuration.
 
 While the device scores a unit, one thread prepares the next and another writes the last, as in
-`harness.distributed.pipeline`.
+`harness.running.pipeline`.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from harness.engine.scorer import Prepared, Scorer, Scores
+from harness.core.task import LabelScores, Sample
+from harness.engine.local.scorer import Prepared, Scorer, Scores
 from harness.prompts.rendering import Prompt, Renderer
 from harness.prompts.tokenizing import PromptTokenizer
 from harness.results.schema import Record, UnitStatistics, to_table
 from harness.results.store import RunStore
-from harness.sharing import origins
-from harness.task import LabelScores, Sample
+from harness.running.shared_prefixes import origins
 from tasks.nsmc import TASK
 from tests.bench.workloads import Workload
 

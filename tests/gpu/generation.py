@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 
-from harness.engine.generator import Generator
-from harness.engine.kernels import shape_of
-from harness.engine.scorer import Scorer
+from harness.engine.local.attention.choice import shape_of
+from harness.engine.local.generator import Generator
+from harness.engine.local.scorer import Scorer
 from tests.gpu.device import DEVICE, SIZES
 from tests.gpu.kernels import kernels_for, trying
 from tests.gpu.parity import SETTINGS, TOKENS_PER_PACK

@@ -7,9 +7,9 @@ from contextlib import contextmanager
 
 import torch
 
-from harness.engine.cascade import CascadeKernel, reference_varlen, why_not_flash
-from harness.engine.flex import FlexKernel, why_not_flex
-from harness.engine.kernels import PARTS, Kernel
+from harness.engine.local.attention.cascade import CascadeKernel, reference_varlen, why_not_flash
+from harness.engine.local.attention.choice import PARTS, Kernel
+from harness.engine.local.attention.flex import FlexKernel, why_not_flex
 from tests.gpu.device import CUDA, DEVICE, is_broken
 from tests.gpu.steps import Note
 

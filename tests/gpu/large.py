@@ -14,11 +14,11 @@ from unittest import mock
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-from harness.engine import factory
-from harness.engine.facts import EngineFacts
-from harness.engine.kernels import shape_of
-from harness.engine.loading import ModelSpec
-from harness.engine.scorer import Scorer
+from harness.engine.local import opening as factory
+from harness.engine.local.attention.choice import shape_of
+from harness.engine.local.facts import EngineFacts
+from harness.engine.local.loading import ModelSpec
+from harness.engine.local.scorer import Scorer
 from tests.bench.limit import measure_peak
 from tests.bench.models import EMBEDDED, SHAPES, neox_config
 from tests.gpu.device import CUDA, DEVICE, SIZES, now

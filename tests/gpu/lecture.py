@@ -12,9 +12,9 @@ from typing import Any
 
 import torch
 
-from harness.engine.scorer import Scorer
-from harness.memory import Load, predict, shape_of_config
-from harness.sharing import origins
+from harness.engine.local.memory import Load, predict, shape_of_config
+from harness.engine.local.scorer import Scorer
+from harness.running.shared_prefixes import origins
 from tests.bench.limit import Work, count_work
 from tests.bench.workloads import Workload
 from tests.gpu.device import CUDA, DEVICE, SIZES, free_memory, peak_bytes

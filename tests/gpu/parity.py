@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from harness.engine.kernels import shape_of
-from harness.engine.parity import sharing_error
-from harness.engine.scorer import Scorer
+from harness.engine.local.attention.choice import shape_of
+from harness.engine.local.parity import sharing_error
+from harness.engine.local.scorer import Scorer
 from tests.gpu.device import CUDA, DEVICE, SIZES
 from tests.gpu.kernels import kernels_for, trying
 from tests.gpu.steps import Note, WrongError

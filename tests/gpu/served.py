@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 from transformers import AutoTokenizer
 
-from harness.engine.factory import load_engine
-from harness.engine.loading import ModelSpec
-from harness.sharing import origins
+from harness.engine.local.loading import ModelSpec
+from harness.engine.local.opening import load_engine
+from harness.running.shared_prefixes import origins
 from tests.gpu.device import DEVICE, SIZES, now
 from tests.gpu.large import LONGEST
 from tests.gpu.reviews import lecture_grid

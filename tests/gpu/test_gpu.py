@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from harness.engine.cascade import CascadeKernel, why_not_flash
-from harness.engine.factory import load_engine
-from harness.engine.flex import FlexKernel, why_not_flex
-from harness.engine.kernels import PARTS, AttentionShape, choose_kernel
-from harness.engine.loading import ModelSpec
-from harness.engine.parity import sharing_error
-from harness.engine.scorer import Scorer
-from harness.memory import Load, predict, shape_of_config
+from harness.engine.local.attention.cascade import CascadeKernel, why_not_flash
+from harness.engine.local.attention.choice import PARTS, AttentionShape, choose_kernel
+from harness.engine.local.attention.flex import FlexKernel, why_not_flex
+from harness.engine.local.loading import ModelSpec
+from harness.engine.local.memory import Load, predict, shape_of_config
+from harness.engine.local.opening import load_engine
+from harness.engine.local.parity import sharing_error
+from harness.engine.local.scorer import Scorer
 from tests.conftest import KO_TINY
 from tests.models import random_model
 from tests.scoring import assert_scores, naive_scores, random_grid

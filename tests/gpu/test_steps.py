@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from harness.engine.kernels import PARTS
-from harness.engine.scorer import Scorer
+from harness.engine.local.attention.choice import PARTS
+from harness.engine.local.scorer import Scorer
 from harness.results.store import RunStore
 from tests.gpu import generation, parity
 from tests.gpu.device import GPU

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import torch
 
-from harness.engine.attention import Needed
-from harness.engine.generator import Generator
-from harness.engine.keeping import Kept
-from harness.engine.kernels import Kernel, PackAttention, choose_kernel, shape_of
-from harness.engine.packing import Pack
-from harness.engine.scorer import Scorer
+from harness.engine.local.attention.cache import Kept
+from harness.engine.local.attention.choice import Kernel, PackAttention, choose_kernel, shape_of
+from harness.engine.local.attention.tree_attention import Needed
+from harness.engine.local.generator import Generator
+from harness.engine.local.scorer import Scorer
+from harness.engine.local.tree.packing import Pack
 from tests.gpu.device import CUDA, DEVICE, SIZES
 from tests.gpu.parity import SETTINGS
 from tests.gpu.steps import Note, SkippedError, WrongError

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 
 from harness.analysis.table import BoolArray, IntArray
-from harness.reporting.report.answers import AnswerGrid
 from harness.reporting.report.gathering import ReportData
+from harness.reporting.report.predictions import AnswerGrid
 
 MOST_BYTES = 2_000_000
 """Of the samples' JSON."""

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from harness.errors import ConfigError
-from harness.reporting.report.answer import answer
+from harness.core.errors import ConfigError
 from harness.reporting.report.browser import browser
 from harness.reporting.report.gathering import ReportData, gather
+from harness.reporting.report.headline import answer
 from harness.reporting.report.page import page
 from harness.reporting.report.sections import sections
 from harness.reporting.report.wording import last_part, scale_of

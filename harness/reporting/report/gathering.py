@@ -17,19 +17,19 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from harness import prompt_examples
+from harness.analysis.calibrate import Calibration, calibrate
 from harness.analysis.cells import main_figure
+from harness.analysis.compare import Comparison, compare, read_manifest
 from harness.analysis.intervals import LEVEL
 from harness.analysis.strategies import labels_of
+from harness.analysis.summary import summarise
 from harness.analysis.table import AXES
-from harness.calibrating import Calibration, calibrate
-from harness.comparing import Comparison, compare, read_manifest
-from harness.errors import ConfigError, RunDirError
-from harness.reporting.report.answers import AnswerGrid, answer_grid
+from harness.core.errors import ConfigError, RunDirError
+from harness.planning import examples as prompt_examples
+from harness.reporting.report.predictions import AnswerGrid, answer_grid
 from harness.results import layout
 from harness.results.parts import checked
 from harness.results.store import RunStore
-from harness.summary import summarise
 
 log = logging.getLogger(__name__)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from harness.addresses import redacted
+from harness.core.addresses import redacted
 from harness.reporting.report.blocks import Section
 from harness.reporting.report.gathering import ReportData, RunFacts
 from harness.reporting.report.wording import count, last_part

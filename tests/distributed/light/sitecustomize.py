@@ -10,7 +10,7 @@ WORKER = Path(__file__).resolve().parents[1] / "light_worker.py"
 class LightWorkerFinder:
     @staticmethod
     def find_spec(name, path=None, target=None):
-        if name == "harness.distributed.worker":
+        if name == "harness.running.worker":
             return importlib.util.spec_from_file_location(name, WORKER)
         return None
 

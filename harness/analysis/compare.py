@@ -1,0 +1,303 @@
+"""The `compare` verb: from run directories to differences between strategies.
+
+Knows where records, clusters and metric names lie; refuses to know how anything is printed or
+estimated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import PurePosixPath
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from harness.analysis.intervals import LEVEL, mean_interval
+from harness.analysis.paired import Pair, best_group, compare_pairs, paired_bootstrap
+from harness.analysis.selection import Selection, selection
+from harness.analysis.sensitivity import sensitivity_by_strategy
+from harness.analysis.strategies import Strategies, by_axes, every_cell
+from harness.analysis.summary import sample_clusters
+from harness.analysis.table import ACCURACY, ValueTable, value_table
+from harness.analysis.variance import Decomposition, decompose
+from harness.core.errors import ConfigError, DataError, RunDirError, did_you_mean
+from harness.core.hashing import content_hash
+from harness.results import manifest as manifests
+from harness.results.records import NAMES, load_records
+from harness.results.samples import check_known, read_samples
+from harness.results.store import RunStore
+
+KEYS = ["model", "task", "template", "k", "seed", "sample_id"]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Strategies on the same samples."""
+
+    settings: dict[str, Any]
+    """Runs, metric, axes, level, seeds of the random draws: all that is needed to repeat it."""
+    strategies: pd.DataFrame
+    """Best first: `label`, the axes, `mean`, `low`, `high`, `method`, `n_scored`, `n_attempted`,
+    `n_units`, `is_best`, `like_best` (not shown to differ from the best), `share_best` (of
+    bootstrap resamples)."""
+    pairs: pd.DataFrame
+    """As `analysis.paired.compare_pairs`, with labels, `boot_low` and `boot_high`."""
+    selection: Selection
+    """What the best is worth when the luck of the choice is taken off."""
+    best: str
+    sensitivity: pd.DataFrame
+    """Over templates; empty when there is one."""
+    variance: pd.DataFrame
+    """Components per run and model; empty when nothing but the samples varies."""
+    notes: tuple[str, ...]
+
+
+def compare(
+    run_dirs: Sequence[str],
+    by: Sequence[str] = (),
+    baseline: str | None = None,
+    metric: str | None = None,
+    *,
+    fixed_seeds: bool = False,
+    level: float = LEVEL,
+    replicates: int = 2000,
+    seed: int = 0,
+) -> Comparison:
+    """Compare the strategies of one or several runs of a task.
+
+    Args:
+        run_dirs: run directories; several add the axis `run`.
+        by: axes whose levels are the strategies, the others averaged; empty: every cell.
+        baseline: a strategy that all others are compared with; its label, or `axis=value` pairs
+            separated by commas. None: all pairs.
+        metric: `accuracy` or a metric of generated answers; None: what the task is judged by.
+        fixed_seeds: conclude about the seeds that were run only, not about seeds at large.
+        level: of all intervals; 1 - level is the family-wise error rate.
+        replicates: bootstrap resamples.
+        seed: of all random draws.
+
+    Raises:
+        RunDirError: not a run directory.
+        ConfigError: unknown axis, metric or baseline; fewer than two strategies.
+        DataError: runs of different tasks or samples.
+    """
+    table, name = _table(run_dirs, metric)
+    strategies = by_axes(table, by) if by else every_cell(table)
+    if len(strategies.labels) < 2:
+        raise ConfigError("one strategy in these records; comparing needs two (templates, K, seeds, models or runs)")
+    notes = _notes(strategies, fixed_seeds)
+    if fixed_seeds:
+        strategies = strategies.with_fixed_seeds()
+    per_sample = strategies.per_sample
+    if not np.isfinite(per_sample).any():
+        raise ConfigError("no sample was scored under any strategy; nothing to compare")
+    rows = _strategy_rows(strategies, level)
+    all_pairs = compare_pairs(strategies, level=level, seed=seed)
+    best, group = best_group(rows["mean"].to_numpy(dtype=float), all_pairs)
+    pairs = all_pairs
+    if baseline is not None:
+        base = find_strategy(strategies, baseline)
+        against: list[Pair] = [(row, base) for row in range(len(rows)) if row != base]
+        pairs = compare_pairs(strategies, against, level, seed)
+    chosen = list(zip(pairs["first"].tolist(), pairs["second"].tolist(), strict=True))
+    boot = paired_bootstrap(per_sample, strategies.clusters, chosen, replicates, seed, level)
+    labels = dict(enumerate(strategies.labels))
+    pairs = pairs.assign(boot_low=boot.low, boot_high=boot.high)
+    pairs = pairs.assign(first=pairs["first"].map(labels), second=pairs["second"].map(labels))
+    rows["is_best"] = [row == best for row in range(len(rows))]
+    rows["like_best"] = [row in group for row in range(len(rows))]
+    rows["share_best"] = boot.share_best
+    return Comparison(
+        settings={
+            "run_dirs": list(run_dirs),
+            "metric": name,
+            "by": list(by),
+            "averaged": [*strategies.averaged, *(["seed"] if strategies.seeds else [])],
+            "seeds": list(strategies.seeds),
+            "fixed_seeds": fixed_seeds,
+            "baseline": baseline,
+            "level": level,
+            "replicates": replicates,
+            "seed": seed,
+        },
+        strategies=rows.sort_values("mean", ascending=False, kind="stable", ignore_index=True),
+        pairs=pairs,
+        selection=selection(per_sample, strategies.clusters, seed=seed, level=level),
+        best=labels[best],
+        sensitivity=sensitivity_by_strategy(table, seed),
+        variance=_variance(table),
+        notes=notes,
+    )
+
+
+def find_strategy(strategies: Strategies, text: str) -> int:
+    """The row that a user's text names: a label, a level of the only axis, or `axis=value,...`.
+
+    Raises:
+        ConfigError: none or several.
+    """
+    if text in strategies.labels:
+        return strategies.labels.index(text)
+    levels = strategies.levels
+    wanted = [part.strip().partition("=") for part in text.split(",")]
+    if len(levels.columns) == 1 and len(wanted) == 1 and not wanted[0][1]:
+        wanted = [(str(levels.columns[0]), "=", text)]
+    found = pd.Series(True, index=levels.index)
+    for axis, sign, value in wanted:
+        if not sign or axis.lower() not in levels:
+            found[:] = False
+            break
+        found &= levels[axis.lower()].astype(str) == value
+    rows = np.flatnonzero(found)
+    if len(rows) != 1:
+        what = f"{len(rows)} strategies are" if len(rows) else "no strategy is"
+        hint = "; name more axes" if len(rows) else did_you_mean(text, strategies.labels)
+        raise ConfigError(f"{what} '{text}'; expected a label or axis=value pairs{hint}")
+    return int(rows[0])
+
+
+def read_manifest(run_dir: str, *entries: str) -> dict[str, Any]:
+    """The manifest of a run directory, with its records' entries and these checked.
+
+    Raises:
+        RunDirError: not a run directory, or a damaged one.
+    """
+    return manifests.read_manifest(RunStore(run_dir), "config", "class_names", "n_samples", *entries)
+
+
+def _table(run_dirs: Sequence[str], metric: str | None) -> tuple[ValueTable, str]:
+    known = read_manifest(run_dirs[0]).get("answer_metrics") or [ACCURACY]
+    name = known[0] if metric is None else metric
+    if name not in known:
+        raise ConfigError(f"no metric '{name}' in '{run_dirs[0]}'{did_you_mean(name, known)}")
+    values = ["gold", "prediction"] if name == ACCURACY else ["answer_values"]
+    names = _run_names(run_dirs)
+    frames: list[pd.DataFrame] = []
+    clusters: dict[str, str] = {}
+    asked: dict[str, tuple[str, str]] = {}
+    for run_dir, run in zip(run_dirs, names, strict=True):
+        manifest = read_manifest(run_dir)
+        found = manifest.get("answer_metrics") or [ACCURACY]
+        if name not in found:
+            raise ConfigError(
+                f"no metric '{name}' in '{run_dir}', which is judged by {', '.join(found)}; compare runs of one task"
+            )
+        frame = load_records(run_dir, [*KEYS, *values], categories=True)
+        if frame.empty:
+            raise RunDirError(
+                f"'{run_dir}' has no records yet, or none that can be read; run or resume it with `harness run`"
+            )
+        frames.append(frame.assign(run=run))
+        own = sample_clusters(RunStore(run_dir))
+        check_known(RunStore(run_dir), own, frame["sample_id"].cat.categories)
+        clusters |= own
+        if len(run_dirs) > 1:
+            if asked and not asked.keys() & own.keys():
+                raise DataError(
+                    f"'{run_dir}' has no sample in common with the runs before it; compare runs over the same samples "
+                    "(task.limit, task.sample_seed)"
+                )
+            _check_same_samples(asked, run_dir)
+    for column in NAMES if len(frames) > 1 else ():
+        known_names = sorted(set().union(*(frame[column].cat.categories for frame in frames)))
+        for frame in frames:
+            frame[column] = frame[column].cat.set_categories(known_names)
+    return value_table(pd.concat(frames, ignore_index=True), name, clusters), name
+
+
+def _check_same_samples(asked: dict[str, tuple[str, str]], run_dir: str) -> None:
+    """Refuse a run whose samples have other texts or answers than the same ids in a run before it.
+
+    Args:
+        asked: sample id to the hash of what was asked and the run directory; the run's are added.
+        run_dir: the run.
+
+    Raises:
+        DataError: naming the sample.
+    """
+    for row in read_samples(RunStore(run_dir)).to_pylist():
+        sample_id = row.pop("sample_id")
+        found = content_hash(row), run_dir
+        before = asked.setdefault(sample_id, found)
+        if before[0] != found[0]:
+            raise DataError(
+                f"sample '{sample_id}' of '{run_dir}' has other texts, answers or another cluster than in "
+                f"'{before[1]}'; compare runs over the same samples (data files, task.clean_text)"
+            )
+
+
+def _run_names(run_dirs: Sequence[str]) -> list[str]:
+    """Empty for one run; else the folders' names, or the whole paths where names repeat."""
+    if len(run_dirs) == 1:
+        return [""]
+    names = [PurePosixPath(run_dir.rstrip("/")).name for run_dir in run_dirs]
+    return names if len(set(names)) == len(names) else [str(run_dir) for run_dir in run_dirs]
+
+
+def _strategy_rows(strategies: Strategies, level: float) -> pd.DataFrame:
+    rows = []
+    for label, values, attempted in zip(strategies.labels, strategies.values, strategies.n_attempted, strict=True):
+        found = mean_interval(values, strategies.clusters, level)
+        rows.append(
+            {
+                "label": label,
+                "mean": found.value,
+                "low": found.low,
+                "high": found.high,
+                "method": found.method,
+                "n_scored": found.n,
+                "n_attempted": int(attempted),
+                "n_units": found.n_units,
+            }
+        )
+    figures = pd.DataFrame(rows)
+    return pd.concat([figures[["label"]], strategies.levels, figures.drop(columns="label")], axis=1)
+
+
+def _notes(strategies: Strategies, fixed_seeds: bool) -> tuple[str, ...]:
+    notes = list(strategies.notes)
+    n = strategies.values.shape[-1]
+    if strategies.clusters is not None:
+        notes.append(
+            f"{n} samples in {len(np.unique(strategies.clusters))} clusters: intervals and tests are by cluster"
+        )
+    missing = int((~np.isfinite(strategies.per_sample)).any(axis=1).sum())
+    if missing:
+        lack = "1 strategy lacks" if missing == 1 else f"{missing} strategies lack"
+        notes.append(f"{lack} samples; each pair is over the samples that both have scored")
+    seeds = len(strategies.seeds)
+    if seeds > 1 and fixed_seeds:
+        notes.append(f"{seeds} seeds averaged; conclusions hold for these seeds only")
+    elif seeds > 1:
+        notes.append(f"{seeds} seeds averaged, as drawn at random: intervals and tests include their variance")
+        if seeds < 5:
+            notes.append(
+                f"{seeds} seeds say little about seeds at large: {_conservative(seeds)} "
+                "Run 5 or more, or limit to these: --fixed-seeds"
+            )
+    elif seeds == 1:
+        notes.append("one seed: nothing is known about others")
+    return tuple(notes)
+
+
+def _conservative(seeds: int) -> str:
+    if seeds == 2:
+        return "intervals hold the truth in 95 to 99.5% of cases, and tests rarely tell two apart."
+    return "tests rarely tell two apart where seeds hardly matter."
+
+
+def _variance(table: ValueTable) -> pd.DataFrame:
+    frames = []
+    for run, model in table.cells[["run", "model"]].drop_duplicates().itertuples(index=False):
+        found: Decomposition | None = decompose(table, model, run)
+        if found is not None:
+            facts = {"run": run, "model": model, "n_samples": found.n_samples, "n_dropped": found.n_dropped}
+            frames.append(found.components.assign(**facts, note="; ".join(found.notes)))
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
+
+
+def selection_facts(found: Selection) -> dict[str, Any]:
+    """A selection as plain data."""
+    return asdict(found)

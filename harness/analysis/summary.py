@@ -1,0 +1,116 @@
+"""The figures of a run directory, from its records; while the run goes on, of what is committed."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+from pandas.api.types import is_numeric_dtype
+
+from harness.analysis import answer_figures as answers
+from harness.analysis.cells import COLUMNS, KEYS, figures_of_cell
+from harness.core.errors import RunDirError, UserError
+from harness.core.task import ENTRY_POINT_GROUP, find_task, registered_tasks
+from harness.planning import examples as prompt_examples
+from harness.results import manifest as manifests
+from harness.results.records import records_by_cell
+from harness.results.samples import read_samples
+from harness.results.store import RunStore
+
+log = logging.getLogger(__name__)
+CELLS = "cells.parquet"
+Metric = Callable[[Sequence[int], Sequence[int]], float]
+
+
+def summarise(
+    run_dir: str, unit_ids: Collection[str] | None = None, metrics: Mapping[str, Metric] | None = None
+) -> pd.DataFrame:
+    """The cells of a run directory, or of some of its units, from its parts, in grid order.
+
+    Reading imports nothing that a run directory names: figures of a task that is not registered come from
+    `cells.parquet`, where they are.
+
+    Args:
+        run_dir: a run directory.
+        unit_ids: the units; None takes all.
+        metrics: the task's further figures; None finds them by its registered name.
+
+    Raises:
+        RunDirError: not a run directory, or a damaged one.
+    """
+    store = RunStore(run_dir)
+    manifest = manifests.read_manifest(store, "config", "class_names", "n_samples")
+    if manifest.get("answer_metrics"):
+        clusters = sample_clusters(store)
+        records = records_by_cell(run_dir, answers.COLUMNS, unit_ids)
+        rows = [answers.answers_of_cell(cell, manifest["answer_metrics"], clusters) for cell in records]
+        return order_cells(pd.DataFrame(rows), manifest["config"])
+    known = _registered_metrics(manifest) if metrics is None else metrics
+    records = records_by_cell(run_dir, COLUMNS, unit_ids)
+    rows = [figures_of_cell(cell, len(manifest["class_names"]), known or {}) for cell in records]
+    cells = order_cells(pd.DataFrame(rows), manifest["config"])
+    return _with_stored(cells, store, manifest) if known is None and len(cells) else cells
+
+
+def _registered_metrics(manifest: Mapping[str, Any]) -> Mapping[str, Metric] | None:
+    """The further figures of the run's task; None where it is not registered but has some."""
+    name = manifest["config"]["task"]["name"]
+    if name in registered_tasks():
+        return find_task(name).metrics
+    # Early manifests do not say whether there are any.
+    return None if manifest.get("metrics", ["?"]) else {}
+
+
+def _with_stored(cells: pd.DataFrame, store: RunStore, manifest: Mapping[str, Any]) -> pd.DataFrame:
+    """The cells with the figures that the run stored, of a task that is not registered here."""
+    names, task = manifest.get("metrics", []), manifest["config"]["task"]["name"]
+    stored = pd.DataFrame()
+    if names and store.exists(CELLS):
+        try:
+            stored = store.read_table(CELLS, [*KEYS, "n_scored", *names]).to_pandas()
+        except RunDirError as error:
+            log.warning("%s", error)
+    if stored.empty or stored.duplicated(KEYS).any() or not all(map(is_numeric_dtype, stored[names].dtypes)):
+        log.warning(
+            "task '%s' is not registered, and reading a run imports no module that it names: figures of its own%s are "
+            "not shown; install the task (entry point '%s') to see them",
+            task, f" ({', '.join(names)})" if names else "", ENTRY_POINT_GROUP,
+        )  # fmt: skip
+        return cells
+    # Figures of other records than those that are there now would be wrong.
+    return cells.merge(stored, on=[*KEYS, "n_scored"], how="left")
+
+
+def table_notes(run_dir: str) -> list[str]:
+    """What a reader of a run's table should know of its labels."""
+    store = RunStore(run_dir)
+    if store.read_json(manifests.NAME).get("method") != "likelihood" or not store.exists(prompt_examples.NAME):
+        return []
+    try:
+        return prompt_examples.label_notes(store.read_json(prompt_examples.NAME))
+    except (UserError, ValueError, LookupError, TypeError):
+        return [f"- {prompt_examples.NAME} of '{run_dir}' is damaged: how many tokens labels have is not known"]
+
+
+def sample_clusters(store: RunStore) -> dict[str, str]:
+    """Sample id to cluster; an empty text where samples are independent."""
+    table = read_samples(store, ["sample_id", "cluster"])
+    return dict(zip(table["sample_id"].to_pylist(), table["cluster"].to_pylist(), strict=True))
+
+
+def order_cells(cells: pd.DataFrame, config: dict[str, Any]) -> pd.DataFrame:
+    """Cells in the order of the grid: model, template, K, seed as the configuration names them."""
+    if cells.empty:
+        return cells
+    paths, grid = config["model"]["path"], config["grid"]
+    axes = {
+        "model": paths if isinstance(paths, list) else [paths],
+        "template": grid["templates"],
+        "k": grid["k"],
+        "seed": grid["seeds"],
+    }
+    ranks = {name: cells[name].map({value: i for i, value in enumerate(axis)}) for name, axis in axes.items()}
+    order = pd.DataFrame(ranks).sort_values(list(ranks), kind="stable").index
+    return cells.loc[order].reset_index(drop=True)

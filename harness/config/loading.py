@@ -1,0 +1,269 @@
+"""YAML plus `key=value` overrides in, a checked `RunConfig` out. Knows OmegaConf."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from omegaconf import DictConfig, ListConfig, OmegaConf, grammar_parser
+from omegaconf.errors import (
+    GrammarParseError,
+    InterpolationKeyError,
+    InterpolationResolutionError,
+    OmegaConfBaseException,
+)
+from omegaconf.grammar.gen.OmegaConfGrammarParser import OmegaConfGrammarParser
+
+from harness.config.schema import RunConfig
+from harness.config.values import PATHS, check_values
+from harness.core.addresses import redacted
+from harness.core.errors import ConfigError, did_you_mean
+from harness.core.escaping import one_line
+from harness.core.user_files import read_text, yaml_fault
+
+
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
+    """Read a YAML file, apply `key=value` overrides and check every key and value.
+
+    Args:
+        path: YAML file; missing keys take the defaults of `RunConfig`.
+        overrides: dotted assignments such as `grid.k=[0,4]`; later ones win.
+
+    Raises:
+        ConfigError: missing file, bad YAML, unknown key, wrong type or value.
+    """
+    shown = one_line(str(path), 160)
+    text = read_text(path, "configuration file", "a YAML file such as configs/demo.yaml", ConfigError)
+    try:
+        given = OmegaConf.load(io.StringIO(text))
+    except Exception as error:
+        raise ConfigError(f"'{shown}' is not valid YAML: {yaml_fault(error)}; mend it there") from None
+    if not isinstance(given, DictConfig):
+        raise ConfigError(f"'{shown}' holds a {type(given).__name__}, expected keys and values")
+    merged: Any = given
+    for override in overrides:
+        merged = _overridden(merged, override)
+    return config_from(merged)
+
+
+def config_from(values: Any) -> RunConfig:
+    """A checked `RunConfig` from nested dictionaries or an OmegaConf container.
+
+    Raises:
+        ConfigError: unknown key, wrong type or value.
+    """
+    container: Any = OmegaConf.create({})
+    try:
+        container = OmegaConf.create(values) if isinstance(values, dict) else values
+        method = container.get("scoring")
+        if isinstance(method, str):
+            container.scoring = {"method": method}
+        _reject_unknown(container, RunConfig, "")
+        merged = OmegaConf.merge(OmegaConf.structured(RunConfig), container)
+        plain = OmegaConf.to_container(merged, resolve=True)
+    except OmegaConfBaseException as error:
+        raise ConfigError(_type_fault(error, container)) from None
+    except RecursionError:
+        raise ConfigError(
+            "the configuration is nested too deeply; expected keys and values such as task: {limit: 4}"
+        ) from None
+    except UnicodeEncodeError:
+        raise ConfigError("the configuration holds a text with lone surrogates, expected UTF-8") from None
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        reason = one_line(redacted(str(error)), 200)
+        raise ConfigError(
+            f"the configuration cannot be read: {reason}; expected keys as in configs/demo.yaml"
+        ) from error
+    assert isinstance(plain, dict)
+    _expand_home(plain)
+    sections = {f.name: f.default_factory for f in dataclasses.fields(RunConfig)}
+    built: dict[str, Any] = {}
+    for key, value in plain.items():
+        kind = sections[str(key)]
+        built[str(key)] = kind(**value) if isinstance(kind, type) else value
+    config = RunConfig(**built)
+    check_values(config)
+    return config
+
+
+def _overridden(values: Any, override: str) -> Any:
+    """The values with one assignment applied.
+
+    Raises:
+        ConfigError: naming the assignment.
+    """
+    shown = one_line(redacted(override), 160)
+    key, sign, text = override.partition("=")
+    if not sign:
+        raise ConfigError(f"'{shown}' is not an override; expected key=value, e.g. task.limit=100")
+    if key.count(".") > MOST_DOTS:
+        raise ConfigError(f"override '{shown}' names a key of {key.count('.') + 1} parts, expected such as task.limit")
+    try:
+        given = OmegaConf.from_dotlist([override])
+        if re.search(r"\s#", text) and _cuts_comment(override, given):
+            raise ConfigError(f"override '{shown}': ' #' begins a comment in YAML; expected quotes, key='a #b'")
+        # Merging would pass over a missing value.
+        _reject_marks(given, "")
+        return OmegaConf.merge(values, given)
+    except ConfigError:
+        raise
+    except Exception as error:
+        raise ConfigError(
+            f"override '{shown}' cannot be applied: {one_line(redacted(yaml_fault(error)), 240)}; expected "
+            f"{_expected(key)} (key=value, lists as [a,b], odd texts in quotes)"
+        ) from None
+
+
+def _cuts_comment(override: str, given: Any) -> bool:
+    """Whether YAML took ` #` for a comment: what comes after it would vanish without a word."""
+    try:
+        whole = OmegaConf.from_dotlist([re.sub(r"(\s)#", "\\1\ue000", override)])
+    except yaml.YAMLError:
+        return True
+    texts = [json.dumps(OmegaConf.to_container(c), ensure_ascii=False, default=str) for c in (given, whole)]
+    return texts[0] != texts[1].replace("\ue000", "#")
+
+
+def _reject_unknown(node: Any, kind: type, prefix: str) -> None:
+    fields = {f.name: f for f in dataclasses.fields(kind)}
+    for key in node:
+        if key not in fields:
+            hint = did_you_mean(str(key), fields)
+            raise ConfigError(f"unknown configuration key '{one_line(prefix + str(key), 120)}'{hint}")
+        default = fields[key].default_factory
+        _reject_marks(node._get_node(key), prefix + str(key))
+        if str(fields[key].type).startswith("list[") and not isinstance(node._get_node(key), ListConfig):
+            example = default() if callable(default) else []
+            raise ConfigError(
+                f"configuration key '{prefix}{key}' holds {one_line(str(node._get_node(key)), 120)}, expected a list "
+                f"such as {example or '[a, b]'}"
+            )
+        if isinstance(default, type) and dataclasses.is_dataclass(default):
+            child = node._get_node(key)
+            if not isinstance(child, DictConfig) or child._is_none():
+                found = OmegaConf.to_container(child) if isinstance(child, ListConfig) else child
+                raise ConfigError(f"configuration key '{prefix}{key}' holds {found}, expected keys under it")
+            _reject_unknown(child, default, f"{prefix}{key}.")
+
+
+def _reject_marks(node: Any, where: str) -> None:
+    """Refuse resolvers, whose values the manifest would show, and places that still await a value.
+
+    What is refused is what OmegaConf's grammar takes for a resolver, however it is written.
+    """
+    for key, text in _raw_texts(node, where):
+        if text == "???":
+            raise ConfigError(f"configuration key '{key}' holds '???', the mark of a missing value; expected one")
+        if "${" not in text:
+            continue
+        try:
+            nodes = _walk(grammar_parser.parse(text))
+            uses_resolver = any(isinstance(n, OmegaConfGrammarParser.InterpolationResolverContext) for n in nodes)
+        except GrammarParseError:
+            raise ConfigError(
+                f"'{one_line(redacted(text), 120)}' is no interpolation, expected such as ${{task.limit}}"
+            ) from None
+        if uses_resolver:
+            raise ConfigError(
+                "the configuration uses a resolver such as ${oc.env:NAME}; its value would be written to the manifest. "
+                "Write the value itself; secrets belong to the environment alone, expected there"
+            )
+
+
+def _raw_texts(node: Any, where: str) -> Iterator[tuple[str, str]]:
+    """Keys and values below a node, as they are written, and where they stand."""
+    if isinstance(node, str):
+        yield where, node
+    elif isinstance(node, DictConfig | ListConfig) and isinstance(node._content, dict | list):
+        children = node._content.items() if isinstance(node._content, dict) else enumerate(node._content)
+        for key, child in children:
+            if isinstance(key, str):
+                yield where, key
+            yield from _raw_texts(child, f"{where}[{key}]" if isinstance(key, int) else f"{where}.{key!s}".lstrip("."))
+    elif node is not None and isinstance(raw := getattr(node, "_value", lambda: None)(), str):
+        yield where, raw
+
+
+def _walk(tree: Any) -> Iterator[Any]:
+    waiting = [tree]
+    while waiting:
+        node = waiting.pop()
+        yield node
+        waiting += getattr(node, "children", None) or []
+
+
+def _expand_home(values: dict[Any, Any]) -> None:
+    """Turn a leading `~` of paths into the home directory, as a shell does of unquoted words."""
+    for path in PATHS:
+        *above, key = path.split(".")
+        section = values
+        for name in above:
+            section = section[name]
+        value = section[key]
+        if isinstance(value, list):
+            section[key] = [_expanded(path, one) for one in value]
+        else:
+            section[key] = _expanded(path, value)
+
+
+def _expanded(key: str, value: Any) -> Any:
+    if not isinstance(value, str) or not value.startswith("~"):
+        return value
+    try:
+        return str(Path(value).expanduser())
+    except (RuntimeError, ValueError):
+        raise ConfigError(
+            f"{key} is {one_line(repr(value), 80)}, whose home directory is not known; expected a path"
+        ) from None
+
+
+def _type_fault(error: OmegaConfBaseException, container: Any) -> str:
+    """A wrong type or interpolation, with its key, what was found and what was expected."""
+    key = str(error.full_key or "?")
+    where = f"configuration key '{one_line(key, 120)}'"
+    reason = one_line(redacted(str(error).split("\n")[0]), 200)
+    if isinstance(error, InterpolationKeyError | InterpolationResolutionError | GrammarParseError):
+        return f"{where}: {reason}; expected an interpolation of another key, such as ${{task.limit}}"
+    try:
+        found = one_line(redacted(repr(OmegaConf.select(container, key, throw_on_missing=False))), 120)
+    except OmegaConfBaseException:
+        return f"{where}: {reason}; expected {_expected(key)}"
+    return f"{where} holds {found}, expected {_expected(key)}"
+
+
+def _expected(key: str) -> str:
+    """What a key takes, in words."""
+    kind: Any = RunConfig
+    names, element = re.sub(r"\[\d+\].*", "", key).split("."), "[" in key
+    for name in names:
+        fields = {f.name: f for f in dataclasses.fields(kind)} if dataclasses.is_dataclass(kind) else {}
+        if name not in fields:
+            return "a value"
+        default = fields[name].default_factory
+        kind = default if isinstance(default, type) else str(fields[name].type)
+    if not isinstance(kind, str):
+        return "keys under it"
+    if element and kind.startswith("list["):
+        kind = kind.removeprefix("list[").removesuffix("]")
+    return _WORDS.get(kind, "a value")
+
+
+MOST_DOTS = 8
+"""Of a key in an override; real ones have one."""
+_WORDS = {
+    "int": "a whole number",
+    "int | None": "a whole number or null",
+    "str": "text",
+    "str | None": "text or null",
+    "bool": "true or false",
+    "float": "a number",
+    "list[str]": "a list of texts such as [a, b]",
+    "list[int]": "a list of whole numbers such as [0, 4]",
+}
+"""Types of the sections' fields."""

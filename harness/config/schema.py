@@ -1,0 +1,152 @@
+"""The keys of a run configuration and their defaults, as data. `configs/README.md` documents every key."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Which models, and how they are loaded."""
+
+    path: Any = "data_in/models/ko-tiny"
+    """One folder or hub name, or a list of them."""
+    revision: str | None = None
+    dtype: str = "auto"
+    device: str = "auto"
+    gpus_per_replica: float = 1
+    trust_remote_code: bool = False
+    max_length: int | None = None
+    """Context length in tokens; null takes the model's own."""
+
+
+@dataclass(frozen=True)
+class TaskConfig:
+    """Which task, and which of its data."""
+
+    name: str = "nsmc"
+    data_dir: str = "data_in/nsmc_demo"
+    limit: int | None = None
+    sample_seed: int = 1234
+    clean_text: bool = True
+    templates_file: str | None = None
+    """YAML file with further templates; a template of the same name replaces the task's."""
+    windows: int = 3
+    """Passages of a long document that go into the prompt."""
+    window_chars: int = 500
+    """Characters of one passage."""
+
+
+@dataclass(frozen=True)
+class GridConfig:
+    """The axes of the grid."""
+
+    templates: list[str] = field(default_factory=lambda: ["lecture_1", "lecture_2"])
+    k: list[int] = field(default_factory=lambda: [0, 4, 10])
+    seeds: list[int] = field(default_factory=lambda: [1234])
+
+
+@dataclass(frozen=True)
+class DemosConfig:
+    """How demonstrations are drawn."""
+
+    policy: str = "fixed"
+    max_tokens: int | None = 25
+    """Longest document, in tokens of the model's tokenizer, that may be a demonstration."""
+    balanced: bool = False
+    bank_size: int = 256
+    context_chars: int | None = None
+    """Shorten demonstration contexts to so many characters around the answer."""
+
+
+@dataclass(frozen=True)
+class ScoringConfig:
+    """How the model's answer is taken."""
+
+    method: str = "auto"
+    """`likelihood` compares labels, `generate` lets the model write; `auto` is the task's own."""
+    calibration: list[str] = field(default_factory=list)
+    """Arms of `harness calibrate` that need prompts of their own, scored with the run."""
+
+
+@dataclass(frozen=True)
+class GenerationConfig:
+    """How answers are generated: greedily, until a stop string, the end token or the limit."""
+
+    max_new_tokens: int = 32
+    stop: list[str] = field(default_factory=lambda: ["\n"])
+    clean: list[str] = field(default_factory=list)
+    """Named cleanings of the raw answer, applied in the order of `CLEANINGS`."""
+
+
+@dataclass(frozen=True)
+class EngineConfig:
+    """How prompts are scored; none of it changes results beyond floating-point noise."""
+
+    share_prefixes: bool = True
+    tokens_per_pack: Any = "auto"
+
+
+@dataclass(frozen=True)
+class ClusterConfig:
+    """Where the work runs; none of it changes results."""
+
+    address: str = "local"
+    replicas: Any = "auto"
+    shard_size: Any = "auto"
+    accelerator_type: str | None = None
+    """Place replicas on GPUs of this type only, by Ray's name for it, such as `A100`."""
+
+
+@dataclass(frozen=True)
+class LimitsConfig:
+    """What a run may put up with."""
+
+    max_failed_share: float = 0.05
+    """Share of failed records above which a finished run ends with exit status 3."""
+
+
+@dataclass(frozen=True)
+class WandbConfig:
+    """Whether and where the driver logs to Weights & Biases."""
+
+    mode: str = "disabled"
+    project: str = "prompt-grid-harness"
+    entity: str | None = None
+    group: str | None = None
+    tags: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """One grid: everything a run needs to know."""
+
+    name: str = "run"
+    out: str = "data_out"
+    model: ModelConfig = field(default_factory=ModelConfig)
+    task: TaskConfig = field(default_factory=TaskConfig)
+    grid: GridConfig = field(default_factory=GridConfig)
+    demos: DemosConfig = field(default_factory=DemosConfig)
+    scoring: ScoringConfig = field(default_factory=ScoringConfig)
+    generation: GenerationConfig = field(default_factory=GenerationConfig)
+    engine: EngineConfig = field(default_factory=EngineConfig)
+    cluster: ClusterConfig = field(default_factory=ClusterConfig)
+    run: LimitsConfig = field(default_factory=LimitsConfig)
+    wandb: WandbConfig = field(default_factory=WandbConfig)
+
+    @property
+    def run_dir(self) -> str:
+        """The run directory, `{out}/{name}`: a local path or a storage URI."""
+        base, mark, query = self.out.partition("?") if "://" in self.out else (self.out, "", "")
+        return f"{base.rstrip('/')}/{self.name}{mark}{query}"
+
+    @property
+    def model_paths(self) -> tuple[str, ...]:
+        """The models in the order given."""
+        return tuple(self.model.path) if isinstance(self.model.path, list) else (self.model.path,)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain nested dictionaries, as written to the manifest."""
+        return dataclasses.asdict(self)

@@ -1,0 +1,164 @@
+"""What values of a configuration may be, beyond their types.
+
+Refuses to know how they are read. `configs/README.md` documents every key.
+"""
+
+from __future__ import annotations
+
+import math
+import os.path
+from typing import TYPE_CHECKING, Any
+
+from harness.core.addresses import address_fault, secret_in
+from harness.core.errors import ConfigError, did_you_mean
+from harness.core.escaping import one_line, visible
+
+if TYPE_CHECKING:
+    from harness.config.schema import RunConfig
+
+POLICIES = ("fixed", "bank", "per_sample", "lecture")
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+DEVICES = ("auto", "cpu", "cuda")
+METHODS = ("auto", "likelihood", "generate")
+CALIBRATIONS = ("contextual", "domain")
+CLEANINGS = ("first_line", "quotes", "particles")
+WANDB_MODES = ("disabled", "offline", "online")
+INT64 = 2**63 - 1
+MOST_NAME_BYTES = 200
+"""File systems allow 255; `--fresh` and temporary files add to a name."""
+STEERING_KEYS = ("generation.stop",)
+"""Texts that may hold line ends and other control characters."""
+PATHS = ("out", "model.path", "task.data_dir", "task.templates_file")
+"""Keys whose `~` is the home directory."""
+
+
+def check_texts(config: RunConfig) -> None:
+    """Refuse texts that hold a secret, or what no name can hold.
+
+    Raises:
+        ConfigError: without the secret.
+    """
+    for key, text in _texts(config.as_dict(), ""):
+        name = key.partition("[")[0]
+        if secret := secret_in(text):
+            raise ConfigError(
+                f"{key} holds a secret ({secret}), which manifest and log would keep; expected credentials in the "
+                "environment alone"
+            )
+        keep = "".join(map(chr, range(32))) + "\x7f" if name in STEERING_KEYS else ""
+        if visible(text, keep) != text:
+            raise ConfigError(f"{key} is {one_line(repr(text), 120)}, expected text without control characters")
+        if text == "???":
+            raise ConfigError(f"{key} is '???', expected a value: the mark of one that is still missing")
+
+
+def check_values(config: RunConfig) -> None:
+    """Refuse values that no run can have.
+
+    Raises:
+        ConfigError: naming the key, what was found and what was expected.
+    """
+    paths = config.model.path
+    listed = paths if isinstance(paths, list) else [paths]
+    if not listed or not all(isinstance(path, str) and path.strip() for path in listed):
+        raise ConfigError(f"model.path is {paths!r}, expected a folder name or a list of them")
+    check_texts(config)
+    for key, texts in (
+        ("scoring.calibration", config.scoring.calibration),
+        ("generation.stop", config.generation.stop),
+        ("generation.clean", config.generation.clean),
+        ("wandb.tags", config.wandb.tags),
+    ):
+        if not all(isinstance(text, str) for text in texts):
+            raise ConfigError(f"{key} is {one_line(repr(texts), 120)}, expected texts")
+    _check_choice("model.dtype", config.model.dtype, DTYPES)
+    _check_choice("model.device", config.model.device, DEVICES)
+    _check_choice("demos.policy", config.demos.policy, POLICIES)
+    _check_choice("scoring.method", config.scoring.method, METHODS)
+    _check_choice("wandb.mode", config.wandb.mode, WANDB_MODES)
+    for name in config.scoring.calibration:
+        _check_choice("scoring.calibration", name, CALIBRATIONS)
+    for name in config.generation.clean:
+        _check_choice("generation.clean", name, CLEANINGS)
+    if not all(config.generation.stop):
+        raise ConfigError(
+            "generation.stop holds an empty text, which would stop before the first token; expected texts such as '\\n'"
+        )
+    for key in ("templates", "k", "seeds"):
+        axis: list[Any] = getattr(config.grid, key)
+        if not axis:
+            raise ConfigError(f"grid.{key} is empty, expected at least one value")
+        kind = str if key == "templates" else int
+        if any(not isinstance(value, kind) or isinstance(value, bool) for value in axis):
+            raise ConfigError(f"grid.{key} is {axis}, expected {'texts' if kind is str else 'whole numbers'}")
+        if len(set(axis)) != len(axis):
+            raise ConfigError(f"grid.{key} names a value twice: {axis}; expected each once")
+    # A trailing slash or dot makes no other folder.
+    if len({os.path.normpath(path) for path in config.model_paths}) != len(config.model_paths):
+        raise ConfigError(f"model.path names a model twice: {list(config.model_paths)}; expected each once")
+    for k in config.grid.k:
+        _check_range("grid.k", k, 0, 2**31 - 1)
+    for seed in config.grid.seeds:
+        _check_range("grid.seeds", seed, -INT64 - 1)
+    _check_range("task.sample_seed", config.task.sample_seed, 0, 2**32 - 1)
+    for key, value in (
+        ("demos.bank_size", config.demos.bank_size),
+        ("task.windows", config.task.windows),
+        ("task.window_chars", config.task.window_chars),
+        ("generation.max_new_tokens", config.generation.max_new_tokens),
+        ("task.limit", config.task.limit),
+        ("model.max_length", config.model.max_length),
+        ("demos.max_tokens", config.demos.max_tokens),
+        ("demos.context_chars", config.demos.context_chars),
+    ):
+        if value is not None:
+            _check_range(key, value, 1)
+    for key, value in (
+        ("cluster.replicas", config.cluster.replicas),
+        ("cluster.shard_size", config.cluster.shard_size),
+        ("engine.tokens_per_pack", config.engine.tokens_per_pack),
+    ):
+        if value != "auto" and (not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= INT64):
+            raise ConfigError(f"{key} is {value!r}, expected 'auto' or a whole number of at least 1")
+    if not 0 < config.model.gpus_per_replica < math.inf:
+        raise ConfigError(f"model.gpus_per_replica is {config.model.gpus_per_replica}, expected more than 0")
+    if not 0 <= config.run.max_failed_share <= 1:
+        raise ConfigError(f"run.max_failed_share is {config.run.max_failed_share}, expected a share from 0 to 1")
+    _check_name(config.name)
+    if not config.out:
+        raise ConfigError("out is empty, expected a folder or a storage URI")
+    if fault := address_fault(config.out):
+        raise ConfigError(f"out {fault}")
+
+
+def _texts(value: Any, key: str) -> Any:
+    """All texts below a value, with their keys."""
+    if isinstance(value, dict):
+        for name, child in value.items():
+            yield from _texts(child, f"{key}.{name}" if key else str(name))
+    elif isinstance(value, list):
+        for place, child in enumerate(value):
+            yield from _texts(child, f"{key}[{place}]")
+    elif isinstance(value, str):
+        yield key, value
+
+
+def _check_name(name: str) -> None:
+    expected = "expected a folder name without '/'"
+    if name.strip() in ("", ".", "..") or "/" in name:
+        raise ConfigError(f"name is {name!r}, {expected}")
+    size = len(name.encode())
+    if size > MOST_NAME_BYTES:
+        raise ConfigError(f"name has {size} bytes, {expected} of at most {MOST_NAME_BYTES} (a Korean letter takes 3)")
+
+
+def _check_choice(key: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ConfigError(f"{key} is '{value}'{did_you_mean(value, choices)}")
+
+
+def _check_range(key: str, value: int, least: int, most: int = INT64) -> None:
+    if value < least:
+        raise ConfigError(f"{key} is {value}, expected at least {least}")
+    if value > most:
+        raise ConfigError(f"{key} is {one_line(str(value), 40)}, expected at most {most}")

@@ -1,0 +1,183 @@
+"""Tasks: what is asked of the model, and how answers are judged.
+
+Knows the shape of a task and how to find one by its registered name or `module:attribute`;
+refuses to know which tasks exist. A task is registered by the entry-point group
+`harness.tasks`; `docs/adding_a_task.md` shows a complete one in one file.
+"""
+
+from __future__ import annotations
+
+import importlib
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from harness.core.errors import ConfigError, did_you_mean
+from harness.core.escaping import one_line
+from harness.core.foreign import blamed_on
+from harness.core.places import SOURCE
+
+if TYPE_CHECKING:
+    from harness.config.schema import TaskConfig
+
+ENTRY_POINT_GROUP = "harness.tasks"
+CONTENT_FREE = "content-free:"
+"""How the ids of inputs begin that calibration needs; they are no samples of the test set."""
+NO_CLASS = -1
+"""In place of a class index: there is none, or the model's text is no label."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One test item, or one solved example that may serve as a demonstration."""
+
+    id: str
+    """Stable over runs: the random streams of a sample derive from it."""
+    fields: Mapping[str, str]
+    """The texts that templates name in braces."""
+    gold: int = NO_CLASS
+    """Index of the right class; `NO_CLASS` for tasks whose answers are generated."""
+    answers: tuple[str, ...] = ()
+    """Right answers of a generation task; the first is shown in demonstrations."""
+    source: str = ""
+    """Where the sample comes from, such as an article: a sample never gets a demonstration of its
+    own source. Empty: only its own text is passed over."""
+    cluster: str = ""
+    """Samples of one cluster, such as questions on one paragraph, are not independent: intervals
+    take it into account, and `task.limit` should draw clusters whole. Empty: independent."""
+
+    def row(self) -> tuple[str, ...]:
+        """All of it as texts, for content hashes."""
+        named = (cell for name in sorted(self.fields) for cell in (name, self.fields[name]))
+        extra = ("answers", *self.answers, "source", self.source) if self.answers or self.source else ()
+        return (self.id, str(self.gold), *named, *extra)
+
+
+@dataclass(frozen=True)
+class TaskData:
+    """What a task's loader returns."""
+
+    samples: Sequence[Sample]
+    pool: Sequence[Sample]
+    """Solved examples in file order, from which demonstrations are drawn."""
+    length_field: str
+    """The field whose token length is analysed and limited by `demos.max_tokens`."""
+    raw_pool_texts: Sequence[str] | None = None
+    """The pool's length-field texts before cleaning, when cleaning changed them."""
+    notes: Sequence[str] = ()
+    """What the loader dropped or changed, for the log."""
+
+
+@dataclass(frozen=True)
+class LabelScores:
+    """What the engine says of one prompt; label order is the template's."""
+
+    logprobs: tuple[float, ...]
+    """Sum of the label's token log-probabilities, nats."""
+    token_counts: tuple[int, ...]
+    argmax_token: int
+    """Most likely token id at the first label position, over the whole vocabulary."""
+    off_label_mass: float
+    """Probability at the first label position that no label's first token holds."""
+
+
+AnswerMetric = Callable[[str, Sample], float]
+"""Judges one generated answer: a number, 0 to 1 where it is a share of right."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """A classification task (`class_names`), or one whose answers are generated (`answer_metrics`).
+
+    Functions rather than methods, so that a task is one value in one file.
+    """
+
+    name: str
+    version: str
+    """Raise it when loading or scoring changes: stored results of another version are not reused."""
+    description: str
+    templates: Path
+    """YAML file of the task's templates."""
+    expected_files: tuple[str, ...]
+    """What `task.data_dir` must hold, for `harness tasks`."""
+    load: Callable[[TaskConfig], TaskData]
+    class_names: tuple[str, ...] = ()
+    score: Callable[[LabelScores], int] = field(default_factory=lambda: most_likely_label)
+    """Class index predicted from the label scores."""
+    metrics: Mapping[str, Callable[[Sequence[int], Sequence[int]], float]] = field(default_factory=dict)
+    """Further figures per cell: name to function of (gold, predicted) class indices."""
+    answer_metrics: Mapping[str, AnswerMetric] = field(default_factory=dict)
+    """Figures per generated answer; the first is the one that strategies are compared by."""
+    shorten: Callable[[Sample, int], Sample] | None = None
+    """Cuts a demonstration's context to so many characters around its answer (`demos.context_chars`)."""
+
+    def __post_init__(self) -> None:
+        if bool(self.class_names) == bool(self.answer_metrics):
+            raise ConfigError(f"task '{self.name}' needs either class_names or answer_metrics, and not both")
+
+    @property
+    def generates(self) -> bool:
+        """Whether answers are generated text rather than classes."""
+        return bool(self.answer_metrics)
+
+
+def most_likely_label(scores: LabelScores) -> int:
+    """The label with the highest log-probability sum; the first of equals."""
+    return max(range(len(scores.logprobs)), key=lambda i: (scores.logprobs[i], -i))
+
+
+def registered_tasks() -> dict[str, str]:
+    """Name to `module:attribute` of every registered task.
+
+    A source tree that runs without being installed (`ray job submit --working-dir .`) has no
+    entry points, so the project file beside the package is read as well.
+    """
+    found: dict[str, str] = {}
+    project = SOURCE / "pyproject.toml"
+    if project.is_file():
+        with project.open("rb") as file:
+            groups = tomllib.load(file).get("project", {}).get("entry-points", {})
+        found.update(groups.get(ENTRY_POINT_GROUP, {}))
+    found.update({entry.name: entry.value for entry in entry_points(group=ENTRY_POINT_GROUP)})
+    return found
+
+
+def find_task(name: str) -> Task:
+    """The task of a registered name, or at `module:attribute`.
+
+    Raises:
+        ConfigError: no such task, the module cannot be imported, or it holds no `Task`.
+    """
+    known = registered_tasks()
+    target = known.get(name, name)
+    if ":" not in target:
+        raise ConfigError(f"no task '{name}'{did_you_mean(name, known)} (or give module:attribute)")
+    module_name, _, attribute = target.partition(":")
+    if not all(part.isidentifier() for part in (*module_name.split("."), attribute)):
+        raise ConfigError(
+            f"task '{one_line(name, 80)}' names no module; expected module:attribute, such as my_task:TASK"
+        )
+    try:
+        with blamed_on(f"task '{name}': its module '{module_name}'", "mend the module", ConfigError):
+            module = importlib.import_module(module_name)
+    except ConfigError as error:
+        if not isinstance(error.__cause__, ImportError):
+            raise
+        raise ConfigError(
+            f"task '{name}': cannot import module '{module_name}': {one_line(str(error.__cause__), 200)}; expected its "
+            "folder in PYTHONPATH or the current directory"
+        ) from error.__cause__
+    found = getattr(module, attribute, None)
+    if found is not None and not isinstance(found, Task) and callable(found):
+        with blamed_on(
+            f"task '{name}': calling '{attribute}'", "expected a Task or a function giving one", ConfigError
+        ):
+            found = found()
+    if not isinstance(found, Task):
+        raise ConfigError(
+            f"task '{name}': '{attribute}' in '{module_name}' is a {type(found).__name__}, expected a harness Task"
+        )
+    return found

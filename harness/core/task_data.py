@@ -1,0 +1,125 @@
+"""What a task's loader returned, checked before anything relies on it: any task, the user's own included."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from numbers import Integral
+from typing import TYPE_CHECKING, Any
+
+from harness.core.errors import ConfigError, DataError
+from harness.core.escaping import one_line
+from harness.core.foreign import blamed_on
+from harness.core.task import CONTENT_FREE, Sample, Task, TaskData
+
+if TYPE_CHECKING:
+    from harness.config.schema import TaskConfig
+
+
+def load_data(task: Task, options: TaskConfig) -> TaskData:
+    """Load a task's data and check what the loader made of it.
+
+    Raises:
+        DataError: the loader failed, there are no samples, or a sample is not what the task promises; names
+            the sample and what was expected.
+    """
+    check_task(task)
+    with blamed_on(
+        f"task '{task.name}': loading its data from '{options.data_dir}'", "mend the data or the task", DataError
+    ):
+        data = task.load(options)
+    where = f"task '{task.name}'"
+    if not isinstance(data, TaskData):
+        raise DataError(f"{where}: its loader gave a {type(data).__name__}, expected a harness.core.task.TaskData")
+    for name in ("samples", "pool"):
+        if not isinstance(getattr(data, name), Sequence):
+            raise DataError(
+                f"{where}: its {name} are a {type(getattr(data, name)).__name__}, expected a list of Sample"
+            )
+    if not data.samples:
+        raise DataError(f"{where} has no samples in '{options.data_dir}'; expected at least one")
+    fields = _fields_of(data.samples[0])
+    _check_samples(f"{where}: sample", task, data.samples, fields)
+    _check_samples(f"{where}: demonstration", task, data.pool, fields)
+    if data.length_field not in fields:
+        raise DataError(
+            f"{where}: length_field is {data.length_field!r}, but its samples have: {', '.join(fields)}; "
+            "use one of them"
+        )
+    if data.raw_pool_texts is not None and len(data.raw_pool_texts) != len(data.pool):
+        raise DataError(
+            f"{where}: {len(data.raw_pool_texts):,} raw_pool_texts for {len(data.pool):,} demonstrations; "
+            "expected one each"
+        )
+    if any(not isinstance(text, str) for text in data.raw_pool_texts or ()):
+        raise DataError(f"{where}: its raw_pool_texts are not all texts; expected texts, or None")
+    seen: set[str] = set()
+    for sample in data.samples:
+        if sample.id.startswith(CONTENT_FREE):
+            raise DataError(
+                f"the sample id '{one_line(sample.id, 40)}' begins with '{CONTENT_FREE}', which the harness keeps for "
+                "itself; use another id"
+            )
+        if sample.id in seen:
+            raise DataError(f"{where}: the sample id '{one_line(sample.id, 60)}' comes twice, expected unique ids")
+        seen.add(sample.id)
+    return data
+
+
+def check_task(task: Task) -> None:
+    """Refuse class and metric names that are no texts, or come twice.
+
+    Raises:
+        ConfigError: naming them.
+    """
+    for what, names in (
+        ("class_names", task.class_names),
+        ("metrics", list(task.metrics)),
+        ("answer_metrics", list(task.answer_metrics)),
+    ):
+        if any(not isinstance(name, str) or not name for name in names) or len(set(names)) != len(names):
+            raise ConfigError(f"task '{task.name}': {what} are {one_line(repr(names), 80)}, expected different texts")
+
+
+def _fields_of(sample: Any) -> list[str]:
+    fields = sample.fields if isinstance(sample, Sample) else None
+    return [str(name) for name in fields] if isinstance(fields, Mapping) else []
+
+
+def _check_samples(where: str, task: Task, samples: Iterable[Any], fields: Sequence[str]) -> None:
+    names = set(fields)
+    for place, sample in enumerate(samples):
+        fault = _fault(task, sample, names)
+        if fault:
+            shown = repr(getattr(sample, "id", place))
+            raise DataError(f"{where} {one_line(shown, 60)} (number {place + 1}): {fault}")
+
+
+def _fault(task: Task, sample: Any, fields: set[str]) -> str:
+    """What is wrong with a sample; an empty text where nothing is."""
+    if not isinstance(sample, Sample):
+        return f"it is a {type(sample).__name__}, expected a harness.core.task.Sample"
+    if not isinstance(sample.fields, Mapping) or not fields or set(sample.fields) != fields:
+        found = sorted(map(str, sample.fields)) if isinstance(sample.fields, Mapping) else sample.fields
+        wanted = sorted(fields) or "at least one"
+        return f"its fields are {one_line(repr(found), 80)}, expected {wanted} as in the first sample"
+    own = (("id", sample.id), ("source", sample.source), ("cluster", sample.cluster))
+    for name, text in (*own, *sample.fields.items()):
+        if not isinstance(text, str):
+            return f"its {name} is {one_line(repr(text), 60)}, expected text"
+        if not text.isascii() and any("\ud800" <= c <= "\udfff" for c in text):
+            return f"its {name} holds a lone surrogate, expected text that UTF-8 can hold"
+    if not sample.id:
+        return "it has no id, expected text"
+    if task.class_names:
+        known = isinstance(sample.gold, Integral) and not isinstance(sample.gold, bool)
+        if not known or not 0 <= sample.gold < len(task.class_names):
+            return (
+                f"its gold is {sample.gold!r}, expected 0 to {len(task.class_names) - 1}, the index in "
+                f"{one_line(repr(list(task.class_names)), 80)} (are the labels counted from 1?)"
+            )
+        return ""
+    if not isinstance(sample.answers, tuple | list) or not sample.answers:
+        return f"its answers are {one_line(repr(sample.answers), 60)}, expected at least one right answer"
+    if any(not isinstance(answer, str) or any("\ud800" <= c <= "\udfff" for c in answer) for answer in sample.answers):
+        return f"its answers are {one_line(repr(sample.answers), 60)}, expected texts"
+    return ""

@@ -1,0 +1,58 @@
+"""What an exception says of the device: out of memory, broken for good, or neither."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from harness.core.errors import BrokenDeviceError
+
+OUT_OF_MEMORY = ("allocate memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
+"""Texts of allocators that raise plain RuntimeErrors: of the CPU, of the CUDA runtime, of its libraries."""
+CAPTURE = "captur"
+"""In every text about a CUDA graph that could not be recorded: the device is as it was."""
+BROKEN = ("CUDA error:", "CUBLAS_STATUS_", "CUDNN_STATUS_", "HIP error:", "device-side assert")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether less work at a time may go through."""
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (
+        isinstance(error, RuntimeError) and any(text in str(error) for text in OUT_OF_MEMORY)
+    )
+
+
+def breaks_the_device(error: BaseException) -> bool:
+    """Whether a GPU's context is lost: every later call in this process fails too, whatever its input.
+
+    CUDA keeps an error of a kernel (an illegal address, a failed assertion, a lost link) until the process ends;
+    torch raises it as `torch.AcceleratorError`, its libraries as RuntimeErrors.
+    """
+    if is_out_of_memory(error) or CAPTURE in str(error):
+        return False
+    known = getattr(torch, "AcceleratorError", ())
+    return isinstance(error, known) or (isinstance(error, RuntimeError) and any(text in str(error) for text in BROKEN))
+
+
+def give_memory_back(error: BaseException) -> None:
+    """Free what an error that is dealt with still holds, and what torch keeps of it on GPUs.
+
+    The frames of a traceback hold their tensors until they are cleared. Frames that still run keep theirs.
+    """
+    traceback.clear_frames(error.__traceback__)
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+@contextmanager
+def naming_broken_devices() -> Iterator[None]:
+    """Raise `BrokenDeviceError` for errors in the block that break the device; others pass as they are."""
+    try:
+        yield
+    except Exception as error:
+        if not breaks_the_device(error):
+            raise
+        cause = str(error).strip().partition("\n")[0]
+        raise BrokenDeviceError(f"the device has failed for good: {cause}") from error

@@ -1,0 +1,180 @@
+"""What is known of a model before its weights are loaded: tokenizer, context length, identity.
+
+Reads files only; torch stays out of the driver.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import hf_hub_download
+from transformers import AutoConfig, AutoTokenizer
+from transformers.utils import logging as transformers_logging
+from transformers.utils.peft_utils import find_adapter_config_file
+
+from harness.config.schema import ModelConfig
+from harness.core.errors import ModelError
+from harness.core.fingerprints import hash_files
+from harness.core.hashing import content_hash
+from harness.engine.local.architectures import check_architecture
+from harness.engine.local.memory import ModelShape, shape_of_config
+from harness.engine.local.model_errors import loading_error
+from harness.engine.local.model_files import ModelFiles, read_model_files, shown
+
+_READ_WHOLE = 64 * 2**20
+_EDGE = 2**20
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """One model of the grid."""
+
+    path: str
+    context_length: int | None
+    """Most tokens of a prompt; None when the model names no limit."""
+    tokenizer: Any
+    vocabulary: int | None = None
+    """Rows of the embedding, as the configuration says."""
+    files: ModelFiles | None = None
+    """Of a local folder."""
+    commit: str | None = None
+    """Of a hub model."""
+    shape: ModelShape | None = None
+    """Its sizes, where folder and configuration tell them."""
+    known_identity: str | None = None
+    """What an earlier session called it, where that was found to hold still."""
+
+    @property
+    def loaded(self) -> dict[str, Any]:
+        """Which weights are loaded, for the manifest."""
+        return {"commit": self.commit} if self.files is None else self.files.as_dict()
+
+    @property
+    def loaded_words(self) -> str:
+        """The same for the log."""
+        if self.files is None:
+            return f"commit {self.commit} of the hub"
+        names = shown([file.name for file in self.files.weights])
+        return f"{names}, {len(self.files.headers)} tensors, {self.files.stored_bytes / 1e6:,.0f} MB"
+
+    @property
+    def parameters(self) -> int | None:
+        """Number of weights, from the safetensors headers of a local folder."""
+        return self.files.parameters if self.files is not None else None
+
+    @cached_property
+    def hashes(self) -> Mapping[str, str]:
+        """File to the hash of its content: weights, configuration, tokenizer, chat template, generation settings.
+
+        Reads every byte of the weights, once per change of a file (`harness.core.fingerprints`). Of a hub model
+        the commit stands for all files.
+
+        Raises:
+            ModelError: a file cannot be read.
+        """
+        if self.files is None:
+            return {"commit": str(self.commit)}
+        files = [*self.files.weights, *self.files.texts]
+        try:
+            found = hash_files(files)
+        except OSError as error:
+            raise ModelError(
+                f"model folder '{self.path}' cannot be read: {error.filename or ''}: {error.strerror}; "
+                "mend its files or their permissions"
+            ) from None
+        return {file.relative_to(self.files.folder).as_posix(): found[file] for file in files}
+
+    @cached_property
+    def identity(self) -> str:
+        """One hash for all of `hashes`: equal where everything that a model is read from is equal."""
+        if self.known_identity is not None:
+            return self.known_identity
+        return str(self.commit) if self.files is None else content_hash(dict(self.hashes))
+
+    @property
+    def told_identity(self) -> str | dict[str, str]:
+        """The identity as a run directory keeps it: file by file, so that a difference can be named."""
+        return self.identity if self.known_identity is not None or self.files is None else dict(self.hashes)
+
+    @cached_property
+    def quick_identity(self) -> str:
+        """Hash of configuration, tokenizer and of both ends of large weights: tells most copies apart at once.
+
+        It was the identity of runs until the hashes of whole files took its place.
+        """
+        return str(self.commit) if self.files is None else _quick_identity(self.files.folder)
+
+
+def read_model_info(config: ModelConfig, path: str) -> ModelInfo:
+    """Tokenizer, context length and files of one model.
+
+    Raises:
+        ModelError: the folder is missing or lacks configuration, weights or tokenizer; it is no causal
+            language model, or an adapter.
+    """
+    transformers_logging.set_verbosity_error()
+    folder = Path(path)
+    local = folder.is_dir()
+    if not local and (path.startswith((".", "/", "~")) or path.count("/") != 1):
+        raise ModelError(f"no model folder '{path}'; expected a folder with config.json, weights and tokenizer")
+    files = read_model_files(folder) if local else None
+    options: dict[str, Any] = {"revision": config.revision or "main", "trust_remote_code": config.trust_remote_code}
+    what = "configuration"
+    try:
+        model_config = AutoConfig.from_pretrained(path, **options)
+        check_architecture(path, model_config)
+        what = "tokenizer"
+        tokenizer = AutoTokenizer.from_pretrained(path, **options)
+    except ModelError:
+        raise
+    except Exception as error:
+        raise loading_error(path, what, error) from None
+    text_config = model_config.get_text_config()
+    limit = getattr(text_config, "max_position_embeddings", None) or getattr(text_config, "n_positions", None)
+    if config.max_length is not None:
+        if limit is not None and config.max_length > limit:
+            raise ModelError(f"model.max_length is {config.max_length}, but '{path}' has {limit} positions")
+        limit = config.max_length
+    shape = None if files is None else shape_of_config(text_config, files.parameters, files.stored_bytes)
+    vocabulary = getattr(text_config, "vocab_size", None)
+    commit = None if local else _hub_commit(path, options["revision"])
+    return ModelInfo(path, limit, tokenizer, vocabulary, files, commit, shape)
+
+
+def _hub_commit(name: str, revision: str) -> str:
+    """The commit that a revision of a hub model stands for: its files lie in a folder of that name."""
+    if find_adapter_config_file(name, revision=revision) is not None:
+        raise ModelError(
+            f"hub model '{name}' holds an adapter, which would not be loaded; merge it first (peft: merge_and_unload, "
+            "then save_pretrained into a folder) and give that folder"
+        )
+    try:
+        file = Path(hf_hub_download(name, "config.json", revision=revision))
+    except Exception as error:
+        raise loading_error(name, "configuration", error) from None
+    if file.parent.parent.name != "snapshots":
+        raise ModelError(
+            f"the commit of hub model '{name}' cannot be told from '{file}'; download it and give the folder"
+        )
+    return file.parent.name
+
+
+def _quick_identity(folder: Path) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    for pattern in ("config.json", "token*", "vocab*", "merges.txt", "*.model", "*.safetensors"):
+        for file in sorted(folder.glob(pattern)):
+            size = file.stat().st_size
+            digest.update(f"{file.name}\0{size}\0".encode())
+            with file.open("rb") as stream:
+                if size <= _READ_WHOLE:
+                    digest.update(stream.read())
+                else:
+                    digest.update(stream.read(_EDGE))
+                    stream.seek(-_EDGE, 2)
+                    digest.update(stream.read())
+    return digest.hexdigest()

@@ -1,0 +1,115 @@
+"""Loads a model into a scorer: checks sharing, sets threads and the pack size."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from harness.engine.local import memory
+from harness.engine.local.attention.choice import PARTS, Kernel, KernelChoice, choose_kernel, shape_of
+from harness.engine.local.facts import EngineFacts
+from harness.engine.local.layers.compiled import NOT_COMPILED, CompiledLayers, compile_middle_layers
+from harness.engine.local.layers.packed_weights import PackingError, bound_compiled_products, pack_weights
+from harness.engine.local.layers.reproducibility import fix_order_of_sums
+from harness.engine.local.loading import ModelSpec, load_model
+from harness.engine.local.parity import sharing_error
+from harness.engine.local.scorer import Scorer
+
+FREE_SHARE = 0.8
+"""Of a GPU's free memory that a pack is planned to take; the rest is for fragmentation."""
+
+
+def load_engine(
+    spec: ModelSpec,
+    share_prefixes: bool,
+    tokens_per_pack: int | None,
+    longest_prompt: int,
+    threads: int | None,
+) -> tuple[Scorer, EngineFacts]:
+    """A scorer ready for work.
+
+    Args:
+        spec: the model.
+        share_prefixes: share when the model passes the parity check.
+        tokens_per_pack: None chooses by device and free memory.
+        longest_prompt: tokens, for models with a sliding window.
+        threads: CPU threads of this process; None leaves torch's choice.
+
+    Raises:
+        ModelError: the model does not load.
+    """
+    fix_order_of_sums()
+    bound_compiled_products()
+    if threads is not None:
+        torch.set_num_threads(threads)
+    model = load_model(spec)
+    try:
+        n_packed = pack_weights(model)
+    except PackingError:
+        del model
+        model, n_packed = load_model(spec), 0
+    size = tokens_per_pack or _tokens_per_pack(model, longest_prompt, share_prefixes)
+    started = time.monotonic()
+    choice, notice = _choose_sharing(model, size, longest_prompt) if share_prefixes else (None, None)
+    shares = choice is not None and notice is None
+    kernel = choice.kernel if choice is not None else PARTS
+    compiled = _compile(model, longest_prompt, kernel) if shares else NOT_COMPILED
+    scorer = Scorer(model, size, shares, kernel, compiled)
+    facts = EngineFacts(
+        _device_name(scorer.device),
+        str(model.dtype).removeprefix("torch."),
+        size,
+        shares,
+        notice,
+        torch.get_num_threads(),
+        scorer.kernel.name,
+        choice.notice if choice is not None and shares else None,
+        choice.seconds if choice is not None else {},
+        time.monotonic() - started,
+        n_packed,
+        compiled.layers,
+        compiled.notice,
+        compiled.seconds,
+    )
+    return scorer, facts
+
+
+def _compile(model: Any, longest_prompt: int, kernel: Kernel) -> CompiledLayers:
+    """Compiled middle layers where a GPU runs the model: on a CPU there is little to gain, and last bits would move."""
+    if model.get_input_embeddings().weight.device.type != "cuda":
+        return NOT_COMPILED
+    return compile_middle_layers(model, lambda compiled: sharing_error(model, longest_prompt, kernel, compiled))
+
+
+def _choose_sharing(model: Any, tokens_per_pack: int, longest_prompt: int) -> tuple[KernelChoice, str | None]:
+    """The attention kernel for shared prefixes, and why this model cannot share them all the same."""
+    device = model.get_input_embeddings().weight.device
+    choice = choose_kernel(shape_of(model), tokens_per_pack, longest_prompt, device)
+    notice = sharing_error(model, longest_prompt, choice.kernel)
+    if notice is not None and choice.kernel is not PARTS:
+        # Kernels were compared on random vectors; only the whole model shows what else it does.
+        plain = sharing_error(model, longest_prompt, PARTS)
+        if plain is None:
+            reason = f"with {choice.kernel.name} attention {notice}"
+            return replace(choice, kernel=PARTS, notice=reason), None
+    return choice, notice
+
+
+def _tokens_per_pack(model: Any, longest_prompt: int, shares: bool) -> int:
+    device = model.get_input_embeddings().weight.device
+    if device.type != "cuda":
+        return memory.CPU_TOKENS_PER_PACK
+    shape = memory.shape_of_config(model.config.get_text_config(), sum(p.numel() for p in model.parameters()))
+    least, most = memory.GPU_TOKENS_PER_PACK
+    if shape is None:
+        return least
+    free, _ = torch.cuda.mem_get_info(device)
+    dtype = str(model.dtype).removeprefix("torch.")
+    return memory.tokens_that_fit(shape, dtype, shares, longest_prompt, int(FREE_SHARE * free), least, most)
+
+
+def _device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"

@@ -1,0 +1,110 @@
+"""The load-time check that a model can be scored over a prefix tree.
+
+A small tree of random tokens is scored packed and prompt by prompt. Models whose attention
+does not go through transformers' interface, or that carry state other than attention,
+differ and are then scored unshared.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from harness.core.errors import SharingError
+from harness.engine.local.attention.cache import Kept
+from harness.engine.local.attention.choice import PARTS, Kernel
+from harness.engine.local.attention.tree_attention import NAME
+from harness.engine.local.device_errors import breaks_the_device
+from harness.engine.local.layers.compiled import NOT_COMPILED, CompiledLayers
+from harness.engine.local.layers.head import last_logits
+from harness.engine.local.rope_regimes import MARGIN, Regimes
+from harness.engine.local.scorer import Scorer
+from harness.engine.local.tree.packing import make_packs
+from harness.engine.local.tree.tree import build_tree
+
+TOLERANCE = {torch.float32: 1e-3}
+HALF_TOLERANCE = 0.1
+"""Largest root-mean-square difference of logits, as a share of their standard deviation."""
+TRUNK_TOKENS = 144
+DIFFERENT_TOKENS = 64
+
+
+def sharing_error(
+    model: Any, longest_prompt: int, kernel: Kernel = PARTS, compiled: CompiledLayers = NOT_COMPILED
+) -> str | None:
+    """Why this model cannot share prefixes, or None when it can.
+
+    Args:
+        model: a loaded causal language model.
+        longest_prompt: tokens of the longest prompt; a shorter sliding window rules sharing out.
+        kernel: that packs will attend by.
+        compiled: layers that packs will use.
+    """
+    window = getattr(model.config, "sliding_window", None)
+    if window is not None and window < longest_prompt and getattr(model.config, "use_sliding_window", True):
+        return f"its sliding window of {window} tokens is shorter than the longest prompt ({longest_prompt})"
+    regimes = Regimes(model)
+    if regimes.differ_within(longest_prompt + MARGIN):
+        return (
+            f"its rotary positions change beyond {regimes.limit} tokens, the longest prompt may have {longest_prompt}"
+        )
+    plain = model.config._attn_implementation
+    plain = "sdpa" if plain == NAME else plain
+    model.set_attn_implementation(plain)
+    try:
+        difference = _difference(model, kernel, compiled)
+    except Exception as error:
+        if breaks_the_device(error):
+            raise
+        return f"its attention cannot be packed ({type(error).__name__}: {error})"
+    finally:
+        model.set_attn_implementation(plain)
+    allowed = TOLERANCE.get(model.dtype, HALF_TOLERANCE)
+    if not difference <= allowed:
+        return f"packed and plain logits differ by {difference:.2g} of their spread (at most {allowed:.2g} allowed)"
+    return None
+
+
+@torch.inference_mode()
+def _difference(model: Any, kernel: Kernel, compiled: CompiledLayers) -> float:
+    rng = np.random.default_rng(0)
+    limit = Regimes(model).limit or getattr(model.config, "max_position_embeddings", None) or 2048
+    trunk_size = max(2, min(TRUNK_TOKENS, limit - 32))
+    vocabulary = model.get_input_embeddings().weight.shape[0]
+    # Few different tokens: what was looked up wrongly for one that comes again shows.
+    known = rng.integers(0, vocabulary, DIFFERENT_TOKENS)
+    trunk = rng.choice(known, trunk_size).tolist()
+    leaf_sizes = (9, 14, 21, 5)
+    sequences = []
+    for depth in (0, trunk_size // 4, trunk_size):
+        header = rng.choice(known, 5).tolist()
+        sequences += [trunk[:depth] + header + rng.choice(known, size).tolist() for size in leaf_sizes]
+    plain = torch.stack([last_logits(model, _ids(model, s)).float() for s in sequences])
+    packed = torch.empty_like(plain)
+    scorer = Scorer(model, trunk_size + 64, True, kernel, compiled)
+    model.set_attn_implementation(NAME)
+    tree = build_tree(sequences)
+    kept: Kept = {}
+    for pack in make_packs(tree, sequences, scorer.tokens_per_pack):
+        read: dict[int, int] = {}
+        for index, sequence in enumerate(sequences):
+            path, offset = tree.locate(index, len(sequence) - 1)
+            if pack.first_path <= path < pack.last_path:
+                read[index] = pack.offsets[path - pack.first_path] + offset
+        hidden, kept = scorer.forward_pack(pack, kept, list(read.values()))
+        if len(kept) != model.config.num_hidden_layers:
+            raise SharingError(
+                f"{len(kept)} of its {model.config.num_hidden_layers} layers use transformers' attention interface"
+            )
+        for index, row in read.items():
+            packed[index] = scorer.head(hidden[row][None])[0].float()
+    if not scorer.plain_logits:
+        raise SharingError("the model changes its logits after the head")
+    spread = plain.std(-1)
+    return float(((packed - plain).pow(2).mean(-1).sqrt() / spread).max())
+
+
+def _ids(model: Any, sequence: list[int]) -> torch.Tensor:
+    return torch.tensor([sequence], device=model.get_input_embeddings().weight.device)

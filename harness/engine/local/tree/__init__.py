@@ -1,0 +1,1 @@
+"""Prefix trees over token sequences, cut into packs of tokens. Knows numbers; refuses to know models."""

@@ -1,0 +1,208 @@
+"""From a configuration to everything a run needs, checked: data, templates, pools, tokenizers.
+
+All that the user can get wrong is found here, before a model is loaded.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property
+from typing import Any
+
+from harness.config.schema import RunConfig
+from harness.core.errors import ConfigError
+from harness.core.hashing import rows_hash
+from harness.core.task import CONTENT_FREE, Sample, Task, TaskData, find_task
+from harness.core.task_data import load_data
+from harness.engine.local.model_info import ModelInfo, read_model_info
+from harness.prompts.demonstrations import Draw, Pool, duplicates_in_pool, lecture_draws
+from harness.prompts.literals import notes_on_literals
+from harness.prompts.rendering import Renderer
+from harness.prompts.templates import Template, choose_templates, read_templates
+from harness.prompts.tokenizing import PromptTokenizer
+
+log = logging.getLogger(__name__)
+TOKENISED_AT_ONCE = 10_000
+"""Texts of the pool: what the tokenizer says of each takes far more memory than its length."""
+
+
+@dataclass(frozen=True)
+class ModelSetup:
+    """One model with the demonstration pool that its tokenizer allows."""
+
+    info: ModelInfo
+    tokenizer: PromptTokenizer
+    draw: Draw
+    pool_lengths: Sequence[int]
+    """Tokens of every pool document, before the limit."""
+    notes: tuple[str, ...] = ()
+    """Samples and demonstrations whose text spells special tokens of this model."""
+
+    @cached_property
+    def pool_hash(self) -> str:
+        """Identity of the limited pool."""
+        return rows_hash(s.row() for s in self.draw.pool.samples)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A checked run."""
+
+    config: RunConfig
+    task: Task
+    data: TaskData
+    templates: Mapping[str, Template]
+    models: tuple[ModelSetup, ...]
+    method: str
+    """`likelihood` or `generate`."""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the loaders dropped, changed or passed over, in data and model folders."""
+        models = (note for setup in self.models if setup.info.files for note in setup.info.files.notes)
+        return (*self.data.notes, *models, *(note for setup in self.models for note in setup.notes))
+
+    @property
+    def chat_time(self) -> str | None:
+        """The time that prompts hold; None where no chat template writes it."""
+        timed = [setup.tokenizer for setup in self.models if setup.tokenizer.writes_time]
+        return timed[0].chat_time if timed and any(t.chat for t in self.templates.values()) else None
+
+    def as_recorded(self, identity: Mapping[str, Any]) -> Prepared:
+        """The run with its models called as an earlier session called them, where that still holds, at its time.
+
+        Runs used to know a model by the two ends of its large files. Such a run goes on under that name.
+
+        Args:
+            identity: of the run directory.
+        """
+        models = []
+        for setup in self.models:
+            info = setup.info
+            setup.tokenizer.chat_time = identity.get("chat_time") or setup.tokenizer.chat_time
+            recorded = identity["models"].get(info.path)
+            if isinstance(recorded, str) and info.files is not None:
+                info = dataclasses.replace(info, known_identity=info.quick_identity)
+                if recorded == info.known_identity:
+                    log.info(
+                        "%s: the run knows the model by both ends of its weights, as runs did that began earlier; "
+                        "begin anew with --fresh to have every byte of them checked", info.path
+                    )  # fmt: skip
+            models.append(dataclasses.replace(setup, info=info))
+        return dataclasses.replace(self, models=tuple(models))
+
+    def template(self, name: str) -> Template:
+        """A template of the grid."""
+        return self.templates[name]
+
+    @property
+    def largest_k(self) -> int:
+        """The grid's largest number of demonstrations."""
+        return max(self.config.grid.k)
+
+    def renderer(self, setup: ModelSetup, template: str, seed: int) -> Renderer:
+        """The renderer of one (model, template); `seed` matters to the lecture policy only."""
+        lecture = self.lecture_table(setup, seed) if self.config.demos.policy == "lecture" else None
+        return Renderer(self.template(template), setup.draw, self.largest_k, setup.tokenizer, lecture)
+
+    def lecture_table(self, setup: ModelSetup, seed: int) -> dict[tuple[str, int], list[int]]:
+        """The lecture policy's draws: (sample id, K) to pool indices."""
+        samples, size = self.data.samples, len(setup.draw.pool.samples)
+        return {
+            (sample.id, k): row
+            for k in self.config.grid.k
+            if k > 0
+            for sample, row in zip(samples, lecture_draws(size, len(samples), k, seed), strict=True)
+        }
+
+
+def prepare(config: RunConfig) -> Prepared:
+    """Load data, templates and tokenizers, and check them against each other.
+
+    Raises:
+        UserError: whatever is wrong, in one line.
+    """
+    task = find_task(config.task.name)
+    method = _method(config, task)
+    _check_calibration(config, method)
+    if config.demos.balanced and not task.class_names:
+        raise ConfigError(f"demos.balanced needs classes, but the answers of task '{task.name}' are generated; drop it")
+    known = read_templates(task.templates, task.class_names)
+    if config.task.templates_file is not None:
+        known |= read_templates(config.task.templates_file, task.class_names)
+    data = _shortened(task, load_data(task, config.task), config.demos.context_chars)
+    templates = choose_templates(config.grid.templates, known, set(data.samples[0].fields))
+    began = datetime.now().isoformat(timespec="seconds")
+    models = tuple(_set_up(config, task, data, path, began) for path in config.model_paths)
+    return Prepared(config, task, data, {t.name: t for t in templates}, models, method)
+
+
+def _shortened(task: Task, data: TaskData, context_chars: int | None) -> TaskData:
+    if context_chars is None:
+        return data
+    if task.shorten is None:
+        raise ConfigError(
+            f"demos.context_chars is {context_chars}, but task '{task.name}' has no contexts to shorten; drop it"
+        )
+    pool = [task.shorten(solved, context_chars) for solved in data.pool]
+    return dataclasses.replace(data, pool=pool, raw_pool_texts=None)
+
+
+def content_free(config: RunConfig, data: TaskData) -> tuple[Sample, ...]:
+    """The inputs without content that the run's calibration arms need.
+
+    `N/A`, nothing and `[MASK]` for contextual calibration (Zhao et al. 2021, arXiv 2102.09690);
+    nothing alone, as the domain's own prompt, for domain-conditional PMI (Holtzman et al. 2021,
+    arXiv 2104.08315).
+    """
+    arms = config.scoring.calibration
+    texts = ("N/A", "", "[MASK]") if "contextual" in arms else ("",) if arms else ()
+    names = list(data.samples[0].fields)
+    return tuple(Sample(CONTENT_FREE + text, dict.fromkeys(names, text)) for text in texts)
+
+
+def _check_calibration(config: RunConfig, method: str) -> None:
+    if not config.scoring.calibration:
+        return
+    if method != "likelihood":
+        raise ConfigError("scoring.calibration needs label log-probabilities; use it with scoring.method=likelihood")
+    if config.demos.policy != "fixed" and any(config.grid.k):
+        raise ConfigError(
+            f"scoring.calibration is {config.scoring.calibration}, but demos.policy='{config.demos.policy}' gives "
+            "samples different demonstrations, so that no one input stands for a cell; use demos.policy=fixed"
+        )
+
+
+def _method(config: RunConfig, task: Task) -> str:
+    """`likelihood` or `generate`."""
+    if config.scoring.method == "likelihood" and task.generates:
+        raise ConfigError(f"scoring.method is 'likelihood', but task '{task.name}' has no labels; use generate or auto")
+    if config.scoring.method == "auto":
+        return "generate" if task.generates else "likelihood"
+    return config.scoring.method
+
+
+def _set_up(config: RunConfig, task: Task, data: TaskData, path: str, began: str) -> ModelSetup:
+    info = read_model_info(config.model, path)
+    tokenizer = PromptTokenizer(info.tokenizer, began)
+    texts = data.raw_pool_texts or [s.fields[data.length_field] for s in data.pool]
+    starts = range(0, len(texts), TOKENISED_AT_ONCE)
+    lengths = [len(ids) for i in starts for ids in tokenizer.whole_batch(texts[i : i + TOKENISED_AT_ONCE])]
+    limit = config.demos.max_tokens
+    chosen = [s for s, n in zip(data.pool, lengths, strict=True) if limit is None or n <= limit]
+    pool = Pool(tuple(chosen), len(task.class_names), data.length_field)
+    ordered = config.demos.policy == "lecture"
+    spare = 0 if ordered else duplicates_in_pool(pool, data.samples)
+    pool.check_size(max(config.grid.k), config.demos.balanced and not ordered, spare)
+    draw = Draw(pool, config.demos.policy, config.demos.balanced, config.demos.bank_size)
+    asked = [*data.samples, *content_free(config, data)]
+    shown = pool.samples if any(config.grid.k) else ()
+    notes = (
+        *notes_on_literals(tokenizer.literals, asked, "samples", path),
+        *notes_on_literals(tokenizer.literals, shown, "demonstrations", path),
+    )
+    return ModelSetup(info, tokenizer, draw, lengths, notes)

@@ -1,0 +1,132 @@
+"""What is logged at the end of a run, as plain data for the process that holds wandb.
+
+Knows cells, pairs and records as frames; refuses to know wandb and where the frames come from.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pandas as pd
+
+from harness.analysis.cells import KEYS, main_figure
+from harness.reporting.tracking import charts as charts
+
+SAMPLE_ROWS = 1000
+"""Records in the sample table at most."""
+TABLE_ROWS = 10_000
+"""Rows of any other table at most: wandb would cut longer ones off without a word on the page."""
+
+
+Frame = pd.DataFrame | Callable[[], pd.DataFrame]
+"""A table, or a function that makes it when its turn comes."""
+
+
+Facts = Mapping[str, Any] | Callable[[], Mapping[str, Any]]
+"""Figures by name, or a function that makes them when its turn comes."""
+
+
+def cells_message(cells: pd.DataFrame) -> dict[str, Any]:
+    """The table of cells, and the best cell for the summary."""
+    message = table_message("cells", cells)
+    facts = plain({"cells/count": len(cells), **_best(cells)})
+    return {**message, "summary": {**message["summary"], **_known(facts)}}
+
+
+def summary_message(facts: Facts) -> dict[str, Any]:
+    """Further entries of the summary."""
+    return {"kind": "tables", "tables": {}, "summary": _known(plain(facts() if callable(facts) else facts))}
+
+
+def table_message(name: str, rows: Frame) -> dict[str, Any]:
+    """A table under a name, with a note in the summary if it is cut."""
+    frame = rows() if callable(rows) else rows
+    cut = len(frame) > TABLE_ROWS
+    summary = {f"{name}/note": f"the first {TABLE_ROWS} of {len(frame)} rows"} if cut else {}
+    return {"kind": "tables", "tables": {name: _table(frame.head(TABLE_ROWS))}, "summary": summary}
+
+
+def samples_message(records: Frame) -> dict[str, Any]:
+    """The table of samples, and a note on how many records it stands for."""
+    frame = records() if callable(records) else records
+    table = _table(thinned(frame, SAMPLE_ROWS))
+    shown = len(table["rows"])
+    note = f"{shown} of {len(frame)} records" + (", evenly spaced" if shown < len(frame) else "")
+    return {"kind": "tables", "tables": {"samples": table}, "summary": {"samples/note": note}}
+
+
+def charts_message(cells: pd.DataFrame) -> dict[str, Any]:
+    """Charts as SVG, and the points of wandb's own line chart."""
+    return {
+        "kind": "charts",
+        "charts": {
+            "heatmap": charts.heatmap(cells),
+            "against_k": charts.against_k(cells),
+            "parallel_coordinates": charts.parallel_coordinates(cells),
+        },
+        "lines": _lines(cells),
+    }
+
+
+def row_message(prefix: str, figures: Mapping[str, Any]) -> dict[str, Any]:
+    """A row of the history; what is not known has no entry, so that it never shows as 0."""
+    return {"kind": "row", "row": {f"{prefix}/{name}": value for name, value in _known(plain(figures)).items()}}
+
+
+def thinned(frame: pd.DataFrame, most: int) -> pd.DataFrame:
+    """At most so many rows, evenly spaced, so that every part of a sorted frame is represented."""
+    if len(frame) <= most:
+        return frame
+    return frame.iloc[[place * len(frame) // most for place in range(most)]]
+
+
+def _best(cells: pd.DataFrame) -> dict[str, Any]:
+    """The cell with the highest main figure, the first of equals."""
+    figure = main_figure(cells)
+    if cells[figure].isna().all():
+        return {}
+    low, high = charts.interval_columns(figure)
+    best = cells.iloc[int(cells[figure].argmax())]
+    return {f"best/{name}": best[name] for name in [*KEYS, figure, low, high, "n_scored"]}
+
+
+def _lines(cells: pd.DataFrame) -> dict[str, Any]:
+    """The main figure against K, a line per strategy, for wandb's own line chart."""
+    found = charts.strategies(cells)
+    several = len({s.model for s in found}) > 1
+    rows = [
+        [s.k, f"{s.model} {s.template}" if several else s.template, s.value, s.low, s.high, s.n_seeds, s.n_scored]
+        for s in sorted(found, key=lambda s: s.k)
+        if math.isfinite(s.value)
+    ]
+    figure = main_figure(cells)
+    return {"figure": figure, "columns": ["k", "strategy", figure, "low", "high", "n_seeds", "n_scored"], "rows": rows}
+
+
+def _table(frame: pd.DataFrame) -> dict[str, Any]:
+    rows = [list(plain(row).values()) for row in frame.to_dict("records")]
+    return {"columns": [str(name) for name in frame], "rows": rows}
+
+
+def _known(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def plain(values: Mapping[Any, Any]) -> dict[str, Any]:
+    """Values as JSON knows them; what is missing or no number becomes None, lists become text."""
+    return {str(name): _plain_value(value) for name, value in values.items()}
+
+
+def _plain_value(value: Any) -> Any:
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    if isinstance(value, list | tuple | dict):
+        return json.dumps(value, ensure_ascii=False, default=str)
+    if value is None or value is pd.NA or value is pd.NaT:
+        return None
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value if isinstance(value, bool | int | float | str) else str(value)

@@ -1,0 +1,301 @@
+"""The `audit` verb: what number format and packing change, held against float32.
+
+Some samples of the grid are computed three times in this process: in float32 with every prompt by
+itself, in the run's number format with every prompt by itself, and as the run computes them.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Protocol
+
+import numpy as np
+
+from harness.analysis.agreement import (
+    AnswerAgreement,
+    Floats,
+    ScoreAgreement,
+    compare_answers,
+    compare_scores,
+    packing_adds,
+)
+from harness.config.schema import RunConfig
+from harness.core.errors import ConfigError, NotFiniteError
+from harness.core.task import NO_CLASS, LabelScores, Sample
+from harness.engine.local.facts import EngineFacts
+from harness.planning.lengths import measure
+from harness.planning.preparation import ModelSetup, Prepared, prepare
+from harness.planning.units import choose_shard_size, grid_identity
+from harness.prompts.endings import turn_ends
+from harness.prompts.rendering import Prompt, chunks
+from harness.results import manifest as manifests
+from harness.results.lock import RunLock
+from harness.results.store import RunStore
+from harness.running.cleaning import clean, cut_at_stop
+from harness.running.shared_prefixes import origins
+
+log = logging.getLogger(__name__)
+NAME = "audit.json"
+REFERENCE, ALONE, RUN = "reference", "alone", "run"
+"""float32 and every prompt by itself; the run's number format likewise; as the run computes."""
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What one engine says to some prompts: log-probabilities and predictions, or texts."""
+
+    logprobs: Floats | None = None
+    """`(n_prompts, n_labels)`, nats."""
+    predictions: tuple[int, ...] = ()
+    texts: tuple[str, ...] = ()
+
+
+class AuditedEngine(Protocol):
+    """A loaded model."""
+
+    facts: EngineFacts
+
+    def answer(self, prompts: Sequence[Prompt]) -> Answers:
+        """Score or continue prompts together."""
+        ...
+
+
+OpenEngine = Callable[[Prepared, ModelSetup, str, bool, int], AuditedEngine]
+"""`(prepared, setup, dtype, share_prefixes, longest_prompt)` to an engine."""
+
+
+@dataclass(frozen=True)
+class TemplateAudit:
+    """One (model, template) over the audited samples, all K and seeds."""
+
+    model: str
+    template: str
+    run: ScoreAgreement | AnswerAgreement
+    """The run's way against the reference."""
+    alone: ScoreAgreement | AnswerAgreement
+    """The run's number format, every prompt by itself, against the reference."""
+
+    @property
+    def packing_adds(self) -> bool:
+        """Whether packing changes more than the number format explains."""
+        return packing_adds(self.run, self.alone)
+
+
+@dataclass(frozen=True)
+class AuditReport:
+    """A finished audit."""
+
+    n_samples: int
+    method: str
+    templates: tuple[TemplateAudit, ...]
+    engines: dict[str, dict[str, Any]]
+    """Per model, what its engines said of themselves, by `REFERENCE`, `ALONE` and `RUN`."""
+    stored_in: str | None = None
+    """The run directory that holds it."""
+
+    @property
+    def is_well(self) -> bool:
+        """Whether packing changes nothing that the number format does not."""
+        return not any(audit.packing_adds for audit in self.templates)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data, for `audit.json` and the manifest."""
+        return {
+            "format": 1,
+            "n_samples": self.n_samples,
+            "method": self.method,
+            "is_well": self.is_well,
+            "templates": [{**asdict(audit), "packing_adds": audit.packing_adds} for audit in self.templates],
+            "engines": self.engines,
+        }
+
+
+def audit(config: RunConfig, n_samples: int, open_engine: OpenEngine | None = None) -> AuditReport:
+    """Audit a configuration, and store the result in its run directory if there is one.
+
+    Args:
+        config: of the run.
+        n_samples: how many of its samples, evenly spread; fewer when it has fewer.
+        open_engine: loads a model; None takes the real one.
+
+    Raises:
+        UserError: what `run` would refuse; a run directory of another configuration, or in use.
+    """
+    if n_samples < 1:
+        raise ConfigError(f"--samples is {n_samples}, expected at least 1")
+    prepared = prepare(config)
+    everyone = prepared.data.samples
+    chosen = [everyone[i * len(everyone) // n_samples] for i in range(n_samples)]
+    samples = chosen if n_samples < len(everyone) else list(everyone)
+    budgets = measure(prepared, shard_size=len(everyone))
+    store = RunStore(config.run_dir)
+    stored = store.exists(manifests.NAME)
+    lock: AbstractContextManager[Any] = RunLock(store) if stored else nullcontext()
+    with ExitStack() as stack:
+        stack.enter_context(lock)
+        if stored:
+            recorded = manifests.read_manifest(store, "identity")["identity"]
+            prepared = prepared.as_recorded(recorded)
+            manifests.check_identity(store, recorded, json.loads(json.dumps(grid_identity(prepared))))
+        templates: list[TemplateAudit] = []
+        engines: dict[str, dict[str, Any]] = {}
+        for setup in prepared.models:
+            longest = max(b.longest_prompt for b in budgets if b.model == setup.info.path)
+            found, facts = _audit_model(prepared, setup, samples, longest, open_engine or LoadedEngine)
+            templates += found
+            engines[setup.info.path] = facts
+        report = AuditReport(len(samples), prepared.method, tuple(templates), engines)
+        if not stored:
+            return report
+        manifest = manifests.read_manifest(store)
+        manifest["audit"] = {**report.as_dict(), "made": manifests.now()}
+        store.write_json(NAME, manifest["audit"])
+        store.write_json(manifests.NAME, manifest)
+    return replace(report, stored_in=config.run_dir)
+
+
+def _audit_model(
+    prepared: Prepared, setup: ModelSetup, samples: Sequence[Sample], longest: int, open_engine: OpenEngine
+) -> tuple[list[TemplateAudit], dict[str, Any]]:
+    config = prepared.config
+    size = choose_shard_size(config, len(prepared.data.samples), 1, prepared.method)
+    ways = {
+        REFERENCE: ("float32", False),
+        ALONE: (config.model.dtype, False),
+        RUN: (config.model.dtype, config.engine.share_prefixes),
+    }
+    said: dict[str, list[list[Answers]]] = {}
+    facts: dict[str, Any] = {}
+    for way, (dtype, shares) in ways.items():
+        # One model in memory at a time.
+        engine = open_engine(prepared, setup, dtype, shares, longest)
+        facts[way] = engine.facts.as_dict()
+        log.info("%s, %s: %s", setup.info.path, way, engine.facts)
+        together = way == RUN
+        said[way] = [_answers(prepared, setup, name, samples, size, engine, together) for name in config.grid.templates]
+        del engine
+    audits = [
+        TemplateAudit(setup.info.path, name, _compare(reference, run), _compare(reference, alone))
+        for name, reference, alone, run in zip(
+            config.grid.templates, said[REFERENCE], said[ALONE], said[RUN], strict=True
+        )
+    ]
+    return audits, facts
+
+
+def _answers(
+    prepared: Prepared,
+    setup: ModelSetup,
+    template: str,
+    samples: Sequence[Sample],
+    size: int,
+    engine: AuditedEngine,
+    together: bool,
+) -> list[Answers]:
+    """Unit by unit, all K of a seed over a shard: as a run takes them together, or prompt by prompt."""
+    grid = prepared.config.grid
+    found = []
+    for place, seed in enumerate(grid.seeds):
+        ks = [k for k in grid.k if k > 0 or place == 0]
+        renderer = prepared.renderer(setup, template, seed)
+        for part in chunks(samples, size):
+            prompts = renderer.prompts(part, seed, ks) if ks else []
+            if together and prompts:
+                found.append(engine.answer(prompts))
+            elif prompts:
+                found.append(_joined([engine.answer([prompt]) for prompt in prompts]))
+    log.info("%s: %d samples", template, len(samples))
+    return found
+
+
+def _compare(reference: Sequence[Answers], found: Sequence[Answers]) -> ScoreAgreement | AnswerAgreement:
+    if reference[0].logprobs is None:
+        return compare_answers([x for part in reference for x in part.texts], [x for part in found for x in part.texts])
+    expected, scores = (
+        np.concatenate([part.logprobs for part in way if part.logprobs is not None]) for way in (reference, found)
+    )
+    before, after = ([x for part in way for x in part.predictions] for way in (reference, found))
+    return compare_scores(expected, scores, before, after)
+
+
+def _joined(parts: Sequence[Answers]) -> Answers:
+    """Answers to runs of prompts as one."""
+    scores = [part.logprobs for part in parts if part.logprobs is not None]
+    return Answers(
+        np.concatenate(scores) if scores else None,
+        tuple(x for part in parts for x in part.predictions),
+        tuple(x for part in parts for x in part.texts),
+    )
+
+
+class LoadedEngine:
+    """A model loaded in this process.
+
+    Args:
+        prepared: of the run.
+        setup: the model.
+        dtype: number format, as in `model.dtype`.
+        share_prefixes: as in `engine.share_prefixes`.
+        longest_prompt: of the grid, tokens.
+    """
+
+    def __init__(
+        self, prepared: Prepared, setup: ModelSetup, dtype: str, share_prefixes: bool, longest_prompt: int
+    ) -> None:
+        from harness.engine.local.generator import Generator
+        from harness.engine.local.loading import ModelSpec
+        from harness.engine.local.opening import load_engine
+
+        self.prepared, self.setup = prepared, setup
+        model, size = prepared.config.model, prepared.config.engine.tokens_per_pack
+        spec = ModelSpec(
+            setup.info.path,
+            setup.info.commit or model.revision,
+            dtype,
+            model.device,
+            model.trust_remote_code,
+            model.gpus_per_replica,
+        )
+        tokens_per_pack = None if size == "auto" else int(size)
+        self.scorer, self.facts = load_engine(spec, share_prefixes, tokens_per_pack, longest_prompt, None)
+        self.generator = Generator(self.scorer, turn_ends(setup.tokenizer.tokenizer))
+
+    def answer(self, prompts: Sequence[Prompt]) -> Answers:
+        """See `AuditedEngine`."""
+        if self.prepared.method == "generate":
+            return Answers(texts=self._texts(prompts))
+        try:
+            scores = self.scorer.score([p.ids for p in prompts], [p.label_ids for p in prompts], origins(prompts))
+        except NotFiniteError:
+            if len(prompts) == 1:
+                return Answers(np.full((1, len(prompts[0].label_ids)), np.nan), (NO_CLASS,))
+            middle = len(prompts) // 2
+            return _joined([self.answer(prompts[:middle]), self.answer(prompts[middle:])])
+        judge = self.prepared.task.score
+        predictions = tuple(
+            judge(LabelScores(tuple(row), tuple(map(len, prompt.label_ids)), int(token), float(off)))
+            for prompt, row, token, off in zip(
+                prompts, scores.logprobs.tolist(), scores.argmax, scores.off_label_mass, strict=True
+            )
+        )
+        return Answers(scores.logprobs, predictions)
+
+    def _texts(self, prompts: Sequence[Prompt]) -> tuple[str, ...]:
+        settings, decode = self.prepared.config.generation, self.setup.tokenizer.decode
+        most = settings.max_new_tokens
+        if not self.prepared.task.generates:
+            most = max(len(ids) for prompt in prompts for ids in prompt.label_ids)
+
+        def is_complete(generated: list[int]) -> bool:
+            return any(mark in decode(generated) for mark in settings.stop)
+
+        try:
+            found = self.generator.generate([p.ids for p in prompts], most, is_complete)
+        except NotFiniteError:
+            middle = len(prompts) // 2
+            return (*self._texts(prompts[:middle]), *self._texts(prompts[middle:])) if middle else ("",)
+        return tuple(clean(cut_at_stop(decode(tokens), settings.stop), settings.clean) for tokens in found.tokens)

@@ -1,0 +1,154 @@
+"""Where a run's replicas live: in this process (`inline`), or on Ray.
+
+Torch is imported only where a model is loaded, Ray only where it is started.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from typing import Protocol
+
+from harness.config.schema import RunConfig
+from harness.engine.local.facts import EngineFacts
+from harness.planning.units import Shard
+from harness.prompts.demonstrations import Draw
+from harness.running.dispatch import Pool
+from harness.running.messages import LectureTable, WorkerSpec
+from harness.running.stopping import StopFlag
+
+OpenPool = AbstractContextManager[tuple[Pool, EngineFacts]]
+
+
+class Backend(Protocol):
+    """Makes pools of replicas, one model at a time."""
+
+    n_replicas: int
+    threads: int | None
+    """CPU threads of each replica; None leaves torch's choice."""
+
+    def pool(
+        self,
+        spec: WorkerSpec,
+        draw: Draw,
+        shards: Sequence[Shard],
+        lecture: Mapping[int, LectureTable],
+        useful: int,
+        stop: StopFlag,
+    ) -> OpenPool:
+        """Replicas of one model, and what the first says of itself; closed on exit.
+
+        Args:
+            spec: the run's settings.
+            draw: policy and demonstration pool.
+            shards: samples by their number.
+            lecture: draws per seed for the lecture policy.
+            useful: the most replicas that find work.
+            stop: asked while replicas load.
+        """
+        ...
+
+
+class InlineBackend:
+    """One worker in this process, without Ray.
+
+    Args:
+        overlap: whether units overlap, see `harness.running.pipeline`; None where the worker has a GPU. On a
+            CPU the threads would only take time from the model.
+    """
+
+    n_replicas = 1
+    threads: int | None = None
+
+    def __init__(self, overlap: bool | None = None) -> None:
+        self._overlap = overlap
+
+    @contextmanager
+    def pool(
+        self,
+        spec: WorkerSpec,
+        draw: Draw,
+        shards: Sequence[Shard],
+        lecture: Mapping[int, LectureTable],
+        useful: int,
+        stop: StopFlag,
+    ) -> Iterator[tuple[Pool, EngineFacts]]:
+        """See `Backend.pool`."""
+        from harness.running.inline import InlinePool
+        from harness.running.worker import Worker
+
+        worker = Worker(spec, draw)
+        overlap = worker.facts.device != "cpu" if self._overlap is None else self._overlap
+        pool = InlinePool(worker, shards, lecture, overlap)
+        try:
+            yield pool, worker.facts
+        finally:
+            pool.close()
+
+
+class RayBackend:
+    """Replica actors on the Ray that this process has joined.
+
+    Args:
+        config: the run's settings.
+        overlap: as of `InlineBackend`; None where replicas have GPUs.
+    """
+
+    def __init__(self, config: RunConfig, overlap: bool | None = None) -> None:
+        from harness.cluster.session import choose_shape, live_nodes
+
+        self._shape = choose_shape(config, live_nodes().values())
+        self.n_replicas = self._shape.count
+        self.threads = self._shape.threads
+        self._overlap = self._shape.gpus > 0 if overlap is None else overlap
+
+    @contextmanager
+    def pool(
+        self,
+        spec: WorkerSpec,
+        draw: Draw,
+        shards: Sequence[Shard],
+        lecture: Mapping[int, LectureTable],
+        useful: int,
+        stop: StopFlag,
+    ) -> Iterator[tuple[Pool, EngineFacts]]:
+        """See `Backend.pool`."""
+        from harness.cluster.replicas import RayPool
+
+        pool = RayPool(spec, draw, shards, lecture, self._shape, useful, stop.is_set, self._overlap)
+        try:
+            stop.polled = True
+            pool.wait_for_first()
+            assert pool.facts is not None
+            yield pool, pool.facts
+        finally:
+            pool.close()
+            stop.polled = False
+
+
+def check_reachable(config: RunConfig) -> None:
+    """Refuse a cluster that does not answer, before anything long starts.
+
+    Raises:
+        ClusterError: nothing listens at `cluster.address`.
+    """
+    if config.cluster.address not in ("inline", "local"):
+        from harness.cluster.session import check_listening
+
+        check_listening(config.cluster.address)
+
+
+@contextmanager
+def open_backend(config: RunConfig) -> Iterator[Backend]:
+    """The backend that `cluster.address` names; Ray is imported only when it is needed.
+
+    Raises:
+        ClusterError: no cluster there, or it is too small.
+    """
+    if config.cluster.address == "inline":
+        yield InlineBackend()
+        return
+    from harness.cluster.session import ray_session
+
+    with ray_session(config.cluster.address):
+        yield RayBackend(config)

@@ -1,0 +1,318 @@
+"""The driver's loop: feeds units to replicas until all are committed.
+
+Knows units, attempts and a `Replica` protocol; the Ray actor and the inline worker both fit
+it, so every path through the loop is tested without a cluster.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import Counter, defaultdict, deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import Any, Protocol
+
+from harness.core.errors import BrokenDeviceError, ReplicaError, UserError
+from harness.planning.units import WorkUnit
+from harness.results.quarantine import Ending, Trial
+from harness.running.failures import Decision, after_replica_death, after_unit_error, is_straggler
+from harness.running.messages import Care, UnitReport
+from harness.running.precautions import Precautions
+from harness.running.stopping import Interrupted
+
+log = logging.getLogger(__name__)
+UNITS_IN_FLIGHT = 2
+"""Per replica that does one unit after the other: one runs while the next waits beside it."""
+
+
+class ReplicaDiedError(Exception):
+    """The replica's process or node is gone; its units are not done.
+
+    Args:
+        cause: in words.
+        ending: how, as far as it is known.
+    """
+
+    def __init__(self, cause: str, ending: Ending = Ending.DIED) -> None:
+        super().__init__(cause)
+        self.ending = ending
+
+
+class Replica(Protocol):
+    """One loaded model that takes units."""
+
+    name: str
+
+    def submit(self, unit: WorkUnit, care: Care | None) -> Any:
+        """Start a unit; returns a handle that `Pool.wait` accepts."""
+        ...
+
+
+class Pool(Protocol):
+    """The replicas of one model."""
+
+    units_in_flight: int
+    """Most units that a replica has at a time."""
+
+    def replicas(self, useful: int) -> Sequence[Replica]:
+        """Replicas that can take units now.
+
+        Args:
+            useful: how many replicas would find work; a pool that can grow may start more.
+        """
+        ...
+
+    def wait(self, handles: Sequence[Any], timeout_s: float) -> Sequence[Any]:
+        """All handles that are done, as soon as one is, at most after the timeout."""
+        ...
+
+    def result(self, handle: Any) -> UnitReport:
+        """A done handle's report.
+
+        Raises:
+            ReplicaDiedError: the replica is gone.
+            Exception: what the unit raised.
+        """
+        ...
+
+    def replace(self, replica: Replica) -> None:
+        """Bring a dead replica back, or a new one in its place."""
+        ...
+
+    def release(self, replica: Replica) -> None:
+        """Give back the resources of a replica that finds no more work."""
+        ...
+
+
+@dataclass
+class _Flight:
+    unit: WorkUnit
+    replica: Replica
+    number: int
+    """Flights of one replica begin, and end, in the order of their numbers; with a pipeline they overlap."""
+    began: float
+    """When it was sent, or when the unit before it on the same replica ended."""
+    care: Care | None
+    """How it was sent."""
+
+
+def dispatch(
+    units: Sequence[WorkUnit],
+    pool: Pool,
+    on_done: Callable[[WorkUnit, UnitReport], None],
+    should_stop: Callable[[], bool],
+    precautions: Precautions | None = None,
+    clock: Callable[[], float] = time.monotonic,
+) -> None:
+    """Run all units on the pool's replicas.
+
+    Units go out in their order; a replica with a free slot takes the next one, so that fast
+    replicas do more. Towards the end a unit that drags on is given to an idle replica as well;
+    the first to commit wins. A unit whose replica died is taken sample by sample, and a sample that
+    ends two processes by itself is out for the run.
+
+    Args:
+        units: what is not committed yet.
+        pool: the replicas.
+        on_done: called once per finished unit, after its part is committed.
+        should_stop: asked twice a second and after every unit.
+        precautions: what is known of the units' samples; nothing by default.
+        clock: seconds, for telling stragglers.
+
+    Raises:
+        Interrupted: `should_stop` said so.
+        ReplicaError: a unit or the replicas failed more often than the policy allows.
+    """
+    _Dispatcher(units, pool, on_done, should_stop, precautions or Precautions(), clock).run()
+
+
+class _Dispatcher:
+    def __init__(
+        self,
+        units: Sequence[WorkUnit],
+        pool: Pool,
+        on_done: Callable[[WorkUnit, UnitReport], None],
+        should_stop: Callable[[], bool],
+        precautions: Precautions,
+        clock: Callable[[], float],
+    ) -> None:
+        self.pool, self.on_done, self.should_stop = pool, on_done, should_stop
+        self.precautions, self.clock = precautions, clock
+        precautions.expect(units)
+        self.waiting = deque(units)
+        self.open = {unit.id for unit in units}
+        self.flights: dict[Any, _Flight] = {}
+        self.held: defaultdict[Replica, list[_Flight]] = defaultdict(list)
+        """The flights of each replica, first sent first: looking through all for each would be quadratic."""
+        self.finished_s: list[float] = []
+        self.errors: Counter[str] = Counter()
+        self.unit_deaths: Counter[str] = Counter()
+        self.idle_deaths = 0
+        self.sent = 0
+        self.counted_until = 0
+        """Flights with smaller numbers were under way at the last death that was counted."""
+
+    def run(self) -> None:
+        while self.open:
+            if self.should_stop():
+                raise Interrupted
+            replicas = self.pool.replicas(len(self.open))
+            self._feed(replicas)
+            if not self.waiting:
+                self._end_game(replicas)
+            for handle in self.pool.wait(list(self.flights), timeout_s=0.5):
+                if handle in self.flights and self._take(handle) and self.should_stop():
+                    raise Interrupted
+
+    def _feed(self, replicas: Sequence[Replica]) -> None:
+        stuck = False  # nothing may go to a replica that has nothing yet
+        for slot in range(self.pool.units_in_flight):
+            for replica in replicas:
+                if not self.waiting:
+                    return
+                if len(self.held[replica]) > slot or (stuck and not self.held[replica]):
+                    continue
+                unit = self._next(replica)
+                if unit is not None:
+                    self._send(unit, replica)
+                elif not self.held[replica]:
+                    stuck = True
+
+    def _next(self, replica: Replica) -> WorkUnit | None:
+        """The first of the waiting units that may go to a replica now."""
+        for place, unit in enumerate(self.waiting):
+            if self.precautions.may_go(unit, replica):
+                del self.waiting[place]
+                return unit
+        return None
+
+    def _send(self, unit: WorkUnit, replica: Replica) -> None:
+        care = self.precautions.care(unit)
+        flight = _Flight(unit, replica, self.sent, self.clock(), care)
+        self.flights[replica.submit(unit, care)] = flight
+        self.held[replica].append(flight)
+        self.precautions.sent(unit, replica)
+        self.sent += 1
+
+    def _end_game(self, replicas: Sequence[Replica]) -> None:
+        """Nothing waits: idle replicas back up stragglers, and those that cannot help are released."""
+        idle = [replica for replica in replicas if not self.held[replica]]
+        if not idle:
+            return
+        typical_s = [median(self.finished_s)] if self.finished_s else []
+        copies = Counter(flight.unit.id for flight in self.flights.values())
+        for flight in [f for f in self.flights.values() if f.unit.id in self.open]:
+            behind = self.held[flight.replica][0] is not flight
+            slow = behind or is_straggler(self.clock() - flight.began, typical_s)
+            # A unit that has killed a replica may kill the next one too: it is never copied.
+            if not idle or not slow or copies[flight.unit.id] > 1 or self.unit_deaths[flight.unit.id]:
+                continue
+            if not self.precautions.may_go(flight.unit, idle[-1]):
+                continue
+            if not behind:
+                log.warning("unit %s drags on at %s: another takes it too", flight.unit.id, flight.replica.name)
+            self._send(flight.unit, idle.pop())
+        for replica in idle[len(self.open) :]:
+            self.pool.release(replica)
+
+    def _take(self, handle: Any) -> bool:
+        """Take a handle that is done; whether its unit is."""
+        flight = self.flights.pop(handle)
+        self.held[flight.replica].remove(flight)
+        self.precautions.ended(flight.unit, flight.replica)
+        for behind in self.held[flight.replica]:
+            behind.began = self.clock()
+        unit = flight.unit
+        try:
+            report = self.pool.result(handle)
+        except ReplicaDiedError as death:
+            self._bury(flight, death)
+            return False
+        except (UserError, BrokenDeviceError):
+            # A device that is broken in this very process: nothing can be tried again.
+            raise
+        except Exception as error:
+            self._fail(unit, error)
+            return False
+        self.idle_deaths = 0
+        if unit.id not in self.open:
+            return False
+        self.open.discard(unit.id)
+        self.finished_s.append(report.statistics.seconds)
+        self.precautions.done(unit)
+        self.on_done(unit, report)
+        return True
+
+    def _again(self, units: Sequence[WorkUnit], first: bool) -> None:
+        """Let units wait again that are open and under way nowhere else."""
+        flying = {flight.unit.id for flight in self.flights.values()}
+        lost = [unit for unit in units if unit.id in self.open and unit.id not in flying]
+        if first:
+            self.waiting.extendleft(reversed(lost))
+        else:
+            self.waiting.extend(lost)
+
+    def _bury(self, flight: _Flight, death: ReplicaDiedError) -> None:
+        others = self.held.pop(flight.replica)
+        for other in others:
+            self.precautions.ended(other.unit, other.replica)
+        lost = sorted([flight, *others], key=lambda f: f.number)
+        self.flights = {h: f for h, f in self.flights.items() if f.replica is not flight.replica}
+        # The first was under way, whichever of them is reported first. Where units overlap, one behind it may be the
+        # cause: the first is then taken with care, by itself, comes through, and the next death counts for the next.
+        unit, care = lost[0].unit, lost[0].care
+        # Replicas may have died together, with their node: what was under way by then is counted once.
+        counts = lost[0].number >= self.counted_until
+        if counts:
+            self.counted_until = self.sent
+            self.idle_deaths += 1
+            self.unit_deaths[unit.id] += death.ending is not Ending.NODE
+        suspect = None
+        if care is not None and care.alone:
+            suspect = self._take_evidence(unit, care, death)
+        log.warning(
+            "%s died with %d units in flight, in unit %s%s: %s",
+            flight.replica.name, len(lost), unit.id, f" at sample {suspect}" if suspect else "", death,
+        )  # fmt: skip
+        quarantine = self.precautions.quarantine
+        decision = after_replica_death(
+            self.unit_deaths[unit.id],
+            quarantine.processes(suspect) if suspect is not None else 0,
+            len(care.out) if care is not None else 0,
+            self.idle_deaths,
+        )
+        if decision is Decision.STOP:
+            raise ReplicaError(
+                f"replicas died {self.idle_deaths} times without progress, {self.unit_deaths[unit.id]} times in unit "
+                f"{unit.id} ({unit.template}, seed {unit.seed}); last cause: {death}"
+            ) from death
+        if decision is Decision.QUARANTINE:
+            log.warning("sample %s ends its process: it is recorded as failed in the whole run", suspect)
+            self.idle_deaths = 0
+            del self.unit_deaths[unit.id]
+        elif decision is Decision.CAREFUL and suspect is None and counts:
+            self.precautions.died(unit)
+        self._again([f.unit for f in lost], first=True)
+        self.pool.replace(flight.replica)
+
+    def _take_evidence(self, unit: WorkUnit, care: Care, death: ReplicaDiedError) -> str | None:
+        """The sample that a unit taken sample by sample was at when its process ended; None when that is not known."""
+        note = self.precautions.note_of(unit)
+        if note is None or note.sample is None or death.ending is Ending.NODE:
+            return None
+        trial = Trial(unit.id, note.process, death.ending, str(death))
+        if self.precautions.failed_alone(unit, care, note.sample, trial):
+            self.idle_deaths = 0
+        return note.sample
+
+    def _fail(self, unit: WorkUnit, error: Exception) -> None:
+        self.errors[unit.id] += 1
+        log.warning("unit %s failed (attempt %d): %s", unit.id, self.errors[unit.id], error)
+        if after_unit_error(self.errors[unit.id]) is Decision.STOP:
+            raise ReplicaError(
+                f"unit {unit.id} ({unit.template}, seed {unit.seed}) failed {self.errors[unit.id]} times; "
+                f"last cause: {type(error).__name__}: {error}"
+            ) from error
+        self._again([unit], first=False)

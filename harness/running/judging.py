@@ -1,0 +1,158 @@
+"""Turns what the engine found into records: the task's judgement, one prompt at a time.
+
+Knows tasks, answers and records; refuses to know models and storage.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from harness.config.schema import GenerationConfig
+from harness.core.task import NO_CLASS, LabelScores, Sample, Task
+from harness.planning.units import WorkUnit
+from harness.prompts.rendering import Prompt
+from harness.prompts.tokenizing import PromptTokenizer
+from harness.results.schema import Record
+from harness.running.cleaning import clean, cut_at_stop
+
+if TYPE_CHECKING:
+    from harness.engine.local.generator import Generations
+    from harness.engine.local.scorer import Scores
+
+log = logging.getLogger(__name__)
+
+
+class Judge:
+    """Makes records of scores or generated tokens.
+
+    Args:
+        task: whose judgement it is.
+        tokenizer: for the text of tokens; decoding leaves it as it is, so another thread may use it too.
+        generation: how answers are cut and cleaned.
+    """
+
+    def __init__(self, task: Task, tokenizer: PromptTokenizer, generation: GenerationConfig) -> None:
+        self.task = task
+        self.tokenizer = tokenizer
+        self.generation = generation
+        self._argmax_texts: dict[int, str] = {}
+
+    def by_labels(
+        self, unit: WorkUnit, labels: Sequence[str], prompts: Sequence[Prompt], scores: Scores
+    ) -> list[Record]:
+        """Records by the labels' log-probabilities; a sample that the task cannot judge has failed.
+
+        Args:
+            unit: whose prompts they are.
+            labels: of the template.
+            prompts: what was scored.
+            scores: of the prompts, in their order.
+        """
+        columns = scores.logprobs.tolist(), scores.argmax.tolist(), scores.off_label_mass.tolist()
+        records = []
+        for prompt, logprobs, argmax, off_label in zip(prompts, *columns, strict=True):
+            try:
+                records.append(self._by_labels(unit, labels, prompt, logprobs, argmax, off_label))
+            except Exception as error:
+                records.append(failed(unit, prompt.sample, prompt.k, error))
+        return records
+
+    def _by_labels(
+        self,
+        unit: WorkUnit,
+        labels: Sequence[str],
+        prompt: Prompt,
+        logprobs: list[float],
+        argmax: int,
+        off_label: float,
+    ) -> Record:
+        counts = [len(ids) for ids in prompt.label_ids]
+        text = self._argmax_text(argmax)
+        prediction = self.task.score(LabelScores(tuple(logprobs), tuple(counts), argmax, off_label))
+        return Record(
+            unit.model, unit.task, unit.template, prompt.k, unit.seed, prompt.sample.id, prompt.sample.gold,
+            prediction, logprobs, counts, argmax, text, _greedy(text, labels), off_label, len(prompt.ids),
+        )  # fmt: skip
+
+    def by_answers(
+        self, unit: WorkUnit, labels: Sequence[str], prompts: Sequence[Prompt], found: Generations
+    ) -> list[Record]:
+        """Records by generated answers; arguments and failures as those of `by_labels`."""
+        records = []
+        for prompt, tokens, reason in zip(prompts, found.tokens, found.reasons, strict=True):
+            try:
+                records.append(self._by_answer(unit, labels, prompt, tokens, reason))
+            except Exception as error:
+                records.append(failed(unit, prompt.sample, prompt.k, error))
+        return records
+
+    def _by_answer(
+        self, unit: WorkUnit, labels: Sequence[str], prompt: Prompt, tokens: list[int], reason: str
+    ) -> Record:
+        raw = cut_at_stop(self.tokenizer.decode(tokens), self.generation.stop)
+        answer, sample = clean(raw, self.generation.clean), prompt.sample
+        prediction = values = None
+        if self.task.generates:
+            values = [float(metric(answer, sample)) for metric in self.task.answer_metrics.values()]
+        else:
+            prediction = self._written_label(tokens, prompt, labels)
+        return Record(
+            unit.model, unit.task, unit.template, prompt.k, unit.seed, sample.id, sample.gold, prediction,
+            greedy_prediction=prediction, n_prompt_tokens=len(prompt.ids), raw_answer=raw, answer=answer,
+            n_generated_tokens=len(tokens), finish_reason=reason, answer_values=values,
+        )  # fmt: skip
+
+    def _written_label(self, tokens: list[int], prompt: Prompt, labels: Sequence[str]) -> int:
+        """The class whose label the model wrote, as the lecture judges: text without white space around."""
+        for index, (label, ids) in enumerate(zip(labels, prompt.label_ids, strict=True)):
+            if self.tokenizer.decode(tokens[: len(ids)]).strip() == label.strip():
+                return index
+        return NO_CLASS
+
+    def _argmax_text(self, token: int) -> str:
+        if token not in self._argmax_texts:
+            self._argmax_texts[token] = self.tokenizer.decode_token(token)
+        return self._argmax_texts[token]
+
+
+def failed(unit: WorkUnit, sample: Sample, k: int, error: Exception) -> Record:
+    """The record of a sample that raised, which the log tells too."""
+    kind, text = type(error).__name__, " ".join(str(error).split())[:500]
+    log.warning("sample %s of %s K=%d failed: %s: %s", sample.id, unit.template, k, kind, text)
+    return failure(unit, sample, k, kind, text)
+
+
+def failure(unit: WorkUnit, sample: Sample, k: int, kind: str, text: str) -> Record:
+    """The record of a sample that failed.
+
+    Args:
+        unit: of which it is a sample.
+        sample: the sample.
+        k: demonstrations of its prompt.
+        kind: stored as the error's type.
+        text: stored as its text.
+    """
+    return Record(
+        unit.model, unit.task, unit.template, k, unit.seed, sample.id, sample.gold, error_type=kind, error=text
+    )  # fmt: skip
+
+
+def zero_shot_copies(unit: WorkUnit, records: list[Record]) -> list[Record]:
+    """Write each K=0 record under every seed: without demonstrations the seed changes nothing."""
+    result: list[Record] = []
+    for record in records:
+        if record.k == 0:
+            result.extend(replace(record, seed=seed) for seed in unit.zero_shot_seeds)
+        else:
+            result.append(record)
+    return result
+
+
+def _greedy(argmax_text: str, labels: Sequence[str]) -> int | None:
+    """The class whose label is the greedily generated token, as the lecture judges."""
+    stripped = argmax_text.strip()
+    matches = [index for index, label in enumerate(labels) if label.strip() == stripped]
+    return matches[0] if matches else None

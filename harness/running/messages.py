@@ -1,0 +1,97 @@
+"""What driver and workers say to each other; importable without torch, so the driver stays light."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from harness.config.schema import RunConfig
+from harness.core.errors import RunDirError
+from harness.prompts.templates import Template
+from harness.results import layout
+from harness.results.quarantine import Verdict
+from harness.results.schema import UnitStatistics
+from harness.results.store import RunStore
+
+LectureTable = Mapping[tuple[str, int], Sequence[int]]
+"""The lecture policy's draws of one seed: (sample id, K) to pool indices."""
+
+
+@dataclass(frozen=True)
+class WorkerSpec:
+    """What a worker needs to know of the run."""
+
+    config: RunConfig
+    model: str
+    method: str
+    """`likelihood` or `generate`."""
+    templates: Mapping[str, Template]
+    context_length: int | None
+    """Most tokens of a prompt with its label or answer; None for no limit."""
+    longest_prompt: int
+    """Tokens of the grid's longest prompt."""
+    threads: int | None
+    """CPU threads of the worker; None leaves torch's choice."""
+    chat_time: str | None = None
+    """What chat templates take for the present."""
+
+
+@dataclass(frozen=True)
+class Care:
+    """How to take a unit of which something is known."""
+
+    out: tuple[Verdict, ...] = ()
+    """Samples that are recorded as failed instead."""
+    alone: bool = False
+    """Sample by sample, each noted before it is tried: if the process ends, that sample did it."""
+    first: tuple[str, ...] = ()
+    """Ids of samples to be tried before the others."""
+    last: frozenset[str] = frozenset()
+    """Ids of samples that came through by themselves before: they are taken together, after the others."""
+
+
+@dataclass(frozen=True)
+class Note:
+    """What a process tries, written into the run directory before it does."""
+
+    sample: str | None
+    """Its id; None where samples are taken together."""
+    process: str
+    """Host and process id."""
+
+
+def process_name() -> str:
+    """Host and id of this process."""
+    return f"{platform.node()}/{os.getpid()}"
+
+
+NOTE_PREFIX = "trying-"
+
+
+def note_name(unit_id: str) -> str:
+    """The file of the run directory in which a process notes what it tries of a unit."""
+    return f"{NOTE_PREFIX}{unit_id}.json"
+
+
+def read_note(store: RunStore, unit_id: str) -> Note | None:
+    """What was noted of a unit last; None where nothing was, or nothing that can be read."""
+    name = note_name(unit_id)
+    try:
+        found = store.read_json(name) if store.exists(name) else None
+    except RunDirError:
+        return None
+    if found is None or layout.NOTE(found, "it"):
+        return None
+    return Note(found["sample"], found["process"])
+
+
+@dataclass(frozen=True)
+class UnitReport:
+    """What a worker says of a finished unit; the records themselves are in its part."""
+
+    unit: str
+    statistics: UnitStatistics
+    errors: tuple[str, ...] = ()
+    """The first few failures."""

@@ -1,0 +1,102 @@
+"""A unit on its way through a worker's steps: what is to compute, what was found, what it took.
+
+Knows prompts and records; refuses to know how anything is computed.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from harness.core.task import Sample
+from harness.engine.local.generator import Generations
+from harness.engine.local.scorer import Prepared, Scores
+from harness.planning.units import WorkUnit
+from harness.prompts.rendering import Prompt
+from harness.results.schema import Record, UnitStatistics
+from harness.running.messages import Care, LectureTable, UnitReport, process_name
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Prompts that go through the engine together, sample by sample."""
+
+    prompts: list[Prompt]
+    n_ks: int
+    """Prompts of each sample."""
+    prepared: Prepared | None
+    """How the engine scores their labels; None where answers are generated."""
+
+    def halves(self) -> list[tuple[list[Prompt], int]]:
+        """Prompts and `n_ks` of both halves: of the samples, or of the K of a single one. A single prompt has none."""
+        n_samples = len(self.prompts) // self.n_ks
+        cut = n_samples // 2 * self.n_ks if n_samples > 1 else self.n_ks // 2
+        parts = [self.prompts[:cut], self.prompts[cut:]] if cut else []
+        return [(part, self.n_ks if n_samples > 1 else len(part)) for part in parts]
+
+
+@dataclass(frozen=True)
+class Found:
+    """What the engine found of some prompts."""
+
+    prompts: list[Prompt]
+    result: Scores | Generations
+
+
+@dataclass
+class Work:
+    """A unit on its way; only one step has it at a time."""
+
+    unit: WorkUnit
+    samples: Sequence[Sample]
+    lecture: LectureTable | None
+    care: Care
+    report: UnitReport | None = None
+    """Of a unit that was committed before: nothing is left to do."""
+    batches: list[Batch | Record] = field(default_factory=list)
+    """To compute; records are those of samples that failed, as in the next."""
+    found: list[Found | Record] = field(default_factory=list)
+    """To judge."""
+    records: list[Record] = field(default_factory=list)
+    tokens_computed: int = 0
+    n_prompts: int = 0
+    prompt_tokens: int = 0
+    seconds: float = 0.0
+    scoring_seconds: float = 0.0
+
+    @contextmanager
+    def working(self) -> Iterator[None]:
+        """Count the time of the block as the unit's."""
+        started = time.monotonic()
+        try:
+            yield
+        finally:
+            self.seconds += time.monotonic() - started
+
+    @contextmanager
+    def scoring(self) -> Iterator[None]:
+        """Count the time of the block, in which the unit has the model."""
+        started = time.monotonic()
+        try:
+            yield
+        finally:
+            self.scoring_seconds += time.monotonic() - started
+
+    def statistics(self, records: Sequence[Record]) -> UnitStatistics:
+        """What the unit took.
+
+        Args:
+            records: what is committed.
+        """
+        return UnitStatistics(
+            len(records),
+            sum(record.error is not None for record in records),
+            self.n_prompts,
+            self.prompt_tokens,
+            self.tokens_computed,
+            self.seconds,
+            self.scoring_seconds,
+            process_name(),
+        )
