@@ -195,6 +195,32 @@ class RunStore:
         self.write_table(_part_name(unit_id), table.replace_schema_metadata(metadata))
         return True
 
+    def amend_part(self, unit_id: str, table: pa.Table, statistics: dict[str, Any]) -> bool:
+        """Put records in the place of failed ones of a committed unit; all others stay as they are.
+
+        The part is replaced as a whole, as it was written: a reader sees the old one or the new one.
+
+        Args:
+            unit_id: the unit.
+            table: records of it that were computed again.
+            statistics: what that took; added to the part's.
+
+        Returns:
+            Whether any record was put into its place.
+
+        Raises:
+            ValueError: the part is damaged, or not there.
+        """
+        before = self.read_part(unit_id)
+        after = parts.amended(before, table)
+        if after.equals(before):
+            return False
+        statistics = parts.added(parts.checked(self.read_statistics(unit_id)), statistics, after)
+        self.write_table(
+            _part_name(unit_id), after.replace_schema_metadata(parts.metadata_of(unit_id, after, statistics))
+        )
+        return True
+
     def part_ids(self) -> set[str]:
         """Units that have a part, whole or damaged."""
         return {name.removesuffix(".parquet") for name in self.files("parts") if name.endswith(".parquet")}

@@ -19,6 +19,7 @@ from typing import Any
 
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 from rich.console import Console
 
 from harness.analysis.summary import CELLS, summarise
@@ -36,7 +37,7 @@ from harness.reporting.tracking.run import open_run_tracker, tell_cells, tell_re
 from harness.reporting.tracking.tracker import Tracker
 from harness.results import manifest as manifests
 from harness.results.lock import RunLock
-from harness.results.quarantine import Quarantine
+from harness.results.quarantine import PASSING, Quarantine
 from harness.results.samples import write_samples
 from harness.results.store import RunStore
 from harness.running.backend import Backend, check_reachable, open_backend
@@ -62,13 +63,16 @@ class RunResult:
     """Records that failed, as a share of all."""
 
 
-def run(config: RunConfig, fresh: bool = False, console: Console | None = None) -> RunResult:
+def run(
+    config: RunConfig, fresh: bool = False, console: Console | None = None, retry_failed: bool = False
+) -> RunResult:
     """Run or resume a grid.
 
     Args:
         config: from `harness.config.loading.load_config`.
         fresh: move an existing run directory aside and start anew.
         console: where progress is drawn; standard error by default.
+        retry_failed: compute every failed record again; else those that may have failed for a passing reason.
 
     Raises:
         UserError: whatever the user can mend, before a model is loaded where possible.
@@ -86,10 +90,10 @@ def run(config: RunConfig, fresh: bool = False, console: Console | None = None) 
             _move_aside(store)
         store.create()
         with RunLock(store), _log_file(store):
-            return _run_locked(prepared, store, console, stop)
+            return _run_locked(prepared, store, console, stop, retry_failed)
 
 
-def _run_locked(prepared: Prepared, store: RunStore, console: Console, stop: StopFlag) -> RunResult:
+def _run_locked(prepared: Prepared, store: RunStore, console: Console, stop: StopFlag, retry_failed: bool) -> RunResult:
     config = prepared.config
     manifest: dict[str, Any] | None = None
     if store.exists(manifests.NAME):
@@ -135,18 +139,26 @@ def _run_locked(prepared: Prepared, store: RunStore, console: Console, stop: Sto
         write_samples(store, prepared.data.samples)
         store.write_json(prompt_examples.NAME, prompt_examples.prompt_examples(prepared))
         store.write_json(manifests.NAME, manifest)
-        done = _committed(store, plan)
+        quarantine = Quarantine(store)
+        if retry_failed:
+            quarantine.forget_all()
+        elif manifest["sessions"][:-1] and manifest["sessions"][-2]["ended"]:
+            quarantine.forget_passing()
+        done, again = _committed(store, plan, retry_failed)
         waiting = [unit for unit in plan.units if unit.id not in done]
         log.info(
             "%s: %d cells, %d samples, %d units, %d committed before",
-            store.run_dir, len(plan.cells), len(prepared.data.samples), len(plan.units), len(done),
+            store.run_dir, len(plan.cells), len(prepared.data.samples), len(plan.units), len(done) + len(again),
         )  # fmt: skip
+        if again:
+            n_again = sum(len(samples) for samples in again.values())
+            log.info("%d failed samples of %d committed units are tried again", n_again, len(again))
         tracker = stack.enter_context(open_run_tracker(config, manifest, store, plan, done))
         try:
             if waiting:
                 backend = backend or stack.enter_context(open_backend(config))
                 longest = {b.model: max(x.longest_prompt for x in budgets if x.model == b.model) for b in budgets}
-                _compute(prepared, plan, waiting, backend, manifest, longest, console, stop, tracker)
+                _compute(prepared, plan, waiting, again, quarantine, backend, manifest, longest, console, stop, tracker)
                 _check_complete(store, plan)
             cells = summarise(store.run_dir, metrics=prepared.task.metrics)
             _check_records(store, plan, int(cells["n_attempted"].sum()))
@@ -169,6 +181,8 @@ def _compute(
     prepared: Prepared,
     plan: Plan,
     waiting: list[WorkUnit],
+    again: dict[str, frozenset[str]],
+    quarantine: Quarantine,
     backend: Backend,
     manifest: dict[str, Any],
     longest: dict[str, int],
@@ -178,13 +192,14 @@ def _compute(
 ) -> None:
     """Dispatch the waiting units, model by model."""
     config = prepared.config
-    n_records = sum(unit.n_records(len(plan.shards[unit.shard].samples)) for unit in waiting)
+    n_records = sum(
+        unit.n_records(len(again[unit.id] if unit.id in again else plan.shards[unit.shard].samples)) for unit in waiting
+    )
     left: dict[tuple[Cell, ...], set[str]] = {}
     for unit in waiting:
         left.setdefault(unit.cells(), set()).add(unit.id)
     with RunProgress(console, len(plan.units), len(plan.units) - len(waiting), n_records) as progress:
         store = RunStore(config.run_dir)
-        quarantine = Quarantine(store)
         samples = [[sample.id for sample in shard.samples] for shard in plan.shards]
 
         def on_done(unit: WorkUnit, report: UnitReport) -> None:
@@ -223,10 +238,9 @@ def _compute(
                     log.warning("%s is scored without shared prefixes: %s", setup.info.path, facts.sharing_notice)
                 if facts.attention_notice:
                     log.warning("%s: %s", setup.info.path, facts.attention_notice)
+                precautions = Precautions(samples, quarantine, partial(_note_of, store), again)
                 with progress.working():
-                    dispatch(
-                        units, pool, on_done, stop.is_set, Precautions(samples, quarantine, partial(_note_of, store))
-                    )
+                    dispatch(units, pool, on_done, stop.is_set, precautions)
 
 
 def _at_commit(config: RunConfig, commit: str | None) -> RunConfig:
@@ -288,14 +302,23 @@ def _check_records(store: RunStore, plan: Plan, found: int) -> None:
         )
 
 
-def _committed(store: RunStore, plan: Plan) -> set[str]:
-    """Units whose parts are whole; damaged parts are removed, to be computed again."""
+def _committed(store: RunStore, plan: Plan, retry_failed: bool) -> tuple[set[str], dict[str, frozenset[str]]]:
+    """Units whose parts are whole, and of those with failures to be tried again the samples; no unit is in both.
+
+    Damaged parts are removed, to be computed again.
+
+    Args:
+        store: of the run directory.
+        plan: of the run.
+        retry_failed: whether every failure is tried again, or those that may have passed.
+    """
     store.remove_leftovers()
     rows = {unit.id: unit.n_records(len(plan.shards[unit.shard].samples)) for unit in plan.units}
     for name in store.files().keys() & {note_name(unit_id) for unit_id in rows}:
         store.remove(name)
-    done = set()
-    for unit_id, part in store.read_parts(store.part_ids() & rows.keys(), ["sample_id"], max(rows.values())):
+    done, again = set(), {}
+    columns = ["sample_id", "error_type"]
+    for unit_id, part in store.read_parts(store.part_ids() & rows.keys(), columns, max(rows.values())):
         fault = ""
         if isinstance(part, ValueError):
             fault = str(part)
@@ -304,9 +327,18 @@ def _committed(store: RunStore, plan: Plan) -> set[str]:
         if fault:
             log.warning("%s; computing it again", fault)
             store.remove_part(unit_id)
+        elif failed := _failed_samples(part, retry_failed):
+            again[unit_id] = failed
         else:
             done.add(unit_id)
-    return done
+    return done, again
+
+
+def _failed_samples(part: pa.Table, is_any: bool) -> frozenset[str]:
+    """Samples with a record that failed, for whatever reason or for one that may have passed."""
+    errors = part["error_type"]
+    chosen = pc.is_valid(errors) if is_any else pc.is_in(errors, pa.array(sorted(PASSING)))
+    return frozenset(part.filter(chosen)["sample_id"].to_pylist())
 
 
 def _move_aside(store: RunStore) -> None:

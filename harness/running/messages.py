@@ -50,6 +50,8 @@ class Care:
     """Ids of samples to be tried before the others."""
     last: frozenset[str] = frozenset()
     """Ids of samples that came through by themselves before: they are taken together, after the others."""
+    again: frozenset[str] | None = None
+    """Ids of samples whose failures are to be tried again, of a unit that is committed; None takes all samples."""
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ is suspected, no more than one.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from harness.planning.units import WorkUnit
 from harness.results.quarantine import Quarantine, Trial
@@ -25,6 +25,7 @@ class Precautions:
         shards: ids of the samples of each shard; without any nothing is held back.
         quarantine: evidence and verdicts of the run.
         note_of: what was noted last of a unit that is taken sample by sample.
+        again: ids of the samples of committed units that are to be tried again, by unit.
     """
 
     def __init__(
@@ -32,9 +33,11 @@ class Precautions:
         shards: Sequence[Iterable[str]] = (),
         quarantine: Quarantine | None = None,
         note_of: Callable[[WorkUnit], Note | None] = lambda unit: None,
+        again: Mapping[str, frozenset[str]] | None = None,
     ) -> None:
         self.quarantine = quarantine or Quarantine()
         self.note_of = note_of
+        self._again = again or {}
         self._ordered = [tuple(shard) for shard in shards]
         self._samples = [frozenset(shard) for shard in self._ordered]
         self._unproven = [set(shard) for shard in self._samples]
@@ -51,8 +54,10 @@ class Precautions:
         self._dead = {unit.id: unit.shard for unit in units if self.quarantine.is_careful(unit.id)}
 
     def samples(self, unit: WorkUnit) -> tuple[str, ...]:
-        """Ids of a unit's samples in their order; empty where they are not known."""
-        return self._ordered[unit.shard] if unit.shard < len(self._ordered) else ()
+        """Ids of a unit's samples in their order, those to be tried again only; empty where they are not known."""
+        known = self._ordered[unit.shard] if unit.shard < len(self._ordered) else ()
+        again = self._again.get(unit.id)
+        return known if again is None else tuple(sample for sample in known if sample in again)
 
     def may_go(self, unit: WorkUnit, replica: object) -> bool:
         """Whether a unit may be sent to a replica now."""
@@ -70,14 +75,14 @@ class Precautions:
     def care(self, unit: WorkUnit) -> Care | None:
         """How a unit is to be taken that is sent now; None where nothing is known."""
         samples = self.samples(unit)
-        out = self.quarantine.verdicts(samples)
+        out, again = self.quarantine.verdicts(samples), self._again.get(unit.id)
         suspects = self.quarantine.suspects
         first = tuple(sample for sample in samples if sample in suspects)
         is_dead = self.quarantine.is_careful(unit.id)
         unproven = unit.shard < len(self._unproven) and bool(self._unproven[unit.shard])
         if first or is_dead or (unproven and self._has_death(unit.shard)):
-            return Care(out, True, first, frozenset(self._passed[unit.id] - set(first)))
-        return Care(out) if out else None
+            return Care(out, True, first, frozenset(self._passed[unit.id] - set(first)), again)
+        return Care(out, again=again) if out or again is not None else None
 
     def sent(self, unit: WorkUnit, replica: object) -> None:
         """A unit is under way."""
@@ -97,7 +102,7 @@ class Precautions:
         self.settle([unit.id])
         self._passed.pop(unit.id, None)
         if unit.shard < len(self._samples):
-            samples = self._samples[unit.shard]
+            samples = frozenset(self.samples(unit))
             self.quarantine.clear(samples)
             if self._unproven[unit.shard]:
                 for shard in self._kin[unit.shard]:

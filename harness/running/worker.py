@@ -14,7 +14,7 @@ from transformers import AutoTokenizer
 
 from harness.core.errors import BrokenDeviceError, ContextError, ModelError
 from harness.core.task import Sample, find_task
-from harness.engine.local.device_errors import naming_broken_devices
+from harness.engine.local.device_errors import naming_broken_devices, naming_lack_of_memory
 from harness.engine.local.generator import Generations, Generator
 from harness.engine.local.loading import ModelSpec
 from harness.engine.local.opening import load_engine
@@ -92,9 +92,11 @@ class Worker:
         A unit taken sample by sample is not prepared: its samples are taken when it is computed.
         """
         care = care or Care()
+        if care.again is not None:
+            samples = [sample for sample in samples if sample.id in care.again]
         work = Work(unit, samples, lecture, care)
         with work.working():
-            if self.store.exists("parts", f"{unit.id}.parquet"):
+            if care.again is None and self.store.exists("parts", f"{unit.id}.parquet"):
                 work.report = UnitReport(unit.id, UnitStatistics(**self.store.read_statistics(unit.id)))
             elif not care.alone:
                 out = {verdict.sample for verdict in care.out}
@@ -124,11 +126,12 @@ class Worker:
             records = zero_shot_copies(work.unit, work.records)
             table = to_table(records)
         failures = [r for r in records if r.error is not None]
-        if not self._has_scored:
+        if not self._has_scored and work.care.again is None:
             check_usable(self.spec.model, [(r.error_type, r.error) for r in failures], len(records))
             self._has_scored = len(failures) < len(records)
         statistics = work.statistics(records)
-        self.store.write_part(work.unit.id, table, asdict(statistics))
+        write = self.store.write_part if work.care.again is None else self.store.amend_part
+        write(work.unit.id, table, asdict(statistics))
         return UnitReport(
             work.unit.id,
             statistics,
@@ -185,7 +188,7 @@ class Worker:
             return [self._batch(prompts, len(ks))]
         except Exception as error:
             if len(samples) * len(ks) == 1:
-                return [failed(work.unit, samples[0], ks[0], error)]
+                return [failed(work.unit, samples[0], ks[0], naming_lack_of_memory(error))]
         middle = (len(samples) if len(samples) > 1 else len(ks)) // 2
         if len(samples) > 1:
             halves = [(samples[:middle], ks), (samples[middle:], ks)]
@@ -216,7 +219,7 @@ class Worker:
         except Exception as error:
             halves = batch.halves()
             if not halves:
-                return [failed(work.unit, batch.prompts[0].sample, batch.prompts[0].k, error)]
+                return [failed(work.unit, batch.prompts[0].sample, batch.prompts[0].k, naming_lack_of_memory(error))]
         return [found for half in halves for found in self._compute_batch(work, self._batch(*half))]
 
     def _ask(self, batch: Batch) -> tuple[Scores | Generations, int]:

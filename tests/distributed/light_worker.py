@@ -50,8 +50,11 @@ class Worker:
         return self.commit(work)
 
     def prepare(self, unit, samples, lecture, care):
-        is_done = self.store.exists("parts", f"{unit.id}.parquet")
-        return unit, samples, care or Care(), is_done
+        care = care or Care()
+        if care.again is not None:
+            samples = [sample for sample in samples if sample.id in care.again]
+        is_done = care.again is None and self.store.exists("parts", f"{unit.id}.parquet")
+        return unit, samples, care, is_done
 
     def compute(self, work):
         unit, samples, care, is_done = work
@@ -89,7 +92,8 @@ class Worker:
         n_failed = sum(record.error is not None for record in records)
         n = len(records)
         statistics = UnitStatistics(n, n_failed, n, n, n, seconds, seconds, process_name())
-        self.store.write_part(unit.id, to_table(records), asdict(statistics))
+        write = self.store.write_part if care.again is None else self.store.amend_part
+        write(unit.id, to_table(records), asdict(statistics))
         note("end", unit.id)
         return UnitReport(unit.id, statistics)
 
