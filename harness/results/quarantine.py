@@ -133,11 +133,8 @@ class Quarantine:
                 f"'{store.run_dir}/{NAME}' is damaged: {fault.replace('it.', '', 1)}; remove it (samples that end "
                 f"their process are found again) or {store.anew()}"
             )
-        known = {ending.value for ending in Ending}
         for sample, trials in document["samples"].items():
-            self._trials[sample] = [
-                Trial(t["unit"], t["process"], Ending(t["ending"]), t["cause"]) for t in trials if t["ending"] in known
-            ]
+            self._trials[sample] = [Trial(t["unit"], t["process"], Ending(t["ending"]), t["cause"]) for t in trials]
         self._careful = set(document["units"])
 
     def _write(self) -> None:

@@ -17,12 +17,14 @@ from typing import Any, Protocol
 from harness.core.errors import BrokenDeviceError, ReplicaError, UserError
 from harness.planning.units import WorkUnit
 from harness.results.quarantine import Ending, Trial
-from harness.running.failures import Decision, after_replica_death, after_unit_error, is_straggler
-from harness.running.messages import Care, UnitReport
+from harness.running.failures import Decision, Pace, after_replica_death, after_unit_error, is_straggler
+from harness.running.messages import Care, Note, UnitReport
 from harness.running.precautions import Precautions
 from harness.running.stopping import Interrupted
 
 log = logging.getLogger(__name__)
+WATCH_EVERY_S = 1.0
+"""How often hanging replicas are looked for."""
 UNITS_IN_FLIGHT = 2
 """Per replica that does one unit after the other: one runs while the next waits beside it."""
 
@@ -96,6 +98,8 @@ class _Flight:
     """When it was sent, or when the unit before it on the same replica ended."""
     care: Care | None
     """How it was sent."""
+    note: Note | None = None
+    """What a unit taken sample by sample was at when its time was up before."""
 
 
 def dispatch(
@@ -105,6 +109,7 @@ def dispatch(
     should_stop: Callable[[], bool],
     precautions: Precautions | None = None,
     clock: Callable[[], float] = time.monotonic,
+    hang_after_s: float = 0.0,
 ) -> None:
     """Run all units on the pool's replicas.
 
@@ -119,13 +124,14 @@ def dispatch(
         on_done: called once per finished unit, after its part is committed.
         should_stop: asked twice a second and after every unit.
         precautions: what is known of the units' samples; nothing by default.
-        clock: seconds, for telling stragglers.
+        clock: seconds, for telling stragglers and hangs.
+        hang_after_s: the least seconds after which a replica hangs, is ended and replaced; 0 for never.
 
     Raises:
         Interrupted: `should_stop` said so.
         ReplicaError: a unit or the replicas failed more often than the policy allows.
     """
-    _Dispatcher(units, pool, on_done, should_stop, precautions or Precautions(), clock).run()
+    _Dispatcher(units, pool, on_done, should_stop, precautions or Precautions(), clock, hang_after_s).run()
 
 
 class _Dispatcher:
@@ -137,10 +143,12 @@ class _Dispatcher:
         should_stop: Callable[[], bool],
         precautions: Precautions,
         clock: Callable[[], float],
+        hang_after_s: float,
     ) -> None:
         self.pool, self.on_done, self.should_stop = pool, on_done, should_stop
         self.precautions, self.clock = precautions, clock
         precautions.expect(units)
+        self.pace, self.watched_s = Pace(hang_after_s), clock()
         self.waiting = deque(units)
         self.open = {unit.id for unit in units}
         self.flights: dict[Any, _Flight] = {}
@@ -165,6 +173,25 @@ class _Dispatcher:
             for handle in self.pool.wait(list(self.flights), timeout_s=0.5):
                 if handle in self.flights and self._take(handle) and self.should_stop():
                     raise Interrupted
+            # After what is done was taken: a driver that was stopped for a while finds its replicas well.
+            self._end_hanging()
+
+    def _end_hanging(self) -> None:
+        """End replicas that do not come to an end, and take their units sample by sample."""
+        now = self.clock()
+        if now - self.watched_s < WATCH_EVERY_S:
+            return
+        self.watched_s = now
+        for flight in [flights[0] for flights in self.held.values() if flights]:
+            is_alone = flight.care is not None and flight.care.alone
+            limit_s = self.pace.limit_s(1 if is_alone else max(2, len(self.precautions.samples(flight.unit))))
+            if now - flight.began <= limit_s:
+                continue
+            note = self.precautions.note_of(flight.unit) if is_alone else None
+            if is_alone and note != flight.note:
+                flight.note, flight.began = note, now
+                continue
+            self._bury(flight, ReplicaDiedError(f"no end within {limit_s:.0f} s (run.hang_after_s)", Ending.HUNG))
 
     def _feed(self, replicas: Sequence[Replica]) -> None:
         stuck = False  # nothing may go to a replica that has nothing yet
@@ -241,6 +268,7 @@ class _Dispatcher:
             return False
         self.open.discard(unit.id)
         self.finished_s.append(report.statistics.seconds)
+        self.pace.learn(report.statistics.seconds, len(self.precautions.samples(unit)))
         self.precautions.done(unit)
         self.on_done(unit, report)
         return True

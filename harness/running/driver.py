@@ -10,7 +10,7 @@ import io
 import itertools
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -24,7 +24,7 @@ from rich.console import Console
 
 from harness.analysis.summary import CELLS, summarise
 from harness.config.schema import RunConfig
-from harness.core.errors import RunDirError, UserError
+from harness.core.errors import BrokenDeviceError, RunDirError, UserError
 from harness.core.escaping import one_line
 from harness.engine.local.facts import EngineFacts
 from harness.planning import examples as prompt_examples
@@ -37,12 +37,12 @@ from harness.reporting.tracking.run import open_run_tracker, tell_cells, tell_re
 from harness.reporting.tracking.tracker import Tracker
 from harness.results import manifest as manifests
 from harness.results.lock import RunLock
-from harness.results.quarantine import PASSING, Quarantine
+from harness.results.quarantine import PASSING, Quarantine, Trial
 from harness.results.samples import write_samples
 from harness.results.store import RunStore
 from harness.running.backend import Backend, check_reachable, open_backend
 from harness.running.dispatch import dispatch
-from harness.running.messages import LectureTable, Note, UnitReport, WorkerSpec, note_name, read_note
+from harness.running.messages import Care, LectureTable, Note, UnitReport, WorkerSpec, note_name, read_note
 from harness.running.precautions import Precautions
 from harness.running.stopping import Interrupted, StopFlag, stoppable
 
@@ -144,6 +144,8 @@ def _run_locked(prepared: Prepared, store: RunStore, console: Console, stop: Sto
             quarantine.forget_all()
         elif manifest["sessions"][:-1] and manifest["sessions"][-2]["ended"]:
             quarantine.forget_passing()
+        if manifest["sessions"][:-1] and not manifest["sessions"][-2]["ended"]:
+            _take_notes(store, plan, quarantine, manifest["sessions"][-2])
         done, again = _committed(store, plan, retry_failed)
         waiting = [unit for unit in plan.units if unit.id not in done]
         log.info(
@@ -166,6 +168,10 @@ def _run_locked(prepared: Prepared, store: RunStore, console: Console, stop: Sto
             manifest["status"] = "complete"
         except Interrupted:
             manifest["status"] = "interrupted"
+            raise
+        except BrokenDeviceError:
+            manifest["status"] = "failed"
+            _take_notes(store, plan, quarantine, session)
             raise
         except BaseException:
             manifest["status"] = "failed"
@@ -239,8 +245,9 @@ def _compute(
                 if facts.attention_notice:
                     log.warning("%s: %s", setup.info.path, facts.attention_notice)
                 precautions = Precautions(samples, quarantine, partial(_note_of, store), again)
+                hang_after_s = config.run.hang_after_s if backend.replaces else 0.0
                 with progress.working():
-                    dispatch(units, pool, on_done, stop.is_set, precautions)
+                    dispatch(units, pool, on_done, stop.is_set, precautions, hang_after_s=hang_after_s)
 
 
 def _at_commit(config: RunConfig, commit: str | None) -> RunConfig:
@@ -332,6 +339,27 @@ def _committed(store: RunStore, plan: Plan, retry_failed: bool) -> tuple[set[str
         else:
             done.add(unit_id)
     return done, again
+
+
+def _take_notes(store: RunStore, plan: Plan, quarantine: Quarantine, session: Mapping[str, Any]) -> None:
+    """Take down what a driver tried that was its own replica and came to its end over it; once."""
+    process = f"{session.get('host')}/{session.get('pid')}"
+    names = store.files()
+    noted = [(unit, read_note(store, unit.id)) for unit in plan.units if note_name(unit.id) in names]
+    precautions = Precautions([[sample.id for sample in shard.samples] for shard in plan.shards], quarantine)
+    precautions.expect(plan.units)
+    notes = [(unit, note) for unit, note in noted if note is not None and note.process == process]
+    # Where units overlap, the first was under way; if one behind it was the cause, the next time tells.
+    for unit, note in notes[:1]:
+        if note.sample is None:
+            log.warning("the last session ended in unit %s: it is taken sample by sample", unit.id)
+            precautions.died(unit)
+        else:
+            log.warning("the last session ended at sample %s by itself", note.sample)
+            trial = Trial(unit.id, process, note.ending, "the process of an inline run came to its end")
+            precautions.failed_alone(unit, precautions.care(unit) or Care(), note.sample, trial)
+    for unit, _ in noted:
+        store.remove(note_name(unit.id))
 
 
 def _failed_samples(part: pa.Table, is_any: bool) -> frozenset[str]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from enum import Enum, auto
 from statistics import median
 
@@ -18,6 +20,10 @@ MOST_IDLE_DEATHS = 5
 Replicas that die together, as with their node, are one death: see `dispatch`."""
 MOST_QUARANTINED = 8
 """Samples of one unit that may be quarantined before the run stops."""
+HANG_FACTOR = 20.0
+"""A unit, or a sample by itself, hangs that takes so many times what the slowest unit took for as many samples."""
+HANG_FIRST_FACTOR = 6.0
+"""As long as nobody knows how long units take: so many times the least limit."""
 STRAGGLER_FACTOR = 3.0
 STRAGGLER_LEAST_S = 20.0
 """A unit that runs for longer than both this and the factor times the median is given to another too."""
@@ -73,6 +79,31 @@ def check_usable(model: str, failures: Sequence[Failure], n_records: int) -> Non
         raise ModelError(
             f"model '{model}' scores nothing, all {n_records} records of its first unit fail: {failures[0][1]}"
         )
+
+
+@dataclass
+class Pace:
+    """How long samples take, and from when on one hangs.
+
+    Args:
+        least_s: seconds that a unit, or a sample by itself, may take in any case; 0 for no limit at all.
+    """
+
+    least_s: float
+    slowest_s: float | None = None
+    """Per sample, of the slowest unit so far."""
+
+    def learn(self, seconds: float, n_samples: int) -> None:
+        """A unit of so many samples took so long."""
+        self.slowest_s = max(self.slowest_s or 0.0, seconds / max(1, n_samples))
+
+    def limit_s(self, n_samples: int) -> float:
+        """Seconds after which a unit of so many samples hangs; one sample is one that is tried by itself."""
+        if not self.least_s:
+            return math.inf
+        if self.slowest_s is not None:
+            return max(self.least_s, HANG_FACTOR * self.slowest_s * n_samples)
+        return self.least_s * (HANG_FIRST_FACTOR if n_samples > 1 else 1.0)
 
 
 def is_straggler(age_s: float, finished_s: Sequence[float]) -> bool:

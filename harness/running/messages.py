@@ -11,7 +11,7 @@ from harness.config.schema import RunConfig
 from harness.core.errors import RunDirError
 from harness.prompts.templates import Template
 from harness.results import layout
-from harness.results.quarantine import Verdict
+from harness.results.quarantine import Ending, Verdict
 from harness.results.schema import UnitStatistics
 from harness.results.store import RunStore
 
@@ -62,6 +62,8 @@ class Note:
     """Its id; None where samples are taken together."""
     process: str
     """Host and process id."""
+    ending: Ending = Ending.DIED
+    """How the process came to its end, if it did."""
 
 
 def process_name() -> str:
@@ -77,6 +79,12 @@ def note_name(unit_id: str) -> str:
     return f"{NOTE_PREFIX}{unit_id}.json"
 
 
+def write_note(store: RunStore, unit_id: str, sample: str | None, process: str, ending: Ending | None = None) -> None:
+    """Note what a process tries of a unit; the note outlives the process."""
+    known = {} if ending is None else {"ending": ending}
+    store.write_json(note_name(unit_id), {"sample": sample, "process": process, **known}, durable=False)
+
+
 def read_note(store: RunStore, unit_id: str) -> Note | None:
     """What was noted of a unit last; None where nothing was, or nothing that can be read."""
     name = note_name(unit_id)
@@ -86,7 +94,7 @@ def read_note(store: RunStore, unit_id: str) -> Note | None:
         return None
     if found is None or layout.NOTE(found, "it"):
         return None
-    return Note(found["sample"], found["process"])
+    return Note(found["sample"], found["process"], Ending(found.get("ending", Ending.DIED)))
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ from harness.results.schema import Record, UnitStatistics, to_table
 from harness.results.store import RunStore
 from harness.running.failures import check_usable
 from harness.running.judging import Judge, failed, failure, zero_shot_copies
-from harness.running.messages import Care, LectureTable, UnitReport, WorkerSpec, note_name, process_name
+from harness.running.messages import Care, LectureTable, UnitReport, WorkerSpec, note_name, process_name, write_note
 from harness.running.shared_prefixes import origins
 from harness.running.work import Batch, Found, Work
 
@@ -161,7 +161,7 @@ class Worker:
         groups = [[sample] for sample in (*first, *tried.values())] + ([together] if together else [])
         for group in groups:
             noted = group[0].id if group is not together else None
-            self.store.write_json(note_name(unit.id), {"sample": noted, "process": process_name()}, durable=False)
+            write_note(self.store, unit.id, noted, process_name())
             work.batches = self._batches(work, renderer, group, unit.ks)
             self._compute_batches(work)
             self._judge(work)

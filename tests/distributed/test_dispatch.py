@@ -17,6 +17,7 @@ from harness.running.failures import (
     MOST_IDLE_DEATHS,
     MOST_QUARANTINED,
     Decision,
+    Pace,
     after_replica_death,
     after_unit_error,
     is_straggler,
@@ -437,6 +438,95 @@ def test_replicas_that_are_killed_from_outside_put_no_sample_out(n):
         assert not quarantine.verdicts(SAMPLES)
         assert not any(care.out for _, care in pool.cares if care)
     assert killed > 20
+
+
+class HangingPool(FakePool):
+    """One process per replica; a sample of every unit never comes to an end, and some processes are stopped."""
+
+    def __init__(self, n, hangs=None, stopped=()):
+        super().__init__([f"r{i}" for i in range(n)])
+        self.now, self.hangs, self.stopped = 0.0, hangs, set(stopped)
+        self.notes: dict[str, Note] = {}
+
+    def wait(self, handles, timeout_s):
+        self.now += 1
+        done = []
+        for replica in self.members:
+            entry = next((e for e in self.queue if e[2] is replica), None)
+            if entry is None or replica.name in self.stopped:
+                continue
+            handle, unit, _ = entry
+            care = [c for h, (_, c) in zip(self.handles, self.cares, strict=True) if h == handle][-1]
+            out = {verdict.sample for verdict in care.out} if care else set()
+            if self.hangs in SAMPLES and self.hangs not in out:
+                if care and care.alone:
+                    self.notes[unit.id] = Note(self.hangs, f"host/{replica.name}/{len(self.replaced)}")
+                continue
+            done.append(handle)
+        return [handle for handle in handles if handle in done]
+
+    def replace(self, replica):
+        super().replace(replica)
+        self.stopped.discard(replica.name)
+        self.queue = [entry for entry in self.queue if entry[2] is not replica]
+
+
+def run_hanging(pool, hang_after_s=10.0, count=10):
+    done: list[str] = []
+    precautions = Precautions([SAMPLES], Quarantine(), lambda unit: pool.notes.get(unit.id))
+    dispatch(
+        units(count), pool, lambda unit, report: done.append(unit.id), lambda: pool.now > 2000, precautions,
+        lambda: pool.now, hang_after_s,
+    )  # fmt: skip
+    assert sorted(done) == sorted(f"u{i}" for i in range(count))
+    return precautions.quarantine
+
+
+@pytest.mark.parametrize("n", [1, 4, 16])
+def test_a_sample_that_hangs_in_every_unit_is_out_after_two_tries_by_itself(n):
+    pool = HangingPool(n, hangs=POISON)
+    (verdict,) = run_hanging(pool).verdicts(SAMPLES)
+    assert (verdict.sample, verdict.error_type) == (POISON, "TimeLimit")
+    assert "no end within 10 s" in verdict.error
+    assert len(pool.replaced) <= 4
+    assert pool.now < 60 + 2 * 20 + 60 + 20
+
+
+@pytest.mark.parametrize("n", [1, 4])
+def test_a_stopped_replica_is_ended_and_replaced_also_when_it_is_the_only_one(n):
+    pool = HangingPool(n, stopped=["r0"])
+    assert run_hanging(pool).verdicts(SAMPLES) == ()
+    assert pool.replaced == ["r0"]
+
+
+def test_without_a_limit_nothing_is_ended():
+    pool = HangingPool(1, hangs=POISON)
+    with pytest.raises(Interrupted):
+        run_hanging(pool, hang_after_s=0.0)
+    assert pool.replaced == []
+
+
+def test_a_driver_that_was_stopped_itself_takes_what_is_done_and_ends_nothing():
+    class Resumed(HangingPool):
+        def wait(self, handles, timeout_s):
+            self.now += 10_000
+            return list(handles)
+
+    pool = Resumed(4)
+    dispatch(units(10), pool, lambda unit, report: None, lambda: False, None, lambda: pool.now, 10.0)
+    assert pool.replaced == []
+
+
+def test_the_limit_follows_the_pace():
+    pace = Pace(600.0)
+    assert pace.limit_s(100) == 3600
+    assert pace.limit_s(1) == 600
+    pace.learn(50.0, 100)
+    assert pace.limit_s(100) == 20 * 50
+    assert pace.limit_s(1) == 600
+    pace.learn(10.0, 100)
+    assert pace.limit_s(1000) == 20 * 500
+    assert Pace(0.0).limit_s(10) == float("inf")
 
 
 def test_until_a_shard_has_come_through_no_more_than_two_replicas_try_it():
