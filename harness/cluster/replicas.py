@@ -6,6 +6,7 @@ The driver owns the retries: Ray restarts neither actors nor tasks, and so tells
 from __future__ import annotations
 
 import logging
+import re
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -105,6 +106,7 @@ class RayPool:
         self._asked: dict[Any, RayReplica] = {}
         self._loading: dict[Any, RayReplica] = {}
         self._resting: dict[RayReplica, float] = {}
+        self._cut_off: set[str] = set()
         self._replicas = [self._start() for _ in range(min(useful, shape.count))]
         self._started = time.monotonic()
         self.facts: EngineFacts | None = None
@@ -141,14 +143,23 @@ class RayPool:
             if isinstance(error.cause, BrokenReplicaError):
                 raise ReplicaDiedError(str(error.cause)) from None
             raise _original(error) from None
+        except ActorUnavailableError as error:
+            # Ray restarts no replica: something between here and there is broken.
+            self._cut_off.add(error.actor_id)
+            raise ReplicaDiedError(_cause(error), Ending.NODE) from None
         except RayError as error:
             raise ReplicaDiedError(_cause(error), _ending(error)) from None
 
     def replace(self, replica: Replica) -> None:
-        """Start another in the place of one that died, or whose device did."""
+        """Start another in the place of one that died, or whose device did; ask one that could not be reached."""
         assert isinstance(replica, RayReplica)
         self._looked = -LOOK_EVERY_S  # what ended it may have ended more
-        self._end_and_start(replica)
+        if replica.actor._actor_id.hex() in self._cut_off:
+            self._cut_off.discard(replica.actor._actor_id.hex())
+            replica.ready = False
+            self._ask(replica)
+        else:
+            self._end_and_start(replica)
 
     def release(self, replica: Replica) -> None:
         """End a replica that finds no more work, so that its node can go."""
@@ -304,7 +315,28 @@ class RayPool:
 
 
 def _cause(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]
+    return memory_words(str(error)) if isinstance(error, OutOfMemoryError) else " ".join(str(error).split())[:300]
+
+
+def memory_words(text: str) -> str:
+    """What Ray's memory monitor says of a process that it ended, in one line with what is missing.
+
+    Args:
+        text: of Ray's `OutOfMemoryError`; pages.
+    """
+    words = "Ray's memory monitor ended it"
+    over = re.search(r"Memory usage (\d+)B exceeded threshold of (\d+)B", text)
+    own = re.search(r"actual memory used=([\d.]+)GB", text)
+    if over is None:
+        return words
+    used, allowed = (int(n) / 2**30 for n in over.groups())
+    came_to = f" when this process had come to {own[1]} GiB" if own else ""
+    missing = max(0.01, used - allowed)
+    return (
+        f"{words}: the node's processes held {used:.2f} GiB{came_to}, but may hold {allowed:.2f} GiB "
+        f"(RAY_memory_usage_threshold), so at least {missing:.2f} GiB are missing; free memory there, "
+        "lower cluster.replicas, or use a node with more"
+    )
 
 
 def _ending(error: RayError) -> Ending:

@@ -9,6 +9,8 @@ LIGHT_JOURNAL   a file that gets a line when a unit is begun and when it is ende
 LIGHT_NO_MODEL  set where the model does not load
 LIGHT_DEADLY    set where loading kills the process
 LIGHT_POISON    id of a sample that kills the process that computes it
+LIGHT_HANG      id of a sample that never comes to an end
+LIGHT_HUNGRY    gigabytes that loading takes
 """
 
 from __future__ import annotations
@@ -41,6 +43,9 @@ class Worker:
             raise ModelError(f"'{spec.model}' has no weights on this node")
         if "LIGHT_DEADLY" in os.environ:
             os.kill(os.getpid(), signal.SIGKILL)
+        if gigabytes := float(os.environ.get("LIGHT_HUNGRY", "0")):
+            self.held = [b"x" * 2**24 for _ in range(int(gigabytes * 64))]
+            time.sleep(5)
         self.store = RunStore(spec.config.run_dir)
         self.facts = EngineFacts("cpu", "float32", 1, False, None, 1)
 
@@ -77,6 +82,8 @@ class Worker:
         if id_ == os.environ.get("LIGHT_POISON"):
             note("death", id_)
             os.kill(os.getpid(), signal.SIGKILL)
+        while id_ == os.environ.get("LIGHT_HANG"):
+            time.sleep(1)
 
     def commit(self, work):
         unit, samples, care, is_done = work
