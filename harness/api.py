@@ -16,17 +16,20 @@ if TYPE_CHECKING:
 __all__ = ["load_records", "plan", "run"]
 
 
-def run(config: RunConfig | str | Path, overrides: Sequence[str] = (), *, fresh: bool = False) -> RunResult:
+def run(
+    config: RunConfig | str | Path, overrides: Sequence[str] = (), *, fresh: bool = False, retry_failed: bool = False
+) -> RunResult:
     """Run or resume a grid; see `harness.running.driver.run`.
 
     Args:
         config: a configuration, or the path of a YAML file.
         overrides: `key=value` assignments, applied to a file.
         fresh: move an existing run directory aside and start anew.
+        retry_failed: compute every failed record again.
     """
     from harness.running.driver import run as run_grid
 
-    return run_grid(_config(config, overrides), fresh)
+    return run_grid(_config(config, overrides), fresh, retry_failed=retry_failed)
 
 
 def plan(config: RunConfig | str | Path, overrides: Sequence[str] = ()) -> PlanReport:

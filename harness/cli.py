@@ -52,6 +52,10 @@ def run_command(
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Move an existing run directory aside and start anew.")
     ] = False,
+    retry_failed: Annotated[
+        bool,
+        typer.Option("--retry-failed", help="Compute every failed record again, not only those that may pass."),
+    ] = False,
 ) -> None:
     """Run or resume a grid, with live progress; prints the table of cells."""
     from harness.analysis.cells import over_seeds
@@ -61,9 +65,10 @@ def run_command(
 
     loaded = _load(config, overrides)
     try:
-        result = run(loaded, fresh)
+        result = run(loaded, fresh, retry_failed=retry_failed)
     except Interrupted as stop:
-        words = " ".join(["harness run", str(config), *(_quoted(o) for o in overrides or [])])
+        flags = ["--retry-failed"] if retry_failed else []
+        words = " ".join(["harness run", *flags, str(config), *(_quoted(o) for o in overrides or [])])
         with suppress(OSError):  # the terminal is closed
             sys.stderr.write(f"stopped; committed work is kept. Go on with: {_shown(words)}\n")
         leave(128 + int(stop.args[0]))

@@ -1,7 +1,7 @@
 """The bodies of Ray actors that hold a model. Knows workers and blocks; refuses to know the pool and the driver.
 
-The model is loaded by a call rather than in the constructor, because Ray never restarts an actor whose
-constructor raised.
+The model is loaded by a call rather than in the constructor, so that a process that starts is told from one that
+loads.
 """
 
 from __future__ import annotations
@@ -26,12 +26,8 @@ if TYPE_CHECKING:
     from harness.running.worker import Worker
 
 
-class NotLoadedError(Exception):
-    """A unit reached an actor that Ray had restarted unnoticed: its model is gone."""
-
-
 class BrokenReplicaError(Exception):
-    """The device of a replica is broken, so its process has to end. Arguments: the replica's name, the cause."""
+    """The device of a replica is broken, so its process has to end. Its argument is the cause."""
 
 
 class ReplicaActor:
@@ -64,20 +60,18 @@ class ReplicaActor:
             name: the replica's.
 
         Raises:
-            NotLoadedError: the model is gone.
             BrokenReplicaError: the process is of no more use.
         """
         try:
             report = self.worker.run_unit(unit, *inputs(blocks), care)
         except BrokenDeviceError as error:
-            raise BrokenReplicaError(name, str(error)) from None
+            raise BrokenReplicaError(str(error)) from None
         return self.count(report, unit, name)
 
     @property
     def worker(self) -> Worker:
         """What `load` made."""
-        if self._worker is None:
-            raise NotLoadedError("the replica was restarted")
+        assert self._worker is not None, "units are sent after `load`"
         return self._worker
 
     def count(self, report: UnitReport, unit: WorkUnit, name: str) -> UnitReport:
@@ -111,7 +105,7 @@ class PipelinedReplicaActor:
         try:
             report = await asyncio.wrap_future(self._pipeline.submit(unit, partial(inputs, blocks), care))
         except BrokenDeviceError as error:
-            raise BrokenReplicaError(name, str(error)) from None
+            raise BrokenReplicaError(str(error)) from None
         return self._actor.count(report, unit, name)
 
 

@@ -1,11 +1,12 @@
 """The pool of Ray actors that the dispatch loop feeds.
 
-The driver owns the retries: Ray restarts a dead actor's process, never its tasks.
+The driver owns the retries: Ray restarts neither actors nor tasks, and so tells what ended a process.
 """
 
 from __future__ import annotations
 
 import logging
+import re
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -14,15 +15,16 @@ from pathlib import PurePosixPath
 from typing import Any
 
 import ray
-from ray.exceptions import ActorUnavailableError, RayError, RayTaskError
+from ray.exceptions import ActorUnavailableError, NodeDiedError, OutOfMemoryError, RayError, RayTaskError
 
-from harness.cluster.actors import BrokenReplicaError, NotLoadedError, PipelinedReplicaActor, ReplicaActor
+from harness.cluster.actors import BrokenReplicaError, PipelinedReplicaActor, ReplicaActor
 from harness.cluster.blocks import shard_refs
 from harness.cluster.session import Head, ReplicaShape, can_hold, live_nodes, own_raylet, room_on_gpus
 from harness.core.errors import BrokenDeviceError, Interrupted, ReplicaError, UserError
 from harness.engine.local.facts import EngineFacts
 from harness.planning.units import Shard, WorkUnit
 from harness.prompts.demonstrations import Draw
+from harness.results.quarantine import Ending
 from harness.running import pipeline
 from harness.running.dispatch import UNITS_IN_FLIGHT, Replica, ReplicaDiedError
 from harness.running.messages import Care, LectureTable, UnitReport, WorkerSpec
@@ -33,7 +35,9 @@ MOST_FAILED_LOADS = 3
 MOST_FAILED_STARTS = 5
 """Processes in a row that end before they answer, for want of a package say, before the run stops."""
 REST_S = 1.0
-"""How long an actor that Ray restarts is left alone before it is asked again."""
+"""How long an actor that Ray cannot reach is left alone before it is asked again."""
+NODE_WORDS = ("its node has died", "actor's node was")
+"""In what Ray says of an actor whose node went away."""
 LOOK_EVERY_S = 5.0
 """How often the pool looks whether nodes have joined."""
 NODE_LABEL = "ray.io/node-id"
@@ -101,7 +105,7 @@ class RayPool:
         self._asked: dict[Any, RayReplica] = {}
         self._loading: dict[Any, RayReplica] = {}
         self._resting: dict[RayReplica, float] = {}
-        self._broken: set[str] = set()
+        self._cut_off: set[str] = set()
         self._replicas = [self._start() for _ in range(min(useful, shape.count))]
         self._started = time.monotonic()
         self.facts: EngineFacts | None = None
@@ -135,25 +139,26 @@ class RayPool:
             report: UnitReport = ray.get(handle)
             return report
         except RayTaskError as error:
-            if isinstance(error.cause, NotLoadedError):
-                raise ReplicaDiedError(str(error.cause)) from None
             if isinstance(error.cause, BrokenReplicaError):
-                name, cause = error.cause.args
-                self._broken.add(name)
-                raise ReplicaDiedError(cause) from None
+                raise ReplicaDiedError(str(error.cause)) from None
             raise _original(error) from None
+        except ActorUnavailableError as error:
+            # Ray restarts no replica: something between here and there is broken.
+            self._cut_off.add(error.actor_id)
+            raise ReplicaDiedError(_cause(error), Ending.NODE) from None
         except RayError as error:
-            raise ReplicaDiedError(_cause(error)) from None
+            raise ReplicaDiedError(_cause(error), _ending(error)) from None
 
     def replace(self, replica: Replica) -> None:
-        """Probe a replica that Ray restarts; start another when it, or its device, is gone for good."""
+        """Start another in the place of one that died, or whose device did; ask one that could not be reached."""
         assert isinstance(replica, RayReplica)
-        replica.ready = False
         self._looked = -LOOK_EVERY_S  # what ended it may have ended more
-        if replica.name in self._broken:
-            self._end_and_start(replica)
-        else:
+        if replica.actor._actor_id.hex() in self._cut_off:
+            self._cut_off.discard(replica.actor._actor_id.hex())
+            replica.ready = False
             self._ask(replica)
+        else:
+            self._end_and_start(replica)
 
     def release(self, replica: Replica) -> None:
         """End a replica that finds no more work, so that its node can go."""
@@ -195,7 +200,7 @@ class RayPool:
             name=f"{PurePosixPath(self._spec.model).name}-replica-{number}",
             num_gpus=self._shape.gpus,
             num_cpus=self._shape.cpus,
-            max_restarts=-1,
+            max_restarts=0,
             max_task_retries=0,
             **options,
         ).remote()
@@ -255,7 +260,7 @@ class RayPool:
             replica.node, host = ray.get(handle)
             replica.host = f"{host} ({replica.node[:8]})"
         except ActorUnavailableError:
-            # Ray is restarting the process: ask again when that has had time.
+            # Something between here and there is broken: ask again when that has had time.
             self._resting[replica] = time.monotonic() + REST_S
         except RayError as error:
             self._failed_starts += 1
@@ -292,10 +297,8 @@ class RayPool:
         if times >= MOST_FAILED_LOADS:
             text = f"replicas died {times} times in a row while loading on node {replica.host}"
             self._avoid(replica, ReplicaError(f"{text}; last cause: {_cause(error)}"))
-        elif isinstance(error, BrokenDeviceError):
-            self._end_and_start(replica)
         else:
-            self._ask(replica)
+            self._end_and_start(replica)
 
     def _avoid(self, replica: RayReplica, error: Exception) -> None:
         """Go on without a node where the model does not load, as long as there are others."""
@@ -311,7 +314,37 @@ class RayPool:
 
 
 def _cause(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]
+    return memory_words(str(error)) if isinstance(error, OutOfMemoryError) else " ".join(str(error).split())[:300]
+
+
+def memory_words(text: str) -> str:
+    """What Ray's memory monitor says of a process that it ended, in one line with what is missing.
+
+    Args:
+        text: of Ray's `OutOfMemoryError`; pages.
+    """
+    words = "Ray's memory monitor ended it"
+    over = re.search(r"Memory usage (\d+)B exceeded threshold of (\d+)B", text)
+    own = re.search(r"actual memory used=([\d.]+)GB", text)
+    if over is None:
+        return words
+    used, allowed = (int(n) / 2**30 for n in over.groups())
+    came_to = f" when this process had come to {own[1]} GiB" if own else ""
+    missing = max(0.01, used - allowed)
+    return (
+        f"{words}: the node's processes held {used:.2f} GiB{came_to}, but may hold {allowed:.2f} GiB "
+        f"(RAY_memory_usage_threshold), so at least {missing:.2f} GiB are missing; free memory there, "
+        "lower cluster.replicas, or use a node with more"
+    )
+
+
+def _ending(error: RayError) -> Ending:
+    """What ended a replica, as far as Ray tells."""
+    if isinstance(error, OutOfMemoryError):
+        return Ending.MEMORY
+    if isinstance(error, NodeDiedError) or any(words in str(error) for words in NODE_WORDS):
+        return Ending.NODE
+    return Ending.DIED
 
 
 def _original(error: RayTaskError) -> Exception:

@@ -105,6 +105,8 @@ class LimitsConfig:
 
     max_failed_share: float = 0.05
     """Share of failed records above which a finished run ends with exit status 3."""
+    hang_after_s: float = 600.0
+    """The least seconds after which a unit, or a sample by itself, is taken to hang; 0 for never."""
 
 
 @dataclass(frozen=True)

@@ -124,6 +124,8 @@ def check_values(config: RunConfig) -> None:
         raise ConfigError(f"model.gpus_per_replica is {config.model.gpus_per_replica}, expected more than 0")
     if not 0 <= config.run.max_failed_share <= 1:
         raise ConfigError(f"run.max_failed_share is {config.run.max_failed_share}, expected a share from 0 to 1")
+    if not 0 <= config.run.hang_after_s < math.inf:
+        raise ConfigError(f"run.hang_after_s is {config.run.hang_after_s}, expected seconds, or 0 for no limit")
     _check_name(config.name)
     if not config.out:
         raise ConfigError("out is empty, expected a folder or a storage URI")

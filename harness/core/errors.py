@@ -10,6 +10,7 @@ HarnessError
 |   |-- ClusterError     resources the cluster does not have
 |   `-- RunDirError      a run directory that cannot be used
 |-- EngineError          the engine met a model or a state it cannot handle
+|   |-- OutOfMemoryError memory ran out for one prompt by itself
 |   |-- NotFiniteError   results are NaN or infinite
 |   `-- SharingError     this model cannot be scored with shared prefixes
 |-- BrokenDeviceError    a device fails until the process that uses it ends
@@ -68,6 +69,10 @@ class RunDirError(UserError):
 
 class EngineError(HarnessError):
     """The engine met a model or a state that it cannot handle."""
+
+
+class OutOfMemoryError(EngineError):
+    """Memory ran out for one prompt by itself: another time there may be more."""
 
 
 class NotFiniteError(EngineError):

@@ -55,6 +55,11 @@ def moment(value: Any, where: str) -> str:
     return "" if known else _fault(value, where, "a time such as 2026-03-01T09:00:00+00:00")
 
 
+def one_of(*words: str) -> Check:
+    """One of some words."""
+    return lambda value, where: "" if value in words else _fault(value, where, f"one of {', '.join(words)}")
+
+
 def maybe(check: Check) -> Check:
     """Null, or what another check asks."""
     return lambda value, where: "" if value is None else check(value, where)
@@ -120,7 +125,14 @@ _WORDING = keys(
 )
 _SESSION = keys(
     {"started": moment, "ended": maybe(moment)},
-    {"host": maybe(text), "command": text, "python": text, "packages": mapped(text), "git_commit": maybe(text)},
+    {
+        "host": maybe(text),
+        "pid": COUNT,
+        "command": text,
+        "python": text,
+        "packages": mapped(text),
+        "git_commit": maybe(text),
+    },
 )
 MANIFEST: Mapping[str, Check] = {
     "config": keys(
@@ -179,6 +191,18 @@ PROMPTS = keys(
     }
 )
 """`prompts.json`."""
+
+QUARANTINE = keys(
+    {
+        "samples": mapped(
+            listed(keys({"unit": text, "process": text, "cause": text, "ending": one_of("died", "memory", "hung")}))
+        ),
+        "units": listed(text),
+    }
+)
+"""`quarantine.json`: per sample the processes that ended on it alone, and the units to be taken sample by sample."""
+NOTE = keys({"sample": maybe(text), "process": text}, {"ending": one_of("died", "memory", "node", "hung")})
+"""`trying-<unit>.json`."""
 
 
 _AGREEMENTS = {"prompts": COUNT}

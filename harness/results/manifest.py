@@ -5,6 +5,7 @@ Secrets never enter it: it is built from the configuration, hashes and versions 
 
 from __future__ import annotations
 
+import os
 import platform
 import subprocess
 import sys
@@ -51,6 +52,7 @@ def new_session() -> dict[str, Any]:
         "ended": None,
         "command": redacted(" ".join(sys.argv)),
         "host": platform.node(),
+        "pid": os.getpid(),
         "python": platform.python_version(),
         "packages": {name: found for name in PACKAGES if (found := _version(name))},
         "git_commit": _git_commit(),

@@ -112,6 +112,42 @@ def checked(statistics: Any) -> dict[str, Any]:
     return found
 
 
+def amended(before: pa.Table, again: pa.Table) -> pa.Table:
+    """A unit's records, those that failed replaced by what was computed again; the others are left as they are.
+
+    Args:
+        before: all records of the unit.
+        again: records of some of its samples.
+    """
+    places = {key: before.num_rows + place for place, key in enumerate(_keys(again))}
+    failed = before["error_type"].is_valid().to_pylist()
+    rows = [
+        places.get(key, place) if is_failed else place
+        for place, (key, is_failed) in enumerate(zip(_keys(before), failed, strict=True))
+    ]
+    both = [table.replace_schema_metadata(None) for table in (before, again)]
+    return pa.concat_tables(both).take(pa.array(rows, pa.int64())).combine_chunks()
+
+
+def _keys(table: pa.Table) -> list[tuple[Any, ...]]:
+    """What tells the records of one unit apart."""
+    return list(zip(*(table[name].to_pylist() for name in ("k", "seed", "sample_id")), strict=True))
+
+
+def added(before: dict[str, Any], again: dict[str, Any], table: pa.Table) -> dict[str, Any]:
+    """The statistics of a unit of which some samples were computed again.
+
+    Args:
+        before: of its part.
+        again: of the samples.
+        table: its records now.
+    """
+    effort = ("n_prompts", "prompt_tokens", "tokens_computed", "seconds", "scoring_seconds")
+    sums = {name: before.get(name, 0) + again.get(name, 0) for name in effort}
+    n_failed = table.num_rows - table["error_type"].null_count
+    return {**before, **again, **sums, "n_records": table.num_rows, "n_failed": n_failed}
+
+
 def check_format(subject: str, metadata: dict[bytes, bytes]) -> None:
     """Refuse what a newer version wrote.
 

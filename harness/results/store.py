@@ -96,10 +96,22 @@ class RunStore:
         infos = self._do("/".join(names), "listed", lambda: self.fs.get_file_info(selector))
         return {info.base_name: info.mtime_ns or 0 for info in infos if info.is_file}
 
-    def write_bytes(self, name: str, data: bytes) -> None:
-        """Write a file as a whole: renamed into place locally, one put on object stores."""
-        write = _rename_into_place if self.is_local else self._put
-        self._write(name, lambda: write(self.path(name), data))
+    def write_bytes(self, name: str, data: bytes, durable: bool = True) -> None:
+        """Write a file as a whole: renamed into place locally, one put on object stores.
+
+        Args:
+            name: of the file.
+            data: all of it.
+            durable: whether it is to outlive the machine, which takes milliseconds; else it outlives the process.
+        """
+
+        def write() -> None:
+            if self.is_local:
+                _rename_into_place(self.path(name), data, durable)
+            else:
+                self._put(self.path(name), data)
+
+        self._write(name, write)
 
     def read_bytes(self, name: str) -> bytes:
         """All of a file.
@@ -121,9 +133,9 @@ class RunStore:
         with suppress(FileNotFoundError):
             self._do(name, "removed", lambda: self.fs.delete_file(self.path(name)))
 
-    def write_json(self, name: str, value: Any) -> None:
-        """A JSON document, readable by people."""
-        self.write_bytes(name, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
+    def write_json(self, name: str, value: Any, durable: bool = True) -> None:
+        """A JSON document, readable by people; see `write_bytes`."""
+        self.write_bytes(name, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode(), durable)
 
     def read_json(self, name: str) -> Any:
         """A JSON document of the run directory.
@@ -181,6 +193,32 @@ class RunStore:
             return False
         metadata = parts.metadata_of(unit_id, table, statistics)
         self.write_table(_part_name(unit_id), table.replace_schema_metadata(metadata))
+        return True
+
+    def amend_part(self, unit_id: str, table: pa.Table, statistics: dict[str, Any]) -> bool:
+        """Put records in the place of failed ones of a committed unit; all others stay as they are.
+
+        The part is replaced as a whole, as it was written: a reader sees the old one or the new one.
+
+        Args:
+            unit_id: the unit.
+            table: records of it that were computed again.
+            statistics: what that took; added to the part's.
+
+        Returns:
+            Whether any record was put into its place.
+
+        Raises:
+            ValueError: the part is damaged, or not there.
+        """
+        before = self.read_part(unit_id)
+        after = parts.amended(before, table)
+        if after.equals(before):
+            return False
+        statistics = parts.added(parts.checked(self.read_statistics(unit_id)), statistics, after)
+        self.write_table(
+            _part_name(unit_id), after.replace_schema_metadata(parts.metadata_of(unit_id, after, statistics))
+        )
         return True
 
     def part_ids(self) -> set[str]:
@@ -296,13 +334,14 @@ def _part_name(unit_id: str) -> str:
     return f"parts/{unit_id}.parquet"
 
 
-def _rename_into_place(target: str, data: bytes) -> None:
+def _rename_into_place(target: str, data: bytes, durable: bool) -> None:
     temporary = f"{target}.{uuid.uuid4().hex[:8]}.tmp"
     try:
         with open(temporary, "wb") as file:
             file.write(data)
             file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                os.fsync(file.fileno())
         Path(temporary).replace(target)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)

@@ -26,6 +26,8 @@ class Backend(Protocol):
     n_replicas: int
     threads: int | None
     """CPU threads of each replica; None leaves torch's choice."""
+    replaces: bool
+    """Whether a replica that hangs can be ended and replaced."""
 
     def pool(
         self,
@@ -59,6 +61,7 @@ class InlineBackend:
 
     n_replicas = 1
     threads: int | None = None
+    replaces = False
 
     def __init__(self, overlap: bool | None = None) -> None:
         self._overlap = overlap
@@ -93,6 +96,8 @@ class RayBackend:
         config: the run's settings.
         overlap: as of `InlineBackend`; None where replicas have GPUs.
     """
+
+    replaces = True
 
     def __init__(self, config: RunConfig, overlap: bool | None = None) -> None:
         from harness.cluster.session import choose_shape, live_nodes

@@ -16,16 +16,29 @@ from typing import Any, Protocol
 
 from harness.core.errors import BrokenDeviceError, Interrupted, ReplicaError, UserError
 from harness.planning.units import WorkUnit
-from harness.running.failures import Decision, after_replica_death, after_unit_error, is_straggler
-from harness.running.messages import Care, UnitReport
+from harness.results.quarantine import Ending, Trial
+from harness.running.failures import Decision, Pace, after_replica_death, after_unit_error, is_straggler
+from harness.running.messages import Care, Note, UnitReport
+from harness.running.precautions import Precautions
 
 log = logging.getLogger(__name__)
+WATCH_EVERY_S = 1.0
+"""How often hanging replicas are looked for."""
 UNITS_IN_FLIGHT = 2
 """Per replica that does one unit after the other: one runs while the next waits beside it."""
 
 
 class ReplicaDiedError(Exception):
-    """The replica's process or node is gone; its units are not done."""
+    """The replica's process or node is gone; its units are not done.
+
+    Args:
+        cause: in words.
+        ending: how, as far as it is known.
+    """
+
+    def __init__(self, cause: str, ending: Ending = Ending.DIED) -> None:
+        super().__init__(cause)
+        self.ending = ending
 
 
 class Replica(Protocol):
@@ -82,6 +95,10 @@ class _Flight:
     """Flights of one replica begin, and end, in the order of their numbers; with a pipeline they overlap."""
     began: float
     """When it was sent, or when the unit before it on the same replica ended."""
+    care: Care | None
+    """How it was sent."""
+    note: Note | None = None
+    """What a unit taken sample by sample was at when its time was up before."""
 
 
 def dispatch(
@@ -89,29 +106,31 @@ def dispatch(
     pool: Pool,
     on_done: Callable[[WorkUnit, UnitReport], None],
     should_stop: Callable[[], bool],
-    suspect_of: Callable[[WorkUnit], str | None] = lambda unit: None,
+    precautions: Precautions | None = None,
     clock: Callable[[], float] = time.monotonic,
+    hang_after_s: float = 0.0,
 ) -> None:
     """Run all units on the pool's replicas.
 
     Units go out in their order; a replica with a free slot takes the next one, so that fast
     replicas do more. Towards the end a unit that drags on is given to an idle replica as well;
     the first to commit wins. A unit whose replica died is taken sample by sample, and a sample that
-    kills two by itself is quarantined.
+    ends two processes by itself is out for the run.
 
     Args:
         units: what is not committed yet.
         pool: the replicas.
         on_done: called once per finished unit, after its part is committed.
         should_stop: asked twice a second and after every unit.
-        suspect_of: the sample that a unit taken with care was trying last; None when unknown.
-        clock: seconds, for telling stragglers.
+        precautions: what is known of the units' samples; nothing by default.
+        clock: seconds, for telling stragglers and hangs.
+        hang_after_s: the least seconds after which a replica hangs, is ended and replaced; 0 for never.
 
     Raises:
         Interrupted: `should_stop` said so.
         ReplicaError: a unit or the replicas failed more often than the policy allows.
     """
-    _Dispatcher(units, pool, on_done, should_stop, suspect_of, clock).run()
+    _Dispatcher(units, pool, on_done, should_stop, precautions or Precautions(), clock, hang_after_s).run()
 
 
 class _Dispatcher:
@@ -121,11 +140,14 @@ class _Dispatcher:
         pool: Pool,
         on_done: Callable[[WorkUnit, UnitReport], None],
         should_stop: Callable[[], bool],
-        suspect_of: Callable[[WorkUnit], str | None],
+        precautions: Precautions,
         clock: Callable[[], float],
+        hang_after_s: float,
     ) -> None:
         self.pool, self.on_done, self.should_stop = pool, on_done, should_stop
-        self.suspect_of, self.clock = suspect_of, clock
+        self.precautions, self.clock = precautions, clock
+        precautions.expect(units)
+        self.pace, self.watched_s = Pace(hang_after_s), clock()
         self.waiting = deque(units)
         self.open = {unit.id for unit in units}
         self.flights: dict[Any, _Flight] = {}
@@ -134,8 +156,6 @@ class _Dispatcher:
         self.finished_s: list[float] = []
         self.errors: Counter[str] = Counter()
         self.unit_deaths: Counter[str] = Counter()
-        self.suspects: Counter[tuple[str, str]] = Counter()
-        self.care: dict[str, Care] = {}
         self.idle_deaths = 0
         self.sent = 0
         self.counted_until = 0
@@ -152,19 +172,54 @@ class _Dispatcher:
             for handle in self.pool.wait(list(self.flights), timeout_s=0.5):
                 if handle in self.flights and self._take(handle) and self.should_stop():
                     raise Interrupted
+            # After what is done was taken: a driver that was stopped for a while finds its replicas well.
+            self._end_hanging()
+
+    def _end_hanging(self) -> None:
+        """End replicas that do not come to an end, and take their units sample by sample."""
+        now = self.clock()
+        if now - self.watched_s < WATCH_EVERY_S:
+            return
+        self.watched_s = now
+        for flight in [flights[0] for flights in self.held.values() if flights]:
+            is_alone = flight.care is not None and flight.care.alone
+            limit_s = self.pace.limit_s(1 if is_alone else max(2, len(self.precautions.samples(flight.unit))))
+            if now - flight.began <= limit_s:
+                continue
+            note = self.precautions.note_of(flight.unit) if is_alone else None
+            if is_alone and note != flight.note:
+                flight.note, flight.began = note, now
+                continue
+            self._bury(flight, ReplicaDiedError(f"no end within {limit_s:.0f} s (run.hang_after_s)", Ending.HUNG))
 
     def _feed(self, replicas: Sequence[Replica]) -> None:
+        stuck = False  # nothing may go to a replica that has nothing yet
         for slot in range(self.pool.units_in_flight):
             for replica in replicas:
                 if not self.waiting:
                     return
-                if len(self.held[replica]) <= slot:
-                    self._send(self.waiting.popleft(), replica)
+                if len(self.held[replica]) > slot or (stuck and not self.held[replica]):
+                    continue
+                unit = self._next(replica)
+                if unit is not None:
+                    self._send(unit, replica)
+                elif not self.held[replica]:
+                    stuck = True
+
+    def _next(self, replica: Replica) -> WorkUnit | None:
+        """The first of the waiting units that may go to a replica now."""
+        for place, unit in enumerate(self.waiting):
+            if self.precautions.may_go(unit, replica):
+                del self.waiting[place]
+                return unit
+        return None
 
     def _send(self, unit: WorkUnit, replica: Replica) -> None:
-        flight = _Flight(unit, replica, self.sent, self.clock())
-        self.flights[replica.submit(unit, self.care.get(unit.id))] = flight
+        care = self.precautions.care(unit)
+        flight = _Flight(unit, replica, self.sent, self.clock(), care)
+        self.flights[replica.submit(unit, care)] = flight
         self.held[replica].append(flight)
+        self.precautions.sent(unit, replica)
         self.sent += 1
 
     def _end_game(self, replicas: Sequence[Replica]) -> None:
@@ -180,6 +235,8 @@ class _Dispatcher:
             # A unit that has killed a replica may kill the next one too: it is never copied.
             if not idle or not slow or copies[flight.unit.id] > 1 or self.unit_deaths[flight.unit.id]:
                 continue
+            if not self.precautions.may_go(flight.unit, idle[-1]):
+                continue
             if not behind:
                 log.warning("unit %s drags on at %s: another takes it too", flight.unit.id, flight.replica.name)
             self._send(flight.unit, idle.pop())
@@ -190,6 +247,7 @@ class _Dispatcher:
         """Take a handle that is done; whether its unit is."""
         flight = self.flights.pop(handle)
         self.held[flight.replica].remove(flight)
+        self.precautions.ended(flight.unit, flight.replica)
         for behind in self.held[flight.replica]:
             behind.began = self.clock()
         unit = flight.unit
@@ -209,6 +267,8 @@ class _Dispatcher:
             return False
         self.open.discard(unit.id)
         self.finished_s.append(report.statistics.seconds)
+        self.pace.learn(report.statistics.seconds, len(self.precautions.samples(unit)))
+        self.precautions.done(unit)
         self.on_done(unit, report)
         return True
 
@@ -222,29 +282,32 @@ class _Dispatcher:
             self.waiting.extend(lost)
 
     def _bury(self, flight: _Flight, death: ReplicaDiedError) -> None:
-        lost = sorted([flight, *self.held.pop(flight.replica)], key=lambda f: f.number)
+        others = self.held.pop(flight.replica)
+        for other in others:
+            self.precautions.ended(other.unit, other.replica)
+        lost = sorted([flight, *others], key=lambda f: f.number)
         self.flights = {h: f for h, f in self.flights.items() if f.replica is not flight.replica}
         # The first was under way, whichever of them is reported first. Where units overlap, one behind it may be the
         # cause: the first is then taken with care, by itself, comes through, and the next death counts for the next.
-        unit = lost[0].unit
+        unit, care = lost[0].unit, lost[0].care
         # Replicas may have died together, with their node: what was under way by then is counted once.
         counts = lost[0].number >= self.counted_until
         if counts:
             self.counted_until = self.sent
             self.idle_deaths += 1
-            self.unit_deaths[unit.id] += 1
-        suspect = self.suspect_of(unit) if counts and unit.id in self.care else None
+            self.unit_deaths[unit.id] += death.ending is not Ending.NODE
+        suspect = None
+        if care is not None and care.alone:
+            suspect = self._take_evidence(unit, care, death)
         log.warning(
             "%s died with %d units in flight, in unit %s%s: %s",
             flight.replica.name, len(lost), unit.id, f" at sample {suspect}" if suspect else "", death,
         )  # fmt: skip
-        if suspect is not None:
-            self.suspects[unit.id, suspect] += 1
-        care = self.care.get(unit.id, Care())
+        quarantine = self.precautions.quarantine
         decision = after_replica_death(
             self.unit_deaths[unit.id],
-            self.suspects[unit.id, suspect] if suspect is not None else 0,
-            len(care.quarantined),
+            quarantine.processes(suspect) if suspect is not None else 0,
+            len(care.out) if care is not None else 0,
             self.idle_deaths,
         )
         if decision is Decision.STOP:
@@ -252,14 +315,24 @@ class _Dispatcher:
                 f"replicas died {self.idle_deaths} times without progress, {self.unit_deaths[unit.id]} times in unit "
                 f"{unit.id} ({unit.template}, seed {unit.seed}); last cause: {death}"
             ) from death
-        if decision is Decision.QUARANTINE and suspect is not None:
-            log.warning("sample %s kills its replica: it is recorded as failed", suspect)
+        if decision is Decision.QUARANTINE:
+            log.warning("sample %s ends its process: it is recorded as failed in the whole run", suspect)
             self.idle_deaths = 0
-            care = Care((*care.quarantined, suspect))
-        if decision is not Decision.RETRY:
-            self.care[unit.id] = care
+            del self.unit_deaths[unit.id]
+        elif decision is Decision.CAREFUL and suspect is None and counts:
+            self.precautions.died(unit)
         self._again([f.unit for f in lost], first=True)
         self.pool.replace(flight.replica)
+
+    def _take_evidence(self, unit: WorkUnit, care: Care, death: ReplicaDiedError) -> str | None:
+        """The sample that a unit taken sample by sample was at when its process ended; None when that is not known."""
+        note = self.precautions.note_of(unit)
+        if note is None or note.sample is None or death.ending is Ending.NODE:
+            return None
+        trial = Trial(unit.id, note.process, death.ending, str(death))
+        if self.precautions.failed_alone(unit, care, note.sample, trial):
+            self.idle_deaths = 0
+        return note.sample
 
     def _fail(self, unit: WorkUnit, error: Exception) -> None:
         self.errors[unit.id] += 1

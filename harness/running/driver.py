@@ -10,19 +10,21 @@ import io
 import itertools
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 from rich.console import Console
 
 from harness.analysis.summary import CELLS, summarise
 from harness.config.schema import RunConfig
-from harness.core.errors import Interrupted, RunDirError, UserError
+from harness.core.errors import BrokenDeviceError, Interrupted, RunDirError, UserError
 from harness.core.escaping import one_line
 from harness.engine.local.facts import EngineFacts
 from harness.planning import examples as prompt_examples
@@ -35,11 +37,13 @@ from harness.reporting.tracking.run import open_run_tracker, tell_cells, tell_re
 from harness.reporting.tracking.tracker import Tracker
 from harness.results import manifest as manifests
 from harness.results.lock import RunLock
+from harness.results.quarantine import PASSING, Quarantine, Trial
 from harness.results.samples import write_samples
 from harness.results.store import RunStore
 from harness.running.backend import Backend, check_reachable, open_backend
 from harness.running.dispatch import dispatch
-from harness.running.messages import LectureTable, UnitReport, WorkerSpec, note_name
+from harness.running.messages import Care, LectureTable, Note, UnitReport, WorkerSpec, note_name, read_note
+from harness.running.precautions import Precautions
 from harness.running.stopping import StopFlag, stoppable
 
 log = logging.getLogger(__name__)
@@ -59,13 +63,16 @@ class RunResult:
     """Records that failed, as a share of all."""
 
 
-def run(config: RunConfig, fresh: bool = False, console: Console | None = None) -> RunResult:
+def run(
+    config: RunConfig, fresh: bool = False, console: Console | None = None, retry_failed: bool = False
+) -> RunResult:
     """Run or resume a grid.
 
     Args:
         config: from `harness.config.loading.load_config`.
         fresh: move an existing run directory aside and start anew.
         console: where progress is drawn; standard error by default.
+        retry_failed: compute every failed record again; else those that may have failed for a passing reason.
 
     Raises:
         UserError: whatever the user can mend, before a model is loaded where possible.
@@ -83,10 +90,10 @@ def run(config: RunConfig, fresh: bool = False, console: Console | None = None) 
             _move_aside(store)
         store.create()
         with RunLock(store), _log_file(store):
-            return _run_locked(prepared, store, console, stop)
+            return _run_locked(prepared, store, console, stop, retry_failed)
 
 
-def _run_locked(prepared: Prepared, store: RunStore, console: Console, stop: StopFlag) -> RunResult:
+def _run_locked(prepared: Prepared, store: RunStore, console: Console, stop: StopFlag, retry_failed: bool) -> RunResult:
     config = prepared.config
     manifest: dict[str, Any] | None = None
     if store.exists(manifests.NAME):
@@ -132,18 +139,28 @@ def _run_locked(prepared: Prepared, store: RunStore, console: Console, stop: Sto
         write_samples(store, prepared.data.samples)
         store.write_json(prompt_examples.NAME, prompt_examples.prompt_examples(prepared))
         store.write_json(manifests.NAME, manifest)
-        done = _committed(store, plan)
+        quarantine = Quarantine(store)
+        if retry_failed:
+            quarantine.forget_all()
+        elif manifest["sessions"][:-1] and manifest["sessions"][-2]["ended"]:
+            quarantine.forget_passing()
+        if manifest["sessions"][:-1] and not manifest["sessions"][-2]["ended"]:
+            _take_notes(store, plan, quarantine, manifest["sessions"][-2])
+        done, again = _committed(store, plan, retry_failed)
         waiting = [unit for unit in plan.units if unit.id not in done]
         log.info(
             "%s: %d cells, %d samples, %d units, %d committed before",
-            store.run_dir, len(plan.cells), len(prepared.data.samples), len(plan.units), len(done),
+            store.run_dir, len(plan.cells), len(prepared.data.samples), len(plan.units), len(done) + len(again),
         )  # fmt: skip
+        if again:
+            n_again = sum(len(samples) for samples in again.values())
+            log.info("%d failed samples of %d committed units are tried again", n_again, len(again))
         tracker = stack.enter_context(open_run_tracker(config, manifest, store, plan, done))
         try:
             if waiting:
                 backend = backend or stack.enter_context(open_backend(config))
                 longest = {b.model: max(x.longest_prompt for x in budgets if x.model == b.model) for b in budgets}
-                _compute(prepared, plan, waiting, backend, manifest, longest, console, stop, tracker)
+                _compute(prepared, plan, waiting, again, quarantine, backend, manifest, longest, console, stop, tracker)
                 _check_complete(store, plan)
             cells = summarise(store.run_dir, metrics=prepared.task.metrics)
             _check_records(store, plan, int(cells["n_attempted"].sum()))
@@ -151,6 +168,10 @@ def _run_locked(prepared: Prepared, store: RunStore, console: Console, stop: Sto
             manifest["status"] = "complete"
         except Interrupted:
             manifest["status"] = "interrupted"
+            raise
+        except BrokenDeviceError:
+            manifest["status"] = "failed"
+            _take_notes(store, plan, quarantine, session)
             raise
         except BaseException:
             manifest["status"] = "failed"
@@ -166,6 +187,8 @@ def _compute(
     prepared: Prepared,
     plan: Plan,
     waiting: list[WorkUnit],
+    again: dict[str, frozenset[str]],
+    quarantine: Quarantine,
     backend: Backend,
     manifest: dict[str, Any],
     longest: dict[str, int],
@@ -175,16 +198,15 @@ def _compute(
 ) -> None:
     """Dispatch the waiting units, model by model."""
     config = prepared.config
-    n_records = sum(unit.n_records(len(plan.shards[unit.shard].samples)) for unit in waiting)
+    n_records = sum(
+        unit.n_records(len(again[unit.id] if unit.id in again else plan.shards[unit.shard].samples)) for unit in waiting
+    )
     left: dict[tuple[Cell, ...], set[str]] = {}
     for unit in waiting:
         left.setdefault(unit.cells(), set()).add(unit.id)
     with RunProgress(console, len(plan.units), len(plan.units) - len(waiting), n_records) as progress:
         store = RunStore(config.run_dir)
-
-        def suspect_of(unit: WorkUnit) -> str | None:
-            name = note_name(unit.id)
-            return str(store.read_json(name)["sample"]) if store.exists(name) else None
+        samples = [[sample.id for sample in shard.samples] for shard in plan.shards]
 
         def on_done(unit: WorkUnit, report: UnitReport) -> None:
             unit_log.info(json.dumps({"unit": unit.id, **_place(unit), **asdict(report.statistics)}))
@@ -222,13 +244,19 @@ def _compute(
                     log.warning("%s is scored without shared prefixes: %s", setup.info.path, facts.sharing_notice)
                 if facts.attention_notice:
                     log.warning("%s: %s", setup.info.path, facts.attention_notice)
+                precautions = Precautions(samples, quarantine, partial(_note_of, store), again)
+                hang_after_s = config.run.hang_after_s if backend.replaces else 0.0
                 with progress.working():
-                    dispatch(units, pool, on_done, stop.is_set, suspect_of)
+                    dispatch(units, pool, on_done, stop.is_set, precautions, hang_after_s=hang_after_s)
 
 
 def _at_commit(config: RunConfig, commit: str | None) -> RunConfig:
     """Replicas load the commit that was looked at here, whatever the hub holds by then."""
     return config if commit is None else replace(config, model=replace(config.model, revision=commit))
+
+
+def _note_of(store: RunStore, unit: WorkUnit) -> Note | None:
+    return read_note(store, unit.id)
 
 
 def _place(unit: WorkUnit) -> dict[str, Any]:
@@ -281,14 +309,23 @@ def _check_records(store: RunStore, plan: Plan, found: int) -> None:
         )
 
 
-def _committed(store: RunStore, plan: Plan) -> set[str]:
-    """Units whose parts are whole; damaged parts are removed, to be computed again."""
+def _committed(store: RunStore, plan: Plan, retry_failed: bool) -> tuple[set[str], dict[str, frozenset[str]]]:
+    """Units whose parts are whole, and of those with failures to be tried again the samples; no unit is in both.
+
+    Damaged parts are removed, to be computed again.
+
+    Args:
+        store: of the run directory.
+        plan: of the run.
+        retry_failed: whether every failure is tried again, or those that may have passed.
+    """
     store.remove_leftovers()
     rows = {unit.id: unit.n_records(len(plan.shards[unit.shard].samples)) for unit in plan.units}
     for name in store.files().keys() & {note_name(unit_id) for unit_id in rows}:
         store.remove(name)
-    done = set()
-    for unit_id, part in store.read_parts(store.part_ids() & rows.keys(), ["sample_id"], max(rows.values())):
+    done, again = set(), {}
+    columns = ["sample_id", "error_type"]
+    for unit_id, part in store.read_parts(store.part_ids() & rows.keys(), columns, max(rows.values())):
         fault = ""
         if isinstance(part, ValueError):
             fault = str(part)
@@ -297,9 +334,39 @@ def _committed(store: RunStore, plan: Plan) -> set[str]:
         if fault:
             log.warning("%s; computing it again", fault)
             store.remove_part(unit_id)
+        elif failed := _failed_samples(part, retry_failed):
+            again[unit_id] = failed
         else:
             done.add(unit_id)
-    return done
+    return done, again
+
+
+def _take_notes(store: RunStore, plan: Plan, quarantine: Quarantine, session: Mapping[str, Any]) -> None:
+    """Take down what a driver tried that was its own replica and came to its end over it; once."""
+    process = f"{session.get('host')}/{session.get('pid')}"
+    names = store.files()
+    noted = [(unit, read_note(store, unit.id)) for unit in plan.units if note_name(unit.id) in names]
+    precautions = Precautions([[sample.id for sample in shard.samples] for shard in plan.shards], quarantine)
+    precautions.expect(plan.units)
+    notes = [(unit, note) for unit, note in noted if note is not None and note.process == process]
+    # Where units overlap, the first was under way; if one behind it was the cause, the next time tells.
+    for unit, note in notes[:1]:
+        if note.sample is None:
+            log.warning("the last session ended in unit %s: it is taken sample by sample", unit.id)
+            precautions.died(unit)
+        else:
+            log.warning("the last session ended at sample %s by itself", note.sample)
+            trial = Trial(unit.id, process, note.ending, "the process of an inline run came to its end")
+            precautions.failed_alone(unit, precautions.care(unit) or Care(), note.sample, trial)
+    for unit, _ in noted:
+        store.remove(note_name(unit.id))
+
+
+def _failed_samples(part: pa.Table, is_any: bool) -> frozenset[str]:
+    """Samples with a record that failed, for whatever reason or for one that may have passed."""
+    errors = part["error_type"]
+    chosen = pc.is_valid(errors) if is_any else pc.is_in(errors, pa.array(sorted(PASSING)))
+    return frozenset(part.filter(chosen)["sample_id"].to_pylist())
 
 
 def _move_aside(store: RunStore) -> None:

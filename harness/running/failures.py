@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from enum import Enum, auto
 from statistics import median
 
 from harness.core.errors import ModelError, NotFiniteError
+from harness.results.quarantine import PROCESSES
 
 Failure = tuple[str | None, str | None]
 
@@ -15,10 +18,12 @@ MOST_ATTEMPTS = 4
 MOST_IDLE_DEATHS = 5
 """Deaths of replicas in a row, with nothing finished or learnt between them, before the run stops.
 Replicas that die together, as with their node, are one death: see `dispatch`."""
-DEATHS_OF_SUSPECT = 2
-"""Deaths on one sample, taken by itself, after which it is quarantined."""
 MOST_QUARANTINED = 8
 """Samples of one unit that may be quarantined before the run stops."""
+HANG_FACTOR = 20.0
+"""A unit, or a sample by itself, hangs that takes so many times what the slowest unit took for as many samples."""
+HANG_FIRST_FACTOR = 6.0
+"""As long as nobody knows how long units take: so many times the least limit."""
 STRAGGLER_FACTOR = 3.0
 STRAGGLER_LEAST_S = 20.0
 """A unit that runs for longer than both this and the factor times the median is given to another too."""
@@ -32,7 +37,7 @@ class Decision(Enum):
     CAREFUL = auto()
     """Sample by sample, noting each before it is tried."""
     QUARANTINE = auto()
-    """The sample that was noted last is recorded as failed and never tried again."""
+    """The sample that was noted last is recorded as failed in all units, and tried no more."""
     STOP = auto()
 
 
@@ -43,11 +48,11 @@ def after_replica_death(
 
     Args:
         unit_deaths: deaths in this unit, this one included; 0 when it died along with another.
-        suspect_deaths: of them, those on the sample that was being tried by itself; 0 when none was.
+        suspect_deaths: processes that ended on the sample that was being tried by itself; 0 when none was.
         quarantined: samples of the unit that are quarantined already.
         deaths_without_progress: deaths since a unit finished or a sample was quarantined.
     """
-    if suspect_deaths >= DEATHS_OF_SUSPECT:
+    if suspect_deaths >= PROCESSES:
         return Decision.QUARANTINE if quarantined < MOST_QUARANTINED else Decision.STOP
     if deaths_without_progress >= MOST_IDLE_DEATHS:
         return Decision.STOP
@@ -74,6 +79,31 @@ def check_usable(model: str, failures: Sequence[Failure], n_records: int) -> Non
         raise ModelError(
             f"model '{model}' scores nothing, all {n_records} records of its first unit fail: {failures[0][1]}"
         )
+
+
+@dataclass
+class Pace:
+    """How long samples take, and from when on one hangs.
+
+    Args:
+        least_s: seconds that a unit, or a sample by itself, may take in any case; 0 for no limit at all.
+    """
+
+    least_s: float
+    slowest_s: float | None = None
+    """Per sample, of the slowest unit so far."""
+
+    def learn(self, seconds: float, n_samples: int) -> None:
+        """A unit of so many samples took so long."""
+        self.slowest_s = max(self.slowest_s or 0.0, seconds / max(1, n_samples))
+
+    def limit_s(self, n_samples: int) -> float:
+        """Seconds after which a unit of so many samples hangs; one sample is one that is tried by itself."""
+        if not self.least_s:
+            return math.inf
+        if self.slowest_s is not None:
+            return max(self.least_s, HANG_FACTOR * self.slowest_s * n_samples)
+        return self.least_s * (HANG_FIRST_FACTOR if n_samples > 1 else 1.0)
 
 
 def is_straggler(age_s: float, finished_s: Sequence[float]) -> bool:

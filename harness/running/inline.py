@@ -1,4 +1,8 @@
-"""Runs units in the driver's own process: no Ray, for debuggers and small machines."""
+"""Runs units in the driver's own process: no Ray, for debuggers and small machines.
+
+What ends a unit's process ends the run here. So each unit is noted in the run directory while it is under way: the
+next session finds what this one came to its end over.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +10,14 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from functools import partial
 
+from harness.core.errors import BrokenDeviceError
 from harness.planning.units import Shard, WorkUnit
 from harness.running import pipeline
 from harness.running.dispatch import UNITS_IN_FLIGHT, Replica
-from harness.running.messages import Care, LectureTable, UnitReport
+from harness.running.failures import Pace
+from harness.running.messages import Care, LectureTable, UnitReport, note_name, process_name, write_note
 from harness.running.pipeline import Inputs, Pipeline
+from harness.running.watchdog import Watchdog
 from harness.running.worker import Worker
 
 
@@ -35,14 +42,19 @@ class InlinePool:
         self._lecture = lecture
         self._pipeline = Pipeline(worker) if overlap else None
         self.units_in_flight = pipeline.UNITS_IN_FLIGHT if overlap else UNITS_IN_FLIGHT
-        self._units: dict[str, WorkUnit] = {}
+        self._units: dict[str, tuple[WorkUnit, Care | None]] = {}
         self._under_way: dict[str, Future[UnitReport]] = {}
+        self._is_broken = False
+        self._pace = Pace(worker.spec.config.run.hang_after_s)
+        self._watchdog = Watchdog(worker.spec.config.run_dir) if self._pace.least_s else None
 
     def submit(self, unit: WorkUnit, care: Care | None) -> str:
-        """Remember the unit, or let it follow the others; nothing can die here, so there is no care to take."""
-        self._units[unit.id] = unit
+        """Remember the unit, or let it follow the others."""
+        self._units[unit.id] = unit, care
         if self._pipeline is not None:
-            self._under_way[unit.id] = self._pipeline.submit(unit, partial(self._inputs, unit), None)
+            self._under_way[unit.id] = self._pipeline.submit(unit, partial(self._begin, unit), care)
+            if len(self._units) == 1:
+                self._watch_first()
         return unit.id
 
     def replicas(self, useful: int) -> Sequence[Replica]:
@@ -58,13 +70,48 @@ class InlinePool:
 
     def result(self, handle: str) -> UnitReport:
         """The unit's report; without a pipeline, do it now."""
-        unit = self._units.pop(handle)
-        if self._pipeline is not None:
-            return self._under_way.pop(handle).result()
-        return self._worker.run_unit(unit, *self._inputs(unit))
+        unit, care = self._units[handle]
+        try:
+            if self._pipeline is not None:
+                report = self._under_way.pop(handle).result()
+            else:
+                self._watch(unit, care)
+                report = self._worker.run_unit(unit, *self._begin(unit), care)
+        except BrokenDeviceError:
+            self._is_broken = True  # The note stays: it is as if this process had died.
+            raise
+        except BaseException:
+            self._end(unit)
+            raise
+        self._pace.learn(report.statistics.seconds, len(self._shards[unit.shard].samples))
+        self._end(unit)
+        return report
 
-    def _inputs(self, unit: WorkUnit) -> Inputs:
+    def _begin(self, unit: WorkUnit) -> Inputs:
+        """Note a unit whose first step is taken, and give what it is prepared from."""
+        write_note(self._worker.store, unit.id, None, process_name())
         return self._shards[unit.shard].samples, self._lecture.get(unit.seed)
+
+    def _end(self, unit: WorkUnit) -> None:
+        self._worker.store.remove(note_name(unit.id))
+        del self._units[unit.id]
+        if self._pipeline is not None:
+            self._watch_first()
+        elif self._watchdog is not None:
+            self._watchdog.rest()
+
+    def _watch_first(self) -> None:
+        """Watch the first of the units that overlap; they come to their ends in turn."""
+        for unit, care in list(self._units.values())[:1]:
+            self._watch(unit, care)
+        if self._watchdog is not None and not self._units:
+            self._watchdog.rest()
+
+    def _watch(self, unit: WorkUnit, care: Care | None) -> None:
+        if self._watchdog is not None:
+            is_alone = care is not None and care.alone
+            n_samples = 1 if is_alone else max(2, len(self._shards[unit.shard].samples))
+            self._watchdog.watch(unit, self._pace.limit_s(n_samples), is_alone)
 
     def replace(self, replica: Replica) -> None:
         """Nothing can die here but the driver itself."""
@@ -76,3 +123,7 @@ class InlinePool:
         """Let go of what is under way; a part that is being written is written."""
         if self._pipeline is not None:
             self._pipeline.close()
+        if self._watchdog is not None:
+            self._watchdog.close()
+        for unit_id in () if self._is_broken else self._units:
+            self._worker.store.remove(note_name(unit_id))

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from harness.config.schema import RunConfig
+from harness.core.errors import RunDirError
 from harness.prompts.templates import Template
+from harness.results import layout
+from harness.results.quarantine import Ending, Verdict
 from harness.results.schema import UnitStatistics
+from harness.results.store import RunStore
 
 LectureTable = Mapping[tuple[str, int], Sequence[int]]
 """The lecture policy's draws of one seed: (sample id, K) to pool indices."""
@@ -34,18 +40,61 @@ class WorkerSpec:
 
 @dataclass(frozen=True)
 class Care:
-    """How to take a unit whose replicas died: sample by sample, each noted before it is tried."""
+    """How to take a unit of which something is known."""
 
-    quarantined: tuple[str, ...] = ()
-    """Ids of samples that are recorded as failed instead."""
+    out: tuple[Verdict, ...] = ()
+    """Samples that are recorded as failed instead."""
+    alone: bool = False
+    """Sample by sample, each noted before it is tried: if the process ends, that sample did it."""
+    first: tuple[str, ...] = ()
+    """Ids of samples to be tried before the others."""
+    last: frozenset[str] = frozenset()
+    """Ids of samples that came through by themselves before: they are taken together, after the others."""
+    again: frozenset[str] | None = None
+    """Ids of samples whose failures are to be tried again, of a unit that is committed; None takes all samples."""
+
+
+@dataclass(frozen=True)
+class Note:
+    """What a process tries, written into the run directory before it does."""
+
+    sample: str | None
+    """Its id; None where samples are taken together."""
+    process: str
+    """Host and process id."""
+    ending: Ending = Ending.DIED
+    """How the process came to its end, if it did."""
+
+
+def process_name() -> str:
+    """Host and id of this process."""
+    return f"{platform.node()}/{os.getpid()}"
 
 
 NOTE_PREFIX = "trying-"
 
 
 def note_name(unit_id: str) -> str:
-    """The file of the run directory in which a unit taken with care notes the sample it tries."""
+    """The file of the run directory in which a process notes what it tries of a unit."""
     return f"{NOTE_PREFIX}{unit_id}.json"
+
+
+def write_note(store: RunStore, unit_id: str, sample: str | None, process: str, ending: Ending | None = None) -> None:
+    """Note what a process tries of a unit; the note outlives the process."""
+    known = {} if ending is None else {"ending": ending}
+    store.write_json(note_name(unit_id), {"sample": sample, "process": process, **known}, durable=False)
+
+
+def read_note(store: RunStore, unit_id: str) -> Note | None:
+    """What was noted of a unit last; None where nothing was, or nothing that can be read."""
+    name = note_name(unit_id)
+    try:
+        found = store.read_json(name) if store.exists(name) else None
+    except RunDirError:
+        return None
+    if found is None or layout.NOTE(found, "it"):
+        return None
+    return Note(found["sample"], found["process"], Ending(found.get("ending", Ending.DIED)))
 
 
 @dataclass(frozen=True)

@@ -68,6 +68,11 @@ class _Job:
     report: UnitReport | None = None
     future: Future[UnitReport] = field(default_factory=Future)
 
+    @property
+    def is_alone(self) -> bool:
+        """Whether the unit overlaps no other."""
+        return self.care is not None and self.care.alone
+
     def attempt(self, step: Callable[[], None]) -> None:
         """Take a step, unless one before it has failed."""
         if self.error is None:
@@ -106,7 +111,7 @@ class Pipeline:
     def submit(self, unit: WorkUnit, read: Callable[[], Inputs], care: Care | None) -> Future[UnitReport]:
         """Let a unit follow those that were submitted before.
 
-        A unit taken with care overlaps no other: if the process ends meanwhile, one of its samples did that.
+        A unit taken sample by sample overlaps no other: if the process ends meanwhile, one of its samples did that.
 
         Args:
             unit: the unit.
@@ -145,7 +150,7 @@ class Pipeline:
                 self._queues[number + 1].put(job)
 
     def _prepare(self, job: _Job) -> None:
-        self._take(list(_Place) if job.care else [_Place.AHEAD])
+        self._take(list(_Place) if job.is_alone else [_Place.AHEAD])
 
         def prepare() -> None:
             job.work = self._worker.prepare(job.unit, *job.read(), job.care)
@@ -153,11 +158,11 @@ class Pipeline:
         job.attempt(prepare)
 
     def _compute(self, job: _Job) -> None:
-        if not job.care:
+        if not job.is_alone:
             self._take([_Place.MODEL])
             self._leave([_Place.AHEAD])
         job.attempt(lambda: self._worker.compute(job.work))
-        if not job.care:
+        if not job.is_alone:
             self._take([_Place.BEHIND])
             self._leave([_Place.MODEL])
 
@@ -173,7 +178,7 @@ class Pipeline:
         job.attempt(commit)
         job.work = None
         self._committing = False
-        self._leave(list(_Place) if job.care else [_Place.BEHIND])
+        self._leave(list(_Place) if job.is_alone else [_Place.BEHIND])
         if job.report is not None:
             job.future.set_result(job.report)
         else:

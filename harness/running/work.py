@@ -5,8 +5,6 @@ Knows prompts and records; refuses to know how anything is computed.
 
 from __future__ import annotations
 
-import os
-import platform
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,7 +16,7 @@ from harness.engine.local.scorer import Prepared, Scores
 from harness.planning.units import WorkUnit
 from harness.prompts.rendering import Prompt
 from harness.results.schema import Record, UnitStatistics
-from harness.running.messages import Care, LectureTable, UnitReport
+from harness.running.messages import Care, LectureTable, UnitReport, process_name
 
 
 @dataclass(frozen=True)
@@ -54,7 +52,7 @@ class Work:
     unit: WorkUnit
     samples: Sequence[Sample]
     lecture: LectureTable | None
-    care: Care | None
+    care: Care
     report: UnitReport | None = None
     """Of a unit that was committed before: nothing is left to do."""
     batches: list[Batch | Record] = field(default_factory=list)
@@ -100,5 +98,5 @@ class Work:
             self.tokens_computed,
             self.seconds,
             self.scoring_seconds,
-            f"{platform.node()}/{os.getpid()}",
+            process_name(),
         )

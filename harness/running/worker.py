@@ -15,7 +15,7 @@ from transformers import AutoTokenizer
 from harness.core.errors import BrokenDeviceError, ContextError, ModelError
 from harness.core.task import Sample, find_task
 from harness.core.task_options import configured
-from harness.engine.local.device_errors import naming_broken_devices
+from harness.engine.local.device_errors import naming_broken_devices, naming_lack_of_memory
 from harness.engine.local.generator import Generations, Generator
 from harness.engine.local.loading import ModelSpec
 from harness.engine.local.opening import load_engine
@@ -29,7 +29,7 @@ from harness.results.schema import Record, UnitStatistics, to_table
 from harness.results.store import RunStore
 from harness.running.failures import check_usable
 from harness.running.judging import Judge, failed, failure, zero_shot_copies
-from harness.running.messages import Care, LectureTable, UnitReport, WorkerSpec, note_name
+from harness.running.messages import Care, LectureTable, UnitReport, WorkerSpec, note_name, process_name, write_note
 from harness.running.shared_prefixes import origins
 from harness.running.work import Batch, Found, Work
 
@@ -90,14 +90,21 @@ class Worker:
     ) -> Work:
         """Render and lay out a unit's prompts; the model is left alone.
 
-        A unit taken with care is not prepared: its samples are taken one by one when it is computed.
+        A unit taken sample by sample is not prepared: its samples are taken when it is computed.
         """
+        care = care or Care()
+        if care.again is not None:
+            samples = [sample for sample in samples if sample.id in care.again]
         work = Work(unit, samples, lecture, care)
         with work.working():
-            if self.store.exists("parts", f"{unit.id}.parquet"):
+            if care.again is None and self.store.exists("parts", f"{unit.id}.parquet"):
                 work.report = UnitReport(unit.id, UnitStatistics(**self.store.read_statistics(unit.id)))
-            elif care is None:
-                work.batches = self._batches(work, self._renderer(unit.template, lecture), samples, unit.ks)
+            elif not care.alone:
+                out = {verdict.sample for verdict in care.out}
+                kept = [sample for sample in samples if sample.id not in out]
+                if kept:
+                    work.batches = self._batches(work, self._renderer(unit.template, lecture), kept, unit.ks)
+                work.batches += self._left_out(work, care)
         return work
 
     def compute(self, work: Work) -> None:
@@ -107,8 +114,8 @@ class Worker:
             BrokenDeviceError: the device failed for good.
         """
         with work.working():
-            if work.report is None and work.care is not None:
-                self._compute_with_care(work, work.care)
+            if work.report is None and work.care.alone:
+                self._compute_alone(work, work.care)
             self._compute_batches(work)
 
     def commit(self, work: Work) -> UnitReport:
@@ -120,11 +127,12 @@ class Worker:
             records = zero_shot_copies(work.unit, work.records)
             table = to_table(records)
         failures = [r for r in records if r.error is not None]
-        if not self._has_scored:
+        if not self._has_scored and work.care.again is None:
             check_usable(self.spec.model, [(r.error_type, r.error) for r in failures], len(records))
             self._has_scored = len(failures) < len(records)
         statistics = work.statistics(records)
-        self.store.write_part(work.unit.id, table, asdict(statistics))
+        write = self.store.write_part if work.care.again is None else self.store.amend_part
+        write(work.unit.id, table, asdict(statistics))
         return UnitReport(
             work.unit.id,
             statistics,
@@ -142,19 +150,33 @@ class Worker:
         largest = max(self.spec.config.grid.k)
         return Renderer(self.spec.templates[template], self.draw, largest, self.tokenizer, lecture)
 
-    def _compute_with_care(self, work: Work, care: Care) -> None:
+    def _compute_alone(self, work: Work, care: Care) -> None:
         """Sample by sample, each noted before it is tried and judged at once: the note survives this process."""
         unit, renderer = work.unit, self._renderer(work.unit.template, work.lecture)
-        for sample in work.samples:
-            if sample.id in care.quarantined:
-                text = "this sample kills the process of its replica"
-                work.found += [failure(unit, sample, k, "ReplicaDied", text) for k in unit.ks]
-            else:
-                self.store.write_json(note_name(unit.id), {"sample": sample.id})
-                work.batches = self._batches(work, renderer, [sample], unit.ks)
-                self._compute_batches(work)
+        work.found += self._left_out(work, care)
+        tried = {sample.id: sample for sample in work.samples}
+        for verdict in care.out:
+            tried.pop(verdict.sample, None)
+        together = [tried.pop(id_) for id_ in list(tried) if id_ in care.last]
+        first = [tried.pop(id_) for id_ in care.first if id_ in tried]
+        groups = [[sample] for sample in (*first, *tried.values())] + ([together] if together else [])
+        for group in groups:
+            noted = group[0].id if group is not together else None
+            write_note(self.store, unit.id, noted, process_name())
+            work.batches = self._batches(work, renderer, group, unit.ks)
+            self._compute_batches(work)
             self._judge(work)
         self.store.remove(note_name(unit.id))
+
+    def _left_out(self, work: Work, care: Care) -> list[Record]:
+        """The records of samples that are out."""
+        samples = {sample.id: sample for sample in work.samples}
+        return [
+            failure(work.unit, samples[verdict.sample], k, verdict.error_type, verdict.error)
+            for verdict in care.out
+            if verdict.sample in samples
+            for k in work.unit.ks
+        ]
 
     def _batches(
         self, work: Work, renderer: Renderer, samples: Sequence[Sample], ks: Sequence[int]
@@ -167,7 +189,7 @@ class Worker:
             return [self._batch(prompts, len(ks))]
         except Exception as error:
             if len(samples) * len(ks) == 1:
-                return [failed(work.unit, samples[0], ks[0], error)]
+                return [failed(work.unit, samples[0], ks[0], naming_lack_of_memory(error))]
         middle = (len(samples) if len(samples) > 1 else len(ks)) // 2
         if len(samples) > 1:
             halves = [(samples[:middle], ks), (samples[middle:], ks)]
@@ -198,7 +220,7 @@ class Worker:
         except Exception as error:
             halves = batch.halves()
             if not halves:
-                return [failed(work.unit, batch.prompts[0].sample, batch.prompts[0].k, error)]
+                return [failed(work.unit, batch.prompts[0].sample, batch.prompts[0].k, naming_lack_of_memory(error))]
         return [found for half in halves for found in self._compute_batch(work, self._batch(*half))]
 
     def _ask(self, batch: Batch) -> tuple[Scores | Generations, int]:

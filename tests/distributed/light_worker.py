@@ -8,13 +8,15 @@ LIGHT_LAST      the time that the grid's last unit takes
 LIGHT_JOURNAL   a file that gets a line when a unit is begun and when it is ended
 LIGHT_NO_MODEL  set where the model does not load
 LIGHT_DEADLY    set where loading kills the process
+LIGHT_POISON    id of a sample that kills the process that computes it
+LIGHT_HANG      id of a sample that never comes to an end
+LIGHT_HUNGRY    gigabytes that loading takes
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-import platform
 import signal
 import time
 from dataclasses import asdict
@@ -25,7 +27,8 @@ from harness.core.errors import ModelError
 from harness.engine.local.facts import EngineFacts
 from harness.results.schema import Record, UnitStatistics, to_table
 from harness.results.store import RunStore
-from harness.running.messages import UnitReport
+from harness.running.judging import failure
+from harness.running.messages import Care, UnitReport, note_name, process_name
 
 LAST_SHARD = 19
 """Of `tests.distributed.simulated.GRID`."""
@@ -40,6 +43,9 @@ class Worker:
             raise ModelError(f"'{spec.model}' has no weights on this node")
         if "LIGHT_DEADLY" in os.environ:
             os.kill(os.getpid(), signal.SIGKILL)
+        if gigabytes := float(os.environ.get("LIGHT_HUNGRY", "0")):
+            self.held = [b"x" * 2**24 for _ in range(int(gigabytes * 64))]
+            time.sleep(5)
         self.store = RunStore(spec.config.run_dir)
         self.facts = EngineFacts("cpu", "float32", 1, False, None, 1)
 
@@ -49,24 +55,52 @@ class Worker:
         return self.commit(work)
 
     def prepare(self, unit, samples, lecture, care):
-        is_done = self.store.exists("parts", f"{unit.id}.parquet")
-        return unit, samples, is_done
+        care = care or Care()
+        if care.again is not None:
+            samples = [sample for sample in samples if sample.id in care.again]
+        is_done = care.again is None and self.store.exists("parts", f"{unit.id}.parquet")
+        return unit, samples, care, is_done
 
     def compute(self, work):
-        unit, _, is_done = work
-        if not is_done:
-            note("begin", unit.id)
-            time.sleep(self.seconds(unit))
+        unit, samples, care, is_done = work
+        if is_done:
+            return
+        note("begin", unit.id)
+        out = {verdict.sample for verdict in care.out}
+        tried = [sample.id for sample in samples if sample.id not in out]
+        if care.alone:
+            tried = [*care.first, *(id_ for id_ in tried if id_ not in care.first)]
+        for id_ in tried:
+            if care.alone:
+                self.store.write_json(note_name(unit.id), {"sample": id_, "process": process_name()}, durable=False)
+            time.sleep(self.seconds(unit) / len(samples))
+            self.meet(id_)
+        if care.alone:
+            self.store.remove(note_name(unit.id))
+
+    def meet(self, id_):
+        if id_ == os.environ.get("LIGHT_POISON"):
+            note("death", id_)
+            os.kill(os.getpid(), signal.SIGKILL)
+        while id_ == os.environ.get("LIGHT_HANG"):
+            time.sleep(1)
 
     def commit(self, work):
-        unit, samples, is_done = work
+        unit, samples, care, is_done = work
         if is_done:
             return UnitReport(unit.id, UnitStatistics(**self.store.read_statistics(unit.id)))
         seconds = self.seconds(unit)
-        records = [record(unit, sample, k) for sample in samples for k in unit.ks]
-        where = f"{platform.node()}/{os.getpid()}"
-        statistics = UnitStatistics(len(records), 0, len(records), len(records), len(records), seconds, seconds, where)
-        self.store.write_part(unit.id, to_table(records), asdict(statistics))
+        out = {verdict.sample: (verdict.error_type, verdict.error) for verdict in care.out}
+        records = [
+            failure(unit, sample, k, *out[sample.id]) if sample.id in out else record(unit, sample, k)
+            for sample in samples
+            for k in unit.ks
+        ]
+        n_failed = sum(record.error is not None for record in records)
+        n = len(records)
+        statistics = UnitStatistics(n, n_failed, n, n, n, seconds, seconds, process_name())
+        write = self.store.write_part if care.again is None else self.store.amend_part
+        write(unit.id, to_table(records), asdict(statistics))
         note("end", unit.id)
         return UnitReport(unit.id, statistics)
 

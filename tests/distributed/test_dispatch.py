@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import random
+from dataclasses import replace
+
 import pytest
 
 from harness.core.errors import Interrupted, ModelError, ReplicaError
 from harness.planning.units import WorkUnit
+from harness.results.quarantine import Quarantine
 from harness.results.schema import UnitStatistics
 from harness.running.dispatch import UNITS_IN_FLIGHT, ReplicaDiedError, dispatch
 from harness.running.failures import (
@@ -13,13 +17,26 @@ from harness.running.failures import (
     MOST_IDLE_DEATHS,
     MOST_QUARANTINED,
     Decision,
+    Pace,
     after_replica_death,
     after_unit_error,
     is_straggler,
 )
-from harness.running.messages import Care, UnitReport
+from harness.running.messages import Care, Note, UnitReport
+from harness.running.precautions import MOST_TRYING, Precautions
 
 STATISTICS = UnitStatistics(1, 0, 1, 10, 5, 0.1, 0.1)
+
+
+def blaming(sample_of, shards=(("bad sample", "good sample"),)) -> Precautions:
+    """Precautions of units that are noted to be at a sample, each time by another process."""
+    processes = (f"host/{n}" for n in range(10**6))
+
+    def note_of(unit):
+        sample = sample_of(unit)
+        return Note(sample, next(processes)) if sample else None
+
+    return Precautions(shards, Quarantine(), note_of)
 
 
 def units(count: int) -> list[WorkUnit]:
@@ -32,6 +49,7 @@ class FakeReplica:
 
     def submit(self, unit: WorkUnit, care: Care | None) -> tuple[str, int]:
         handle = (unit.id, self.pool.submitted)
+        self.pool.handles.append(handle)
         self.pool.submitted += 1
         self.pool.queue.append((handle, unit, self))
         self.pool.cares.append((unit.id, care))
@@ -51,6 +69,7 @@ class FakePool:
         self.released: list[str] = []
         self.units_in_flight = UNITS_IN_FLIGHT
         self.cares: list[tuple[str, Care | None]] = []
+        self.handles: list[tuple[str, int]] = []
 
     def replicas(self, useful):
         return [replica for replica in self.members if replica.alive]
@@ -128,11 +147,17 @@ def test_a_sample_that_kills_its_replica_is_found_quarantined_and_the_rest_is_do
     deaths = {"u1": [ReplicaDiedError("segfault")] * 3}
     pool = FakePool(["a"], deaths)
     done: list[str] = []
-    dispatch(units(4), pool, lambda unit, report: done.append(unit.id), lambda: False, lambda unit: "bad sample")
+    precautions = blaming(lambda unit: "bad sample")
+    dispatch(units(4), pool, lambda unit, report: done.append(unit.id), lambda: False, precautions)
     assert sorted(done) == ["u0", "u1", "u2", "u3"]
     cares = [care for unit, care in pool.cares if unit == "u1"]
-    assert cares == [None, Care(), Care(), Care(("bad sample",))]
-    assert all(care is None for unit, care in pool.cares if unit != "u1")
+    assert cares[:3] == [None, Care(alone=True), Care(alone=True, first=("bad sample",))]
+    (verdict,) = cares[3].out
+    assert (verdict.sample, verdict.error_type) == ("bad sample", "ReplicaDied")
+    assert "(host/0, host/1)" in verdict.error
+    assert not cares[3].alone, "what ended its processes is known"
+    after = [(unit, care) for unit, care in pool.cares if unit in ("u2", "u3")][-2:]
+    assert after == [("u2", Care((verdict,))), ("u3", Care((verdict,)))], "out for the whole run"
 
 
 def test_the_unit_that_was_running_is_blamed_whichever_is_reported_first():
@@ -152,16 +177,17 @@ def test_the_unit_that_was_running_is_blamed_whichever_is_reported_first():
 
     pool = Backwards(["a"])
     pool.deaths = 3
-    dispatch(units(4), pool, lambda unit, report: None, lambda: False, lambda unit: "bad sample")
-    assert {unit for unit, care in pool.cares if care is not None} == {"u1"}
+    dispatch(units(4), pool, lambda unit, report: None, lambda: False, blaming(lambda unit: "bad sample"))
+    assert {unit for unit, care in pool.cares if care is not None and care.alone} == {"u1"}
 
 
 def test_a_unit_full_of_killers_stops_the_run_in_the_end():
     culprits = (f"s{i}" for i in range(1000) for _ in range(2))
     pool = FakePool(["a"], {"u1": [ReplicaDiedError("segfault")] * 1000})
+    precautions = blaming(lambda unit: next(culprits), [[f"s{i}" for i in range(1000)]])
     with pytest.raises(ReplicaError, match="segfault"):
-        dispatch(units(3), pool, lambda unit, report: None, lambda: False, lambda unit: next(culprits))
-    assert max(len(care.quarantined) for _, care in pool.cares if care) == MOST_QUARANTINED
+        dispatch(units(3), pool, lambda unit, report: None, lambda: False, precautions)
+    assert max(len(care.out) for _, care in pool.cares if care) == MOST_QUARANTINED
 
 
 class NodePool(FakePool):
@@ -267,8 +293,8 @@ class OverlappingPool(FakePool):
         cares = dict(self.cares)
         first = self.queue[0][1].id
         with_care = cares[first]
-        begun = [first] if with_care is not None else [unit.id for _, unit, _ in self.queue[:3]]
-        if self.killer in begun and not (with_care and with_care.quarantined):
+        begun = [first] if with_care is not None and with_care.alone else [unit.id for _, unit, _ in self.queue[:3]]
+        if self.killer in begun and not (with_care and with_care.out):
             self.deaths += 1
             self.queue.clear()
             raise ReplicaDiedError("segfault")
@@ -280,12 +306,244 @@ def test_where_units_overlap_the_sample_that_kills_is_found_too_and_everything_i
     pool = OverlappingPool(killer)
     done: list[str] = []
 
-    def suspect_of(unit):
-        return "bad sample" if unit.id == killer else None
-
-    dispatch(units(6), pool, lambda unit, report: done.append(unit.id), lambda: False, suspect_of)
+    # Shards of their own: nothing else is held back for the sample.
+    own = [replace(unit, shard=i) for i, unit in enumerate(units(6))]
+    precautions = blaming(
+        lambda unit: "bad sample" if unit.id == killer else None,
+        [["bad sample" if unit.id == killer else unit.id] for unit in own],
+    )
+    dispatch(own, pool, lambda unit, report: done.append(unit.id), lambda: False, precautions)
     assert sorted(done) == [f"u{i}" for i in range(6)]
     assert pool.most_in_flight == 3
-    quarantined = {unit: care.quarantined for unit, care in pool.cares if care is not None and care.quarantined}
-    assert quarantined == {killer: ("bad sample",)}
+    out = {unit: [verdict.sample for verdict in care.out] for unit, care in pool.cares if care is not None and care.out}
+    assert out == {killer: ["bad sample"]}
     assert pool.deaths <= 3 + 2, "once in its unit, twice by itself, and once per unit that was before it"
+
+
+class PoisonPool(FakePool):
+    """Replicas of processes of their own, at once, which a sample of every unit ends at a random moment.
+
+    Outside kills end others: each look at the pool, with a share.
+    """
+
+    def __init__(self, n: int, seed: int, poison: str | None, units_in_flight: int = 2, outside: float = 0.0) -> None:
+        super().__init__([f"r{i}" for i in range(n)])
+        self.draws = random.Random(seed)
+        self.poison, self.outside = poison, outside
+        self.units_in_flight = units_in_flight
+        self.left: dict = {}
+        self.notes: dict[str, Note] = {}
+        self.processes = {name: f"host/{name}" for name in (r.name for r in self.members)}
+        self.deaths = self.outside_deaths = 0
+        self.moved = False
+
+    def running(self, replica):
+        return next((entry for entry in self.queue if entry[2] is replica), None)
+
+    def order(self, unit, care):
+        out = {verdict.sample for verdict in care.out} if care else set()
+        ids = [id_ for id_ in SAMPLES if id_ not in out]
+        if care and care.alone:
+            return [*care.first, *(i for i in ids if i not in care.first and i not in care.last)] + (
+                [None] if care.last - out else []
+            )
+        return [tuple(ids)]
+
+    def wait(self, handles, timeout_s):
+        busy = [r for r in self.members if self.running(r)]
+        replica = self.draws.choice(busy)
+        handle, unit, _ = self.running(replica)
+        care = [care for entry, care in zip(self.submissions, self.sent_cares, strict=True) if entry == handle][-1]
+        steps = self.left.setdefault(handle, self.order(unit, care))
+        if self.outside and self.draws.random() < self.outside:
+            self.outside_deaths += 1
+            return self.die(replica, handle)
+        if not steps:
+            self.notes.pop(unit.id, None)
+            return [handle]
+        tried = steps.pop(0)
+        if care and care.alone:
+            self.notes[unit.id] = Note(tried, self.processes[replica.name])
+        if self.poison is not None and (tried == self.poison or (isinstance(tried, tuple) and self.poison in tried)):
+            return self.die(replica, handle)
+        return []
+
+    def die(self, replica, handle):
+        self.deaths += 1
+        self.dead = handle
+        return [handle]
+
+    dead = None
+
+    def result(self, handle):
+        entry = next(e for e in self.queue if e[0] == handle)
+        if handle == self.dead:
+            self.dead = None
+            self.queue = [e for e in self.queue if e[2] is not entry[2]]
+            raise ReplicaDiedError("killed")
+        return super().result(handle)
+
+    def replace(self, replica):
+        super().replace(replica)
+        self.processes[replica.name] += "+"
+
+    @property
+    def submissions(self):
+        return self.handles
+
+    @property
+    def sent_cares(self):
+        return [care for _, care in self.cares]
+
+
+SAMPLES = [f"s{i}" for i in range(6)]
+POISON = "s4"
+
+
+def run_poisoned(pool: PoisonPool, quarantine: Quarantine, count: int = 25):
+    done: list[str] = []
+    precautions = Precautions([SAMPLES], quarantine, lambda unit: pool.notes.get(unit.id))
+    dispatch(units(count), pool, lambda unit, report: done.append(unit.id), lambda: False, precautions)
+    assert sorted(done) == sorted(f"u{i}" for i in range(count))
+
+
+@pytest.mark.parametrize("n", [1, 4, 16])
+@pytest.mark.parametrize("units_in_flight", [2, 3])
+def test_a_sample_that_ends_processes_in_every_unit_costs_four_of_them_whatever_the_replicas(n, units_in_flight):
+    for seed in range(20):
+        pool, quarantine = PoisonPool(n, seed, POISON, units_in_flight), Quarantine()
+        run_poisoned(pool, quarantine)
+        assert [verdict.sample for verdict in quarantine.verdicts(SAMPLES)] == [POISON]
+        assert pool.deaths <= 4
+        last = dict(pool.cares)
+        assert all([verdict.sample for verdict in care.out] == [POISON] for care in last.values())
+
+
+def test_a_sample_that_is_out_is_not_tried_when_the_run_goes_on():
+    pool, quarantine = PoisonPool(4, 0, POISON), Quarantine()
+    run_poisoned(pool, quarantine)
+    again = PoisonPool(16, 1, POISON)
+    run_poisoned(again, quarantine)
+    assert again.deaths == 0
+
+
+@pytest.mark.parametrize("n", [1, 4, 16])
+def test_replicas_that_are_killed_from_outside_put_no_sample_out(n):
+    killed = 0
+    for seed in range(20):
+        pool, quarantine = PoisonPool(n, seed, None, outside=0.02), Quarantine()
+        run_poisoned(pool, quarantine)
+        killed += pool.outside_deaths
+        assert not quarantine.verdicts(SAMPLES)
+        assert not any(care.out for _, care in pool.cares if care)
+    assert killed > 20
+
+
+class HangingPool(FakePool):
+    """One process per replica; a sample of every unit never comes to an end, and some processes are stopped."""
+
+    def __init__(self, n, hangs=None, stopped=()):
+        super().__init__([f"r{i}" for i in range(n)])
+        self.now, self.hangs, self.stopped = 0.0, hangs, set(stopped)
+        self.notes: dict[str, Note] = {}
+
+    def wait(self, handles, timeout_s):
+        self.now += 1
+        done = []
+        for replica in self.members:
+            entry = next((e for e in self.queue if e[2] is replica), None)
+            if entry is None or replica.name in self.stopped:
+                continue
+            handle, unit, _ = entry
+            care = [c for h, (_, c) in zip(self.handles, self.cares, strict=True) if h == handle][-1]
+            out = {verdict.sample for verdict in care.out} if care else set()
+            if self.hangs in SAMPLES and self.hangs not in out:
+                if care and care.alone:
+                    self.notes[unit.id] = Note(self.hangs, f"host/{replica.name}/{len(self.replaced)}")
+                continue
+            done.append(handle)
+        return [handle for handle in handles if handle in done]
+
+    def replace(self, replica):
+        super().replace(replica)
+        self.stopped.discard(replica.name)
+        self.queue = [entry for entry in self.queue if entry[2] is not replica]
+
+
+def run_hanging(pool, hang_after_s=10.0, count=10):
+    done: list[str] = []
+    precautions = Precautions([SAMPLES], Quarantine(), lambda unit: pool.notes.get(unit.id))
+    dispatch(
+        units(count), pool, lambda unit, report: done.append(unit.id), lambda: pool.now > 2000, precautions,
+        lambda: pool.now, hang_after_s,
+    )  # fmt: skip
+    assert sorted(done) == sorted(f"u{i}" for i in range(count))
+    return precautions.quarantine
+
+
+@pytest.mark.parametrize("n", [1, 4, 16])
+def test_a_sample_that_hangs_in_every_unit_is_out_after_two_tries_by_itself(n):
+    pool = HangingPool(n, hangs=POISON)
+    (verdict,) = run_hanging(pool).verdicts(SAMPLES)
+    assert (verdict.sample, verdict.error_type) == (POISON, "TimeLimit")
+    assert "no end within 10 s" in verdict.error
+    assert len(pool.replaced) <= 4
+    assert pool.now < 60 + 2 * 20 + 60 + 20
+
+
+@pytest.mark.parametrize("n", [1, 4])
+def test_a_stopped_replica_is_ended_and_replaced_also_when_it_is_the_only_one(n):
+    pool = HangingPool(n, stopped=["r0"])
+    assert run_hanging(pool).verdicts(SAMPLES) == ()
+    assert pool.replaced == ["r0"]
+
+
+def test_without_a_limit_nothing_is_ended():
+    pool = HangingPool(1, hangs=POISON)
+    with pytest.raises(Interrupted):
+        run_hanging(pool, hang_after_s=0.0)
+    assert pool.replaced == []
+
+
+def test_a_driver_that_was_stopped_itself_takes_what_is_done_and_ends_nothing():
+    class Resumed(HangingPool):
+        def wait(self, handles, timeout_s):
+            self.now += 10_000
+            return list(handles)
+
+    pool = Resumed(4)
+    dispatch(units(10), pool, lambda unit, report: None, lambda: False, None, lambda: pool.now, 10.0)
+    assert pool.replaced == []
+
+
+def test_the_limit_follows_the_pace():
+    pace = Pace(600.0)
+    assert pace.limit_s(100) == 3600
+    assert pace.limit_s(1) == 600
+    pace.learn(50.0, 100)
+    assert pace.limit_s(100) == 20 * 50
+    assert pace.limit_s(1) == 600
+    pace.learn(10.0, 100)
+    assert pace.limit_s(1000) == 20 * 500
+    assert Pace(0.0).limit_s(10) == float("inf")
+
+
+def test_until_a_shard_has_come_through_no_more_than_two_replicas_try_it():
+    class Watched(FakePool):
+        at_once = 0
+
+        def wait(self, handles, timeout_s):
+            if not self.finished:
+                self.at_once = max(self.at_once, len({entry[2].name for entry in self.queue}))
+            return super().wait(handles, timeout_s)
+
+        finished = 0
+
+        def result(self, handle):
+            self.finished += 1
+            return super().result(handle)
+
+    pool = Watched([f"r{i}" for i in range(16)])
+    dispatch(units(40), pool, lambda unit, report: None, lambda: False, Precautions([SAMPLES]))
+    assert pool.at_once == MOST_TRYING
+    assert pool.most_in_flight == 32

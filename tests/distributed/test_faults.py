@@ -33,7 +33,7 @@ def test_a_sample_that_kills_its_process_is_quarantined_and_everything_else_is_d
     assert len(failed) == 2
     assert (records[records["error"].isna()]["alive"] == 1).all()
     log = Path(result.run_dir, "run.log").read_text()
-    assert f"sample {KILLER} kills its replica" in log
+    assert f"sample {KILLER} ends its process" in log
     assert log.count(" died with ") == 3, "once in its unit, twice by itself"
     assert not list(Path(result.run_dir).glob("trying-*"))
 

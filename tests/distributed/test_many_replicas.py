@@ -8,7 +8,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from harness.running.dispatch import UNITS_IN_FLIGHT, dispatch
+from harness.results.quarantine import Ending
+from harness.running.dispatch import UNITS_IN_FLIGHT, ReplicaDiedError, dispatch
 from tests.distributed.test_dispatch import FakePool, units
 
 
@@ -66,3 +67,27 @@ def test_sleeping_replicas_finish_near_the_ideal_time(n):
     assert done.returncode == 0, done.stderr
     ratio = float(done.stdout.split()[-2])
     assert 1 <= ratio < 1.5
+
+
+def test_a_replica_that_cannot_be_reached_is_asked_again_and_not_ended(monkeypatch):
+    import ray
+    from ray.exceptions import ActorUnavailableError
+
+    from harness.cluster.replicas import RayPool, RayReplica
+
+    number = bytes(range(16))
+
+    def get(handle):
+        raise ActorUnavailableError("socket closed", number)
+
+    monkeypatch.setattr(ray, "get", get)
+    asked, ended = [], []
+    pool = SimpleNamespace(_cut_off=set(), _looked=0.0, _ask=asked.append, _end_and_start=ended.append)
+    with pytest.raises(ReplicaDiedError, match="socket closed") as raised:
+        RayPool.result(pool, "handle")
+    assert raised.value.ending is Ending.NODE, "no evidence against a sample"
+    replica = RayReplica("r", SimpleNamespace(_actor_id=number), [], {})
+    RayPool.replace(pool, replica)
+    assert (asked, ended) == ([replica], [])
+    RayPool.replace(pool, replica)
+    assert (asked, ended) == ([replica], [replica]), "dead this time"

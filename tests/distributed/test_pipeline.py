@@ -93,7 +93,7 @@ def begin():
     def start(worker, n, cares=()):
         pipeline = Pipeline(worker)
         opened.append((pipeline, worker))
-        return pipeline, [pipeline.submit(u, read, Care() if u.id in cares else None) for u in units(n)]
+        return pipeline, [pipeline.submit(u, read, Care(alone=True) if u.id in cares else None) for u in units(n)]
 
     yield start
     for pipeline, worker in opened:

@@ -8,10 +8,17 @@ from contextlib import contextmanager
 
 import torch
 
-from harness.core.errors import BrokenDeviceError
+from harness.core.errors import BrokenDeviceError, OutOfMemoryError
 
-OUT_OF_MEMORY = ("allocate memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
-"""Texts of allocators that raise plain RuntimeErrors: of the CPU, of the CUDA runtime, of its libraries."""
+OUT_OF_MEMORY = (
+    "allocate memory",
+    "out of memory",
+    "could not create a primitive",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+)
+"""Texts of plain RuntimeErrors where memory is short: of the CPU's allocator and of oneDNN, of the CUDA runtime and
+its libraries."""
 CAPTURE = "captur"
 """In every text about a CUDA graph that could not be recorded: the device is as it was."""
 BROKEN = ("CUDA error:", "CUBLAS_STATUS_", "CUDNN_STATUS_", "HIP error:", "device-side assert")
@@ -22,6 +29,11 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (
         isinstance(error, RuntimeError) and any(text in str(error) for text in OUT_OF_MEMORY)
     )
+
+
+def naming_lack_of_memory(error: Exception) -> Exception:
+    """The error, under one name however memory ran out."""
+    return OutOfMemoryError(str(error) or type(error).__name__) if is_out_of_memory(error) else error
 
 
 def breaks_the_device(error: BaseException) -> bool:
