@@ -22,7 +22,7 @@ from harness.cluster.session import Head, ReplicaShape, can_hold, live_nodes, ow
 from harness.core.errors import BrokenDeviceError, ReplicaError, UserError
 from harness.engine.local.facts import EngineFacts
 from harness.planning.units import Shard, WorkUnit
-from harness.prompts.demonstrations import Draw
+from harness.prompts.demonstrations import PoolDraw
 from harness.running import pipeline
 from harness.running.dispatch import UNITS_IN_FLIGHT, Replica, ReplicaDiedError
 from harness.running.messages import Care, LectureTable, UnitReport, WorkerSpec
@@ -76,7 +76,7 @@ class RayPool:
     def __init__(
         self,
         spec: WorkerSpec,
-        draw: Draw,
+        draw: PoolDraw,
         shards: Sequence[Shard],
         lecture: Mapping[int, LectureTable],
         shape: ReplicaShape,

@@ -18,7 +18,6 @@ from harness.core.prefixes import count_unique_tokens
 from harness.core.task import Sample
 from harness.planning.preparation import ModelSetup, Prepared, content_free
 from harness.prompts.audit import check_labels
-from harness.prompts.demonstrations import bank_set
 from harness.prompts.rendering import chat_text, start_of
 from harness.prompts.templates import Template
 
@@ -235,27 +234,22 @@ def measure(prepared: Prepared, shard_size: int) -> list[TemplateBudget]:
 
 
 def _streams(prepared: Prepared, setup: ModelSetup, seed: int) -> dict[int, _Streams]:
-    """Streams per K for the lecture policy, else one entry for the largest K."""
-    config, samples = prepared.config, prepared.data.samples
-    if config.demos.policy == "lecture":
-        table = prepared.lecture_table(setup, seed)
+    """Streams per K of a sequential policy, else one entry for the largest K."""
+    samples, draw, largest = prepared.data.samples, setup.draw, prepared.largest_k
+    table = prepared.lecture_table(setup, seed)
+    if table is not None:
         everyone = np.arange(len(samples))
         return {
             k: _Streams(np.asarray([table[s.id, k] for s in samples], dtype=np.int64), everyone, everyone)
-            for k in config.grid.k
+            for k in prepared.config.grid.k
             if k > 0
         }
-    largest = prepared.largest_k
     if largest == 0:
         return {}
-    draw = setup.draw
-    if config.demos.policy == "bank":
-        sets = np.asarray([bank_set(seed, s.id, config.demos.bank_size) for s in samples])
-        used, stream_of = np.unique(sets, return_inverse=True)
-        keys = [f"bank:{seed}:{index}" for index in used]
-    else:
-        keys = list(dict.fromkeys(draw.stream_key(seed, s.id) for s in samples))
-        stream_of = np.zeros(len(samples), dtype=np.int64) if len(keys) == 1 else np.arange(len(samples))
+    of_sample = [(draw.policy.group(seed, s.id), draw.policy.stream_key(seed, s.id)) for s in samples]
+    keys = dict.fromkeys(key for _, key in sorted(of_sample, key=lambda one: one[0]))
+    places_of_keys = {key: place for place, key in enumerate(keys)}
+    stream_of = np.asarray([places_of_keys[key] for _, key in of_sample])
     rows = [draw.ranking(key, largest) for key in keys]
     main_stream_of = np.array(stream_of)
     stream_of = main_stream_of.copy()
@@ -265,7 +259,7 @@ def _streams(prepared: Prepared, setup: ModelSetup, seed: int) -> dict[int, _Str
     for position, sample in enumerate(samples):
         own = places.get(draw.pool.origin(sample))
         if own and not own.isdisjoint(rows[stream_of[position]]):
-            key = draw.stream_key(seed, sample.id)
+            key = draw.policy.stream_key(seed, sample.id)
             stream_of[position] = len(rows)
             rows.append(draw.ranking(key, largest, avoid=draw.pool.origin(sample)))
     return {largest: _Streams(np.asarray(rows, dtype=np.int64), stream_of, main_stream_of)}
@@ -333,17 +327,16 @@ def _unique(
     if not shown:
         return total + lengths.first_header * shards + lengths.bodies(np.arange(n), shard_size) * len(ks)
     deepest = max(shown)
-    trunks = streams if prepared.config.demos.policy == "lecture" else {deepest: next(iter(streams.values()))}
-    rows, sizes = zip(*(_padded(lengths, trunks[k].indices[:, :k], deepest) for k in sorted(trunks)), strict=True)
-    order = np.argsort(next(iter(trunks.values())).main_stream_of, kind="stable")
+    rows, sizes = zip(*(_padded(lengths, streams[k].indices[:, :k], deepest) for k in sorted(streams)), strict=True)
+    order = np.argsort(next(iter(streams.values())).main_stream_of, kind="stable")
     total += lengths.bodies(order, shard_size) * len(ks)
     for first in range(0, n, shard_size):
         samples = order[first : first + shard_size]
-        used = [np.unique(trunks[k].stream_of[samples]) for k in sorted(trunks)]
+        used = [np.unique(streams[k].stream_of[samples]) for k in sorted(streams)]
         total += _trunk_tokens(
             lengths,
-            np.concatenate([table[streams] for table, streams in zip(rows, used, strict=True)]),
-            np.concatenate([table[streams] for table, streams in zip(sizes, used, strict=True)]),
+            np.concatenate([table[shown] for table, shown in zip(rows, used, strict=True)]),
+            np.concatenate([table[shown] for table, shown in zip(sizes, used, strict=True)]),
         )
     return total
 
@@ -416,7 +409,7 @@ def _check_context(
             f"but '{setup.info.path}' has a context of {limit}; take it out of the data file or shorten it, or use a "
             "model with a longer context"
         )
-    fitting = _largest_fitting_k(prepared, lengths, streams, limit)
+    fitting = _largest_fitting_k(prepared, setup, lengths, streams, limit)
     remedy = f"K={fitting} would fit" if fitting is not None else "not even K=0 fits"
     raise ContextError(
         f"{where}: the longest prompt has {longest} tokens, "
@@ -440,15 +433,14 @@ def _longest_whole(
 
 
 def _largest_fitting_k(
-    prepared: Prepared, lengths: _Lengths, streams: dict[int, dict[int, _Streams]], limit: int
+    prepared: Prepared, setup: ModelSetup, lengths: _Lengths, streams: dict[int, dict[int, _Streams]], limit: int
 ) -> int | None:
     def fits(k: int) -> bool:
         longest = max(int(_totals(lengths, streams[seed], k).max()) for seed in prepared.config.grid.seeds)
         return longest + lengths.longest_end - 1 <= limit
 
-    candidates = (
-        sorted(prepared.config.grid.k) if prepared.config.demos.policy == "lecture" else range(prepared.largest_k + 1)
-    )
+    sequential = setup.draw.policy.is_sequential
+    candidates = sorted(prepared.config.grid.k) if sequential else range(prepared.largest_k + 1)
     return max((k for k in candidates if fits(k)), default=None)
 
 

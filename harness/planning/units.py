@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from harness.config.schema import RunConfig
 from harness.core.hashing import content_hash, rows_hash
 from harness.core.task import Sample
-from harness.prompts.demonstrations import bank_set
+from harness.prompts.draws import Draw, draw_of
 from harness.prompts.rendering import start_of
 from harness.prompts.templates import Template
 
@@ -113,7 +113,7 @@ def choose_shard_size(config: RunConfig, n_samples: int, replicas: int, method: 
     """
     if config.cluster.shard_size != "auto":
         return int(config.cluster.shard_size)
-    shared = config.demos.policy in ("fixed", "bank")
+    shared = draw_of(config.demos).shares_trunk
     most, least = (512, 128) if shared and method == "likelihood" else (64, 16)
     groups = len(config.grid.templates) * len(config.grid.seeds)
     shards = max(1, math.ceil(3 * replicas / groups))
@@ -136,8 +136,8 @@ def units_of_a_model(config: RunConfig, n_samples: int, shard_size: int) -> int:
 def make_plan(prepared: Prepared, shard_size: int) -> Plan:
     """Cells, shards and units of a prepared run.
 
-    Under the `bank` policy the samples are ordered by their set before they are cut, seed by
-    seed, so that samples of one set meet in one unit.
+    Where a policy groups samples they are ordered by their group before they are cut, seed by
+    seed, so that samples of one group meet in one unit.
     """
     from harness.planning.preparation import content_free  # heavy, and not needed to read units
 
@@ -146,9 +146,10 @@ def make_plan(prepared: Prepared, shard_size: int) -> Plan:
     orders: dict[int | None, list[int]] = {}
     shards: list[Shard] = []
     seeds = config.grid.seeds
-    by_seed = config.demos.policy == "bank" and any(config.grid.k)
+    policy = draw_of(config.demos)
+    by_seed = policy.groups_samples and any(config.grid.k)
     for seed in seeds if by_seed else [None]:
-        ordered = list(samples) if seed is None else _by_set(samples, seed, config.demos.bank_size)
+        ordered = list(samples) if seed is None else _by_group(samples, seed, policy)
         orders[seed] = []
         for start in range(0, len(ordered), shard_size):
             rows = tuple(ordered[start : start + shard_size])
@@ -238,8 +239,8 @@ def _scoring(prepared: Prepared) -> dict[str, Any]:
     return {"scoring": prepared.method, "generation": generation}
 
 
-def _by_set(samples: Sequence[Sample], seed: int, bank_size: int) -> list[Sample]:
-    return sorted(samples, key=lambda s: (bank_set(seed, s.id, bank_size), s.id))
+def _by_group(samples: Sequence[Sample], seed: int, policy: Draw) -> list[Sample]:
+    return sorted(samples, key=lambda s: (policy.group(seed, s.id), s.id))
 
 
 def _identity(prepared: Prepared, setup: ModelSetup) -> dict[str, Any]:
@@ -256,8 +257,8 @@ def _identity(prepared: Prepared, setup: ModelSetup) -> dict[str, Any]:
         "demos": asdict(config.demos),
         **_scoring(prepared),
         "sharing": config.engine.share_prefixes,
-        # The lecture's draws depend on every test position before a sample's own.
-        "order": rows_hash(s.row() for s in prepared.data.samples) if config.demos.policy == "lecture" else None,
+        # Sequential draws depend on every test position before a sample's own.
+        "order": rows_hash(s.row() for s in prepared.data.samples) if setup.draw.policy.is_sequential else None,
     }
 
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from harness.config.schema import RunConfig
+from harness.prompts.draws import LectureTable as LectureTable
 from harness.prompts.templates import Template
 from harness.results.schema import UnitStatistics
-
-LectureTable = Mapping[tuple[str, int], Sequence[int]]
-"""The lecture policy's draws of one seed: (sample id, K) to pool indices."""
 
 
 @dataclass(frozen=True)
