@@ -88,7 +88,7 @@ class RayPool:
         self.units_in_flight = pipeline.UNITS_IN_FLIGHT if overlap else UNITS_IN_FLIGHT
         self._spec, self._shape, self._should_stop = spec, shape, should_stop
         # Without GPUs more nodes would mean other shares of processors.
-        self._may_grow = spec.config.cluster.replicas == "auto" and shape.gpus > 0
+        self._may_grow = spec.config.cluster.chosen_replicas is None and shape.gpus > 0
         self._useful = useful
         self._head = Head(ray.get_runtime_context().gcs_address, raylet=own_raylet())
         self._looked = time.monotonic()

@@ -13,7 +13,7 @@ from datetime import datetime
 from functools import cached_property
 from typing import Any
 
-from harness.config.schema import RunConfig
+from harness.config.schema import AUTO, RunConfig
 from harness.core.errors import ConfigError
 from harness.core.hashing import rows_hash
 from harness.core.task import CONTENT_FREE, Sample, Task, TaskData, find_task
@@ -176,7 +176,7 @@ def _method(config: RunConfig, task: Task) -> str:
     """`likelihood` or `generate`."""
     if config.scoring.method == "likelihood" and task.generates:
         raise ConfigError(f"scoring.method is 'likelihood', but task '{task.name}' has no labels; use generate or auto")
-    if config.scoring.method == "auto":
+    if config.scoring.method == AUTO:
         return "generate" if task.generates else "likelihood"
     return config.scoring.method
 

@@ -111,8 +111,9 @@ def choose_shard_size(config: RunConfig, n_samples: int, replicas: int, method: 
     Where a trunk is shared by all samples, each shard computes it again; where each sample has
     its own, shards cost nothing. Generated answers take longer, so their shards are smaller.
     """
-    if config.cluster.shard_size != "auto":
-        return int(config.cluster.shard_size)
+    chosen = config.cluster.chosen_shard_size
+    if chosen is not None:
+        return chosen
     shared = draw_of(config.demos).shares_trunk
     most, least = (512, 128) if shared and method == "likelihood" else (64, 16)
     groups = len(config.grid.templates) * len(config.grid.seeds)

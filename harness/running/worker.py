@@ -63,7 +63,7 @@ class Worker:
                     model.gpus_per_replica,
                 ),
                 engine.share_prefixes,
-                None if engine.tokens_per_pack == "auto" else int(engine.tokens_per_pack),
+                engine.chosen_tokens_per_pack,
                 spec.longest_prompt,
                 spec.threads,
             )
