@@ -28,7 +28,8 @@ from harness.config.loading import config_from
 from harness.core.task import Sample
 from harness.engine.local.facts import EngineFacts
 from harness.planning.units import Shard, WorkUnit
-from harness.prompts.demonstrations import Draw, Pool
+from harness.prompts.demonstrations import Pool, PoolDraw
+from harness.prompts.draws import FixedDraw
 from harness.results.schema import UnitStatistics
 from harness.running.dispatch import UNITS_IN_FLIGHT, dispatch
 from harness.running.messages import UnitReport, WorkerSpec
@@ -151,7 +152,7 @@ def open_pool(n: int):
     replicas.ReplicaActor = Sleeper
     config = config_from({"model": {"path": "sleeper"}, "task": {"name": "nsmc", "data_dir": "none"}})
     spec = WorkerSpec(config, "sleeper", "likelihood", {}, None, 1, None)
-    draw = Draw(Pool((), 2, "document"), "fixed", False, 1)
+    draw = PoolDraw(Pool((), 2, "document"), FixedDraw())
     shards = [Shard(0, (Sample("s", {"document": "text"}, 0),), "0")]
     return replicas.RayPool(spec, draw, shards, {}, ReplicaShape(n, 1, 0, None), n, lambda: False, False)
 

@@ -15,7 +15,8 @@ from harness.core.errors import TemplateError
 from harness.core.task import Sample
 from harness.planning.lengths import measure
 from harness.planning.preparation import prepare
-from harness.prompts.demonstrations import Draw, Pool
+from harness.prompts.demonstrations import Pool, PoolDraw
+from harness.prompts.draws import PerSampleDraw
 from harness.prompts.rendering import Renderer
 from harness.prompts.templates import Chat, Template, read_templates
 from harness.prompts.tokenizing import PromptTokenizer, separating_tokens
@@ -182,7 +183,7 @@ def plain_templates():
 
 def renderer_of(template, tokenizer, documents, k=4):
     pool = Pool(tuple(Sample(f"d{i}", {"document": d}, i % 2) for i, d in enumerate(documents)), 2, "document")
-    renderer = Renderer(template, Draw(pool, "per_sample", False, 8), k, PromptTokenizer(tokenizer))
+    renderer = Renderer(template, PoolDraw(pool, PerSampleDraw()), k, PromptTokenizer(tokenizer))
     renderer.tokenizer.distrust_segments = distrusted  # it would hide what is wrong
     renderer.tokenizer.literals.marked = lambda sample: sample  # special tokens act, as those of templates do
     return renderer

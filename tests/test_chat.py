@@ -11,7 +11,8 @@ from harness.engine.local.tree.tree import build_tree
 from harness.planning.lengths import measure
 from harness.planning.preparation import prepare
 from harness.prompts.audit import audit_template
-from harness.prompts.demonstrations import Draw, Pool
+from harness.prompts.demonstrations import Pool, PoolDraw
+from harness.prompts.draws import FixedDraw
 from harness.prompts.rendering import Renderer
 from harness.prompts.templates import read_templates
 from harness.prompts.tokenizing import PromptTokenizer
@@ -46,7 +47,7 @@ def templates():
 
 
 def renderer_of(template, tokenizer):
-    draw = Draw(Pool(tuple(SOLVED), 2, "document"), "fixed", False, 1)
+    draw = PoolDraw(Pool(tuple(SOLVED), 2, "document"), FixedDraw())
     return Renderer(template, draw, 2, PromptTokenizer(tokenizer))
 
 

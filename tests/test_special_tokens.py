@@ -13,7 +13,8 @@ from harness.planning.lengths import measure
 from harness.planning.preparation import prepare
 from harness.planning.report import make_report, prompt_lines
 from harness.planning.units import grid_identity
-from harness.prompts.demonstrations import Draw, Pool
+from harness.prompts.demonstrations import Pool, PoolDraw
+from harness.prompts.draws import PerSampleDraw
 from harness.prompts.literals import MARK, notes_on_literals
 from harness.prompts.rendering import Renderer
 from harness.prompts.templates import Chat, Template
@@ -63,7 +64,7 @@ def chat_tokenizer(make):
 
 def prompts_of(template, tokenizer, documents, ks=(0, 2)):
     pool = Pool(tuple(Sample(f"d{i}", {"document": d}, i % 2) for i, d in enumerate(documents)), 2, "document")
-    renderer = Renderer(template, Draw(pool, "per_sample", False, 8), 2, PromptTokenizer(tokenizer))
+    renderer = Renderer(template, PoolDraw(pool, PerSampleDraw()), 2, PromptTokenizer(tokenizer))
     renderer.tokenizer.distrust_segments = lambda: pytest.fail("joined segments differ from the whole text")
     return renderer.prompts([Sample(f"s{i}", {"document": d}, 0) for i, d in enumerate(documents)], 1, list(ks))
 

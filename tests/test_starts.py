@@ -8,7 +8,8 @@ from transformers import PreTrainedTokenizerFast
 
 from harness.core.task import Sample
 from harness.prompts.audit import audit_template
-from harness.prompts.demonstrations import Draw, Pool
+from harness.prompts.demonstrations import Pool, PoolDraw
+from harness.prompts.draws import FixedDraw
 from harness.prompts.rendering import Renderer
 from harness.prompts.templates import Chat, Template
 from harness.prompts.tokenizing import PromptTokenizer
@@ -42,7 +43,7 @@ def renderer_of(template, make, chat_template=None):
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=make(), bos_token="<s>")
     tokenizer.chat_template = chat_template
     pool = Pool((Sample("d0", {"document": "지루"}, 0), Sample("d1", {"document": "최고"}, 1)), 2, "document")
-    return Renderer(template, Draw(pool, "fixed", False, 1), 2, PromptTokenizer(tokenizer))
+    return Renderer(template, PoolDraw(pool, FixedDraw()), 2, PromptTokenizer(tokenizer))
 
 
 def starts(prompts, bos):

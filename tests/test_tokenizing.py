@@ -12,7 +12,8 @@ from transformers import PreTrainedTokenizerFast
 from harness.core.errors import TemplateError
 from harness.core.task import Sample
 from harness.prompts.audit import audit_template
-from harness.prompts.demonstrations import Draw, Pool
+from harness.prompts.demonstrations import Pool, PoolDraw
+from harness.prompts.draws import FixedDraw, PerSampleDraw
 from harness.prompts.rendering import Renderer
 from harness.prompts.templates import Template, read_templates
 from harness.prompts.tokenizing import PromptTokenizer
@@ -160,7 +161,7 @@ def pool_of(documents):
 
 
 def renderer_of(template, tokenizer, documents=DOCUMENTS, k=3):
-    draw = Draw(pool_of(documents), "per_sample", False, 8)
+    draw = PoolDraw(pool_of(documents), PerSampleDraw())
     renderer = Renderer(template, draw, k, PromptTokenizer(tokenizer))
     renderer.tokenizer.literals.marked = lambda sample: sample  # special tokens act, as those of templates do
     return renderer
@@ -230,7 +231,7 @@ def test_a_slow_tokenizer_is_given_whole_texts():
 
     tokenizer = PromptTokenizer(Bytes())
     template = Template("t", "{document}=", (" a", " b"), separators=("\n", "\n"))
-    draw = Draw(pool_of(["가", "나", "다"]), "fixed", False, 1)
+    draw = PoolDraw(pool_of(["가", "나", "다"]), FixedDraw())
     prompts = Renderer(template, draw, 2, tokenizer).prompts(samples_of(["하하"]), 1, [0, 2])
     assert [p.ids for p in prompts] == [list(p.text.encode()) for p in prompts]
     assert prompts[1].label_ids == ((32, 97), (32, 98))

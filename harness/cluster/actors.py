@@ -18,7 +18,7 @@ from harness.cluster.metrics import ReplicaMetrics
 from harness.core.errors import BrokenDeviceError
 from harness.engine.local.facts import EngineFacts
 from harness.planning.units import WorkUnit
-from harness.prompts.demonstrations import Draw
+from harness.prompts.demonstrations import PoolDraw
 from harness.running.messages import Care, UnitReport, WorkerSpec
 from harness.running.pipeline import Inputs, Pipeline
 
@@ -37,7 +37,7 @@ class ReplicaActor:
         self._worker: Worker | None = None
         self._metrics: ReplicaMetrics | None = None
 
-    def load(self, spec: WorkerSpec, draw: Draw) -> EngineFacts:
+    def load(self, spec: WorkerSpec, draw: PoolDraw) -> EngineFacts:
         """Load the model, unless only the way to the driver was broken; says what it runs on."""
         from harness.running.worker import Worker
 
@@ -91,7 +91,7 @@ class PipelinedReplicaActor:
         self._actor = ReplicaActor()
         self._pipeline: Pipeline | None = None
 
-    def load(self, spec: WorkerSpec, draw: Draw) -> EngineFacts:
+    def load(self, spec: WorkerSpec, draw: PoolDraw) -> EngineFacts:
         """See `ReplicaActor.load`."""
         return self._actor.load(spec, draw)
 

@@ -23,7 +23,7 @@ from harness.cluster.session import Head, ReplicaShape, can_hold, live_nodes, ow
 from harness.core.errors import BrokenDeviceError, Interrupted, ReplicaError, UserError
 from harness.engine.local.facts import EngineFacts
 from harness.planning.units import Shard, WorkUnit
-from harness.prompts.demonstrations import Draw
+from harness.prompts.demonstrations import PoolDraw
 from harness.results.quarantine import Ending
 from harness.running import pipeline
 from harness.running.dispatch import UNITS_IN_FLIGHT, Replica, ReplicaDiedError
@@ -79,7 +79,7 @@ class RayPool:
     def __init__(
         self,
         spec: WorkerSpec,
-        draw: Draw,
+        draw: PoolDraw,
         shards: Sequence[Shard],
         lecture: Mapping[int, LectureTable],
         shape: ReplicaShape,
@@ -91,7 +91,7 @@ class RayPool:
         self.units_in_flight = pipeline.UNITS_IN_FLIGHT if overlap else UNITS_IN_FLIGHT
         self._spec, self._shape, self._should_stop = spec, shape, should_stop
         # Without GPUs more nodes would mean other shares of processors.
-        self._may_grow = spec.config.cluster.replicas == "auto" and shape.gpus > 0
+        self._may_grow = spec.config.cluster.chosen_replicas is None and shape.gpus > 0
         self._useful = useful
         self._head = Head(ray.get_runtime_context().gcs_address, raylet=own_raylet())
         self._looked = time.monotonic()

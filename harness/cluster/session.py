@@ -250,7 +250,7 @@ def choose_shape(config: RunConfig, nodes: Iterable[Mapping[str, float]]) -> Rep
     """
     of_type = _of_type(config, nodes)
     gpus = sum(node.get("GPU", 0.0) for node in of_type)
-    wanted, per_replica = config.cluster.replicas, config.model.gpus_per_replica
+    wanted, per_replica = config.cluster.chosen_replicas, config.model.gpus_per_replica
     kind = config.cluster.accelerator_type
     if kind is not None and not of_type:
         raise ClusterError(f"no node has cluster.accelerator_type '{kind}'; `harness cluster check` shows the types")
@@ -259,7 +259,7 @@ def choose_shape(config: RunConfig, nodes: Iterable[Mapping[str, float]]) -> Rep
     if config.model.device == "cpu" or gpus == 0:
         return _shape_on_cpus([node["CPU"] for node in of_type if node.get("CPU", 0.0) > 0] or [1.0], wanted)
     fits = room_on_gpus(config, of_type)
-    count = fits if wanted == "auto" else int(wanted)
+    count = fits if wanted is None else wanted
     if count > fits or fits == 0:
         raise ClusterError(
             f"{count or 1} replicas of {per_replica:g} GPUs need {(count or 1) * per_replica:g}, "
@@ -274,14 +274,14 @@ def _of_type(config: RunConfig, nodes: Iterable[Mapping[str, float]]) -> list[Ma
     return [node for node in nodes if kind is None or f"{TYPE_PREFIX}{kind}" in node]
 
 
-def _shape_on_cpus(cpus: Sequence[float], wanted: int | str) -> ReplicaShape:
+def _shape_on_cpus(cpus: Sequence[float], wanted: int | None) -> ReplicaShape:
     """The largest whole number of CPUs with which so many replicas fit, or a fraction of one.
 
     Args:
         cpus: of each node that has any.
-        wanted: replicas; `auto` for one per node.
+        wanted: replicas; None for one per node.
     """
-    count = len(cpus) if wanted == "auto" else int(wanted)
+    count = len(cpus) if wanted is None else wanted
     for share in range(int(sum(cpus) / count), 0, -1):
         if sum(int(n // share) for n in cpus) >= count:
             return ReplicaShape(count, 0, float(share), share)

@@ -6,6 +6,9 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any
 
+AUTO = "auto"
+"""The value of a key that leaves the choice to whoever knows more."""
+
 
 @dataclass(frozen=True)
 class ModelConfig:
@@ -14,8 +17,8 @@ class ModelConfig:
     path: Any = "data_in/models/ko-tiny"
     """One folder or hub name, or a list of them."""
     revision: str | None = None
-    dtype: str = "auto"
-    device: str = "auto"
+    dtype: str = AUTO
+    device: str = AUTO
     gpus_per_replica: float = 1
     trust_remote_code: bool = False
     max_length: int | None = None
@@ -64,7 +67,7 @@ class DemosConfig:
 class ScoringConfig:
     """How the model's answer is taken."""
 
-    method: str = "auto"
+    method: str = AUTO
     """`likelihood` compares labels, `generate` lets the model write; `auto` is the task's own."""
     calibration: list[str] = field(default_factory=list)
     """Arms of `harness calibrate` that need prompts of their own, scored with the run."""
@@ -85,7 +88,12 @@ class EngineConfig:
     """How prompts are scored; none of it changes results beyond floating-point noise."""
 
     share_prefixes: bool = True
-    tokens_per_pack: Any = "auto"
+    tokens_per_pack: Any = AUTO
+
+    @property
+    def chosen_tokens_per_pack(self) -> int | None:
+        """What the user chose; None leaves it to the engine."""
+        return _chosen(self.tokens_per_pack)
 
 
 @dataclass(frozen=True)
@@ -93,10 +101,20 @@ class ClusterConfig:
     """Where the work runs; none of it changes results."""
 
     address: str = "local"
-    replicas: Any = "auto"
-    shard_size: Any = "auto"
+    replicas: Any = AUTO
+    shard_size: Any = AUTO
     accelerator_type: str | None = None
     """Place replicas on GPUs of this type only, by Ray's name for it, such as `A100`."""
+
+    @property
+    def chosen_replicas(self) -> int | None:
+        """What the user chose; None takes as many as the cluster has room for."""
+        return _chosen(self.replicas)
+
+    @property
+    def chosen_shard_size(self) -> int | None:
+        """What the user chose; None leaves it to the plan."""
+        return _chosen(self.shard_size)
 
 
 @dataclass(frozen=True)
@@ -151,3 +169,7 @@ class RunConfig:
     def as_dict(self) -> dict[str, Any]:
         """Plain nested dictionaries, as written to the manifest."""
         return dataclasses.asdict(self)
+
+
+def _chosen(count: Any) -> int | None:
+    return None if count == AUTO else int(count)

@@ -9,6 +9,7 @@ import math
 import os.path
 from typing import TYPE_CHECKING, Any
 
+from harness.config.schema import AUTO
 from harness.core.addresses import address_fault, secret_in
 from harness.core.errors import ConfigError, did_you_mean
 from harness.core.escaping import one_line, visible
@@ -18,9 +19,9 @@ if TYPE_CHECKING:
 
 POLICIES = ("fixed", "bank", "per_sample", "lecture")
 DRAWS = ("nested", "lecture")
-DTYPES = ("auto", "float32", "bfloat16", "float16")
-DEVICES = ("auto", "cpu", "cuda")
-METHODS = ("auto", "likelihood", "generate")
+DTYPES = (AUTO, "float32", "bfloat16", "float16")
+DEVICES = (AUTO, "cpu", "cuda")
+METHODS = (AUTO, "likelihood", "generate")
 CALIBRATIONS = ("contextual", "domain")
 CLEANINGS = ("first_line", "quotes", "particles")
 WANDB_MODES = ("disabled", "offline", "online")
@@ -118,8 +119,8 @@ def check_values(config: RunConfig) -> None:
         ("cluster.shard_size", config.cluster.shard_size),
         ("engine.tokens_per_pack", config.engine.tokens_per_pack),
     ):
-        if value != "auto" and (not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= INT64):
-            raise ConfigError(f"{key} is {value!r}, expected 'auto' or a whole number of at least 1")
+        if value != AUTO and (not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= INT64):
+            raise ConfigError(f"{key} is {value!r}, expected '{AUTO}' or a whole number of at least 1")
     if not 0 < config.model.gpus_per_replica < math.inf:
         raise ConfigError(f"model.gpus_per_replica is {config.model.gpus_per_replica}, expected more than 0")
     if not 0 <= config.run.max_failed_share <= 1:

@@ -13,7 +13,7 @@ from datetime import datetime
 from functools import cached_property
 from typing import Any
 
-from harness.config.schema import RunConfig
+from harness.config.schema import AUTO, RunConfig
 from harness.core.errors import ConfigError, DataError
 from harness.core.foreign import blamed_on
 from harness.core.hashing import rows_hash
@@ -22,7 +22,8 @@ from harness.core.task import CONTENT_FREE, Sample, Task, TaskData, find_task
 from harness.core.task_data import load_data
 from harness.core.task_options import configured
 from harness.engine.local.model_info import ModelInfo, read_model_info
-from harness.prompts.demonstrations import Draw, Pool, bank_set, duplicates_in_pool, lecture_draws
+from harness.prompts.demonstrations import Pool, PoolDraw
+from harness.prompts.draws import LectureTable, draw_of
 from harness.prompts.literals import notes_on_literals
 from harness.prompts.rendering import Renderer
 from harness.prompts.templates import Template, choose_templates, read_templates
@@ -39,7 +40,7 @@ class ModelSetup:
 
     info: ModelInfo
     tokenizer: PromptTokenizer
-    draw: Draw
+    draw: PoolDraw
     pool_lengths: Sequence[int]
     """Tokens of every pool document, before the limit."""
     notes: tuple[str, ...] = ()
@@ -110,12 +111,12 @@ class Prepared:
     def shard_order(self, seed: int) -> list[int]:
         """Places of the samples in the order in which shards are cut for one seed.
 
-        Under the `bank` policy samples of one set are neighbours, so that they meet in one unit.
+        Where a policy groups samples, those of one group are neighbours, so that they meet in one unit.
         """
-        config, samples = self.config, self.data.samples
-        if config.demos.policy != "bank" or not self.largest_k:
+        policy, samples = draw_of(self.config.demos), self.data.samples
+        if not policy.groups_samples or not self.largest_k:
             return self.nested_order
-        return sorted(self.nested_order, key=lambda i: bank_set(seed, samples[i].id, config.demos.bank_size))
+        return sorted(self.nested_order, key=lambda place: policy.group(seed, samples[place].id))
 
     @property
     def largest_k(self) -> int:
@@ -123,19 +124,13 @@ class Prepared:
         return max(self.config.grid.k)
 
     def renderer(self, setup: ModelSetup, template: str, seed: int) -> Renderer:
-        """The renderer of one (model, template); `seed` matters to the lecture policy only."""
-        lecture = self.lecture_table(setup, seed) if self.config.demos.policy == "lecture" else None
+        """The renderer of one (model, template); `seed` matters to sequential policies only."""
+        lecture = self.lecture_table(setup, seed)
         return Renderer(self.template(template), setup.draw, self.largest_k, setup.tokenizer, lecture)
 
-    def lecture_table(self, setup: ModelSetup, seed: int) -> dict[tuple[str, int], list[int]]:
-        """The lecture policy's draws: (sample id, K) to pool indices."""
-        samples, size = self.data.samples, len(setup.draw.pool.samples)
-        return {
-            (sample.id, k): row
-            for k in self.config.grid.k
-            if k > 0
-            for sample, row in zip(samples, lecture_draws(size, len(samples), k, seed), strict=True)
-        }
+    def lecture_table(self, setup: ModelSetup, seed: int) -> LectureTable | None:
+        """All draws of a seed, where the policy is sequential."""
+        return setup.draw.table(self.data.samples, seed, self.config.grid.k)
 
 
 def prepare(config: RunConfig) -> Prepared:
@@ -192,7 +187,7 @@ def _check_calibration(config: RunConfig, method: str) -> None:
         return
     if method != "likelihood":
         raise ConfigError("scoring.calibration needs label log-probabilities; use it with scoring.method=likelihood")
-    if config.demos.policy != "fixed" and any(config.grid.k):
+    if not draw_of(config.demos).serves_all_alike and any(config.grid.k):
         raise ConfigError(
             f"scoring.calibration is {config.scoring.calibration}, but demos.policy='{config.demos.policy}' gives "
             "samples different demonstrations, so that no one input stands for a cell; use demos.policy=fixed"
@@ -203,7 +198,7 @@ def _method(config: RunConfig, task: Task) -> str:
     """`likelihood` or `generate`."""
     if config.scoring.method == "likelihood" and task.generates:
         raise ConfigError(f"scoring.method is 'likelihood', but task '{task.name}' has no labels; use generate or auto")
-    if config.scoring.method == "auto":
+    if config.scoring.method == AUTO:
         return "generate" if task.generates else "likelihood"
     return config.scoring.method
 
@@ -217,10 +212,8 @@ def _set_up(config: RunConfig, task: Task, data: TaskData, path: str, began: str
     limit = config.demos.max_tokens
     chosen = [s for s, n in zip(data.pool, lengths, strict=True) if limit is None or n <= limit]
     pool = Pool(tuple(chosen), len(task.class_names), data.length_field)
-    ordered = config.demos.policy == "lecture"
-    spare = 0 if ordered else duplicates_in_pool(pool, data.samples)
-    pool.check_size(max(config.grid.k), config.demos.balanced and not ordered, spare)
-    draw = Draw(pool, config.demos.policy, config.demos.balanced, config.demos.bank_size)
+    draw = PoolDraw(pool, draw_of(config.demos), config.demos.balanced)
+    draw.check_size(max(config.grid.k), data.samples)
     asked = [*data.samples, *content_free(config, data)]
     shown = pool.samples if any(config.grid.k) else ()
     notes = (

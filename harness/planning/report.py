@@ -122,7 +122,7 @@ def memory_of(prepared: Prepared, shard_size: int) -> tuple[ReplicaMemory, ...]:
 
 def _memory(prepared: Prepared, budgets: Sequence[TemplateBudget], shard_size: int) -> tuple[ReplicaMemory, ...]:
     config = prepared.config
-    size, shares = config.engine.tokens_per_pack, config.engine.share_prefixes
+    size, shares = config.engine.chosen_tokens_per_pack, config.engine.share_prefixes
     units = len(config.grid.seeds) * max(1, math.ceil(len(prepared.data.samples) / shard_size))
     found = []
     for setup in prepared.models:
@@ -130,7 +130,7 @@ def _memory(prepared: Prepared, budgets: Sequence[TemplateBudget], shard_size: i
         if setup.info.shape is None:
             continue
         for device, dtype in memory.ways(config.model.device, config.model.dtype):
-            tokens = memory.usual_tokens_per_pack(device) if size == "auto" else int(size)
+            tokens = memory.usual_tokens_per_pack(device) if size is None else size
             needs = [
                 memory.predict(
                     setup.info.shape,

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from harness.config.schema import RunConfig
 from harness.core.hashing import content_hash, rows_hash
 from harness.core.task import Sample
+from harness.prompts.draws import draw_of
 from harness.prompts.rendering import start_of
 from harness.prompts.templates import Template
 
@@ -109,9 +110,10 @@ def choose_shard_size(config: RunConfig, n_samples: int, replicas: int, method: 
     Where a trunk is shared by all samples, each shard computes it again; where each sample has
     its own, shards cost nothing. Generated answers take longer, so their shards are smaller.
     """
-    if config.cluster.shard_size != "auto":
-        return int(config.cluster.shard_size)
-    shared = config.demos.policy in ("fixed", "bank")
+    chosen = config.cluster.chosen_shard_size
+    if chosen is not None:
+        return chosen
+    shared = draw_of(config.demos).shares_trunk
     most, least = (512, 128) if shared and method == "likelihood" else (64, 16)
     groups = len(config.grid.templates) * len(config.grid.seeds)
     shards = max(1, math.ceil(3 * replicas / groups))
@@ -143,7 +145,8 @@ def make_plan(prepared: Prepared, shard_size: int) -> Plan:
     orders: dict[int | None, list[int]] = {}
     shards: list[Shard] = []
     seeds = config.grid.seeds
-    by_seed = config.demos.policy == "bank" and any(config.grid.k)
+    policy = draw_of(config.demos)
+    by_seed = policy.groups_samples and any(config.grid.k)
     for seed in seeds if by_seed else [None]:
         ordered = [samples[place] for place in prepared.shard_order(seeds[0] if seed is None else seed)]
         orders[seed] = []
@@ -254,8 +257,8 @@ def _identity(prepared: Prepared, setup: ModelSetup) -> dict[str, Any]:
         "demos": asdict(config.demos),
         **_scoring(prepared),
         "sharing": config.engine.share_prefixes,
-        # The lecture's draws depend on every test position before a sample's own.
-        "order": rows_hash(s.row() for s in prepared.data.samples) if config.demos.policy == "lecture" else None,
+        # Sequential draws depend on every test position before a sample's own.
+        "order": rows_hash(s.row() for s in prepared.data.samples) if setup.draw.policy.is_sequential else None,
     }
 
 

@@ -1,20 +1,10 @@
-"""Which demonstrations a prompt gets.
+"""The pool of demonstrations, and what a policy draws from it for a sample.
 
-A draw is a function of (policy, seed, sample), never of order, shard or worker; `lecture` is
-the exception by its definition, one sequential stream over the test positions. In the other
-policies the set of K is the first K of one endless ranking of the pool, so sets are nested.
-
-| policy | stream | meaning |
-|---|---|---|
-| fixed | one per seed | what a deployed prompt meets; shows the seed's variance |
-| bank | `bank_size` per seed, chosen by a hash of the sample id | between the two |
-| per_sample | one per (seed, sample) | averages the draw's variance away |
-| lecture | `random.Random(seed).sample(pool, k)` for each test position in turn | the notebook's |
+Knows the pool's samples; refuses to know which stream serves whom: that is the policy's (`draws`).
 """
 
 from __future__ import annotations
 
-import hashlib
 import random
 from collections import Counter
 from collections.abc import Sequence
@@ -23,6 +13,7 @@ from functools import cached_property
 
 from harness.core.errors import ConfigError
 from harness.core.task import Sample
+from harness.prompts.draws import Draw, LectureTable
 
 
 @dataclass(frozen=True)
@@ -68,34 +59,54 @@ class Pool:
                     f"but the pool has {size}; lower K or raise demos.max_tokens"
                 )
 
+    @cached_property
+    def by_class(self) -> list[list[int]]:
+        """Places of the samples of each class."""
+        groups: list[list[int]] = [[] for _ in range(self.n_classes)]
+        for index, sample in enumerate(self.samples):
+            groups[sample.gold].append(index)
+        return groups
+
+    def duplicates(self, samples: Sequence[Sample]) -> int:
+        """The most pool rows that share one test sample's origin."""
+        counts = Counter(self.origin(row) for row in self.samples)
+        return max((counts[self.origin(s)] for s in samples), default=0)
+
 
 @dataclass(frozen=True)
-class Draw:
-    """Draws demonstrations from a pool by one of the order-free policies."""
+class PoolDraw:
+    """A policy over a pool."""
 
     pool: Pool
-    policy: str
-    balanced: bool
-    bank_size: int
+    policy: Draw
+    balanced: bool = False
+    """Whether classes alternate; a sequential policy does not look at it."""
 
-    def stream_key(self, seed: int, sample_id: str) -> str:
-        """The identity of the random stream that serves a sample."""
-        if self.policy == "fixed":
-            return f"fixed:{seed}"
-        if self.policy == "bank":
-            return f"bank:{seed}:{bank_set(seed, sample_id, self.bank_size)}"
-        return f"per_sample:{seed}:{sample_id}"
+    def check_size(self, largest_k: int, samples: Sequence[Sample]) -> None:
+        """Refuse a K that the pool cannot serve for some of these samples.
+
+        Raises:
+            ConfigError: naming the K and the pool's size.
+        """
+        if self.policy.is_sequential:
+            self.pool.check_size(largest_k, balanced=False, spare=0)
+        else:
+            self.pool.check_size(largest_k, self.balanced, self.pool.duplicates(samples))
+
+    def table(self, samples: Sequence[Sample], seed: int, ks: Sequence[int]) -> LectureTable | None:
+        """All draws of a seed for these samples, where the policy is sequential; else None."""
+        return self.policy.table(len(self.pool.samples), [sample.id for sample in samples], seed, ks)
 
     def ranking(self, key: str, count: int, avoid: str | None = None) -> list[int]:
         """The first `count` pool indices of a stream.
 
         Args:
-            key: from `stream_key`.
+            key: of the stream, from the policy's `stream_key`.
             count: how many; the first K of a longer ranking are the ranking of K.
             avoid: the test sample's origin, which is passed over.
         """
         rng = random.Random(key)
-        classes = self._by_class if self.balanced else None
+        classes = self.pool.by_class if self.balanced else None
         chosen: list[int] = []
         seen: set[int] = set()
         order: list[int] = []
@@ -117,33 +128,3 @@ class Draw:
                 order.pop()
             chosen.append(index)
         return chosen
-
-    @cached_property
-    def _by_class(self) -> list[list[int]]:
-        groups: list[list[int]] = [[] for _ in range(self.pool.n_classes)]
-        for index, sample in enumerate(self.pool.samples):
-            groups[sample.gold].append(index)
-        return groups
-
-
-def bank_set(seed: int, sample_id: str, bank_size: int) -> int:
-    """Which of the seed's sets serves a sample: a hash, so that it never depends on order."""
-    digest = hashlib.blake2b(f"{seed}:{sample_id}".encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "big") % bank_size
-
-
-def lecture_draws(pool_size: int, n_samples: int, k: int, seed: int) -> list[list[int]]:
-    """The notebook's draws for all test positions: `(n_samples, k)` pool indices.
-
-    One stream seeded once; every position draws `k` distinct rows from the whole pool, its own
-    text included. Source: the lecture notebook (see docs/lecture.md).
-    """
-    rng = random.Random(seed)
-    population = range(pool_size)
-    return [rng.sample(population, k) for _ in range(n_samples)]
-
-
-def duplicates_in_pool(pool: Pool, samples: Sequence[Sample]) -> int:
-    """The most pool rows that share one test sample's origin."""
-    counts = Counter(pool.origin(row) for row in pool.samples)
-    return max((counts[pool.origin(s)] for s in samples), default=0)

@@ -7,14 +7,15 @@ through it, so what a user reads is what the model gets.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 from harness.core.errors import TemplateError
 from harness.core.prefixes import common_length
 from harness.core.task import Sample
-from harness.prompts.demonstrations import Draw
+from harness.prompts.demonstrations import PoolDraw
+from harness.prompts.draws import LectureTable
 from harness.prompts.literals import plain
 from harness.prompts.templates import Chat, Template
 from harness.prompts.tokenizing import PromptTokenizer
@@ -55,16 +56,16 @@ class Renderer:
         draw: which demonstrations a sample gets.
         largest_k: the grid's largest K; a stream is drawn once, to this depth.
         tokenizer: shared with other renderers, so that its memory is.
-        lecture: for the `lecture` policy, sample id and K to pool indices.
+        lecture: all draws of a sequential policy.
     """
 
     def __init__(
         self,
         template: Template,
-        draw: Draw,
+        draw: PoolDraw,
         largest_k: int,
         tokenizer: PromptTokenizer,
-        lecture: Mapping[tuple[str, int], Sequence[int]] | None = None,
+        lecture: LectureTable | None = None,
     ) -> None:
         self.template = template
         self.draw = draw
@@ -87,10 +88,10 @@ class Renderer:
             return ()
         if self.lecture is not None:
             return self.lecture[sample.id, k]
-        key = self.draw.stream_key(seed, sample.id)
+        key = self.draw.policy.stream_key(seed, sample.id)
         ranking = self._rankings.get(key)
         if ranking is None:
-            if self.draw.policy == "per_sample":
+            if not self.draw.policy.shares_trunk:
                 self._rankings.clear()
             ranking = self._rankings[key] = self.draw.ranking(key, self.largest_k)
         pool = self.draw.pool

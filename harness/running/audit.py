@@ -251,7 +251,7 @@ class LoadedEngine:
         from harness.engine.local.opening import load_engine
 
         self.prepared, self.setup = prepared, setup
-        model, size = prepared.config.model, prepared.config.engine.tokens_per_pack
+        model, size = prepared.config.model, prepared.config.engine.chosen_tokens_per_pack
         spec = ModelSpec(
             setup.info.path,
             setup.info.commit or model.revision,
@@ -260,8 +260,7 @@ class LoadedEngine:
             model.trust_remote_code,
             model.gpus_per_replica,
         )
-        tokens_per_pack = None if size == "auto" else int(size)
-        self.scorer, self.facts = load_engine(spec, share_prefixes, tokens_per_pack, longest_prompt, None)
+        self.scorer, self.facts = load_engine(spec, share_prefixes, size, longest_prompt, None)
         self.generator = Generator(self.scorer, turn_ends(setup.tokenizer.tokenizer))
 
     def answer(self, prompts: Sequence[Prompt]) -> Answers:

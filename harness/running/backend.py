@@ -12,7 +12,7 @@ from typing import Protocol
 from harness.config.schema import RunConfig
 from harness.engine.local.facts import EngineFacts
 from harness.planning.units import Shard
-from harness.prompts.demonstrations import Draw
+from harness.prompts.demonstrations import PoolDraw
 from harness.running.dispatch import Pool
 from harness.running.messages import LectureTable, WorkerSpec
 from harness.running.stopping import StopFlag
@@ -32,7 +32,7 @@ class Backend(Protocol):
     def pool(
         self,
         spec: WorkerSpec,
-        draw: Draw,
+        draw: PoolDraw,
         shards: Sequence[Shard],
         lecture: Mapping[int, LectureTable],
         useful: int,
@@ -70,7 +70,7 @@ class InlineBackend:
     def pool(
         self,
         spec: WorkerSpec,
-        draw: Draw,
+        draw: PoolDraw,
         shards: Sequence[Shard],
         lecture: Mapping[int, LectureTable],
         useful: int,
@@ -111,7 +111,7 @@ class RayBackend:
     def pool(
         self,
         spec: WorkerSpec,
-        draw: Draw,
+        draw: PoolDraw,
         shards: Sequence[Shard],
         lecture: Mapping[int, LectureTable],
         useful: int,

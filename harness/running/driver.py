@@ -42,7 +42,7 @@ from harness.results.samples import write_samples
 from harness.results.store import RunStore
 from harness.running.backend import Backend, check_reachable, open_backend
 from harness.running.dispatch import dispatch
-from harness.running.messages import Care, LectureTable, Note, UnitReport, WorkerSpec, note_name, read_note
+from harness.running.messages import Care, Note, UnitReport, WorkerSpec, note_name, read_note
 from harness.running.precautions import Precautions
 from harness.running.stopping import StopFlag, stoppable
 
@@ -232,9 +232,8 @@ def _compute(
                 backend.threads,
                 setup.tokenizer.chat_time,
             )
-            lecture: dict[int, LectureTable] = {}
-            if config.demos.policy == "lecture":
-                lecture = {seed: prepared.lecture_table(setup, seed) for seed in config.grid.seeds}
+            tables = {seed: prepared.lecture_table(setup, seed) for seed in config.grid.seeds}
+            lecture = {seed: table for seed, table in tables.items() if table is not None}
             log.info("loading %s: %s", setup.info.path, setup.info.loaded_words)
             with backend.pool(spec, setup.draw, plan.shards, lecture, len(units), stop) as (pool, facts):
                 _check_dtype(config.run_dir, manifest["engines"].get(setup.info.path), facts)

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from harness.config.schema import RunConfig
 from harness.core.errors import RunDirError
+from harness.prompts.draws import LectureTable as LectureTable
 from harness.prompts.templates import Template
 from harness.results import layout
 from harness.results.quarantine import Ending, Verdict
 from harness.results.schema import UnitStatistics
 from harness.results.store import RunStore
-
-LectureTable = Mapping[tuple[str, int], Sequence[int]]
-"""The lecture policy's draws of one seed: (sample id, K) to pool indices."""
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from harness.engine.local.loading import ModelSpec
 from harness.engine.local.opening import load_engine
 from harness.engine.local.scorer import Scores
 from harness.planning.units import WorkUnit
-from harness.prompts.demonstrations import Draw
+from harness.prompts.demonstrations import PoolDraw
 from harness.prompts.endings import StopTexts, turn_ends
 from harness.prompts.rendering import Prompt, Renderer
 from harness.prompts.tokenizing import PromptTokenizer
@@ -45,7 +45,7 @@ class Worker:
         BrokenDeviceError: the device is of no use to this process.
     """
 
-    def __init__(self, spec: WorkerSpec, draw: Draw) -> None:
+    def __init__(self, spec: WorkerSpec, draw: PoolDraw) -> None:
         self.spec = spec
         self.draw = draw
         self.task, _ = configured(find_task(spec.config.task.name), spec.config.task)
@@ -64,7 +64,7 @@ class Worker:
                     model.gpus_per_replica,
                 ),
                 engine.share_prefixes,
-                None if engine.tokens_per_pack == "auto" else int(engine.tokens_per_pack),
+                engine.chosen_tokens_per_pack,
                 spec.longest_prompt,
                 spec.threads,
             )

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.config.schema import TaskConfig
+from harness.config.schema import DemosConfig, TaskConfig
 from harness.core.errors import DataError
 from harness.core.task import Sample
 from harness.core.task_data import load_data
-from harness.prompts.demonstrations import Draw, Pool
+from harness.prompts.demonstrations import Pool, PoolDraw
+from harness.prompts.draws import draw_of
 from harness.prompts.rendering import Prompt, Renderer
 from harness.prompts.templates import Template, read_templates
 from harness.prompts.tokenizing import PromptTokenizer
@@ -64,7 +65,7 @@ class Workload:
     ks: tuple[int, ...]
     new_tokens: int
     template: Template
-    draw: Draw
+    draw: PoolDraw
     tokenizer: Any
 
     def render(self) -> list[Prompt]:
@@ -89,7 +90,7 @@ def make_workload(letter: str, tokenizer: Any, context: int, limit: int | None, 
         folder, source = _place(data, "korquad1", "KorQuAD_v1.0_dev.json", "korquad_demo", "questions")
         samples = _questions(folder / "KorQuAD_v1.0_dev.json", wanted, tokenizer, context - 200)
         template = read_templates(REPO / "tasks/templates/korquad.yaml", ())["context_question"]
-        draw = Draw(Pool((), 0, "context"), kind.policy, False, 1)
+        draw = PoolDraw(Pool((), 0, "context"), draw_of(DemosConfig(policy=kind.policy)))
     else:
         folder, source = _place(data, "nsmc", nsmc.TEST, "nsmc_demo", "reviews")
         found = load_data(nsmc.TASK, TaskConfig(data_dir=str(folder), limit=wanted, draw="lecture"))
@@ -98,7 +99,8 @@ def make_workload(letter: str, tokenizer: Any, context: int, limit: int | None, 
         encoded = PromptTokenizer(tokenizer).whole_batch(list(found.raw_pool_texts or ()))
         short = [s for s, ids in zip(found.pool, encoded, strict=True) if len(ids) <= DEMONSTRATION_TOKENS]
         pool = Pool(tuple(short), len(nsmc.TASK.class_names), found.length_field)
-        draw = Draw(pool, kind.policy, False, max(1, round(SETS_PER_SAMPLE * len(samples))))
+        bank_size = max(1, round(SETS_PER_SAMPLE * len(samples)))
+        draw = PoolDraw(pool, draw_of(DemosConfig(policy=kind.policy, bank_size=bank_size)))
     return Workload(letter, kind.title, source, samples, kind.ks, kind.new_tokens, template, draw, tokenizer)
 
 

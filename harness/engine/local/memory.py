@@ -203,9 +203,9 @@ def least_need(shape: ModelShape, config: RunConfig, device: str, context: int |
         context: most tokens of a prompt.
     """
     dtype = [found for name, found in ways(device, config.model.dtype) if name == device][-1]
-    size = config.engine.tokens_per_pack
+    chosen = config.engine.chosen_tokens_per_pack
     least = CPU_TOKENS_PER_PACK if device == "cpu" else GPU_TOKENS_PER_PACK[0]
-    tokens = least if size == "auto" else int(size)
+    tokens = least if chosen is None else chosen
     longest = min(tokens, context or tokens)
     return predict(
         shape, dtype, device, config.engine.share_prefixes, Load(tokens, longest, tokens, 0, PROMPTS_PER_TOKEN)
