@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import traceback
 from contextlib import suppress
@@ -23,6 +24,9 @@ from harness.running.stopping import leave
 
 if TYPE_CHECKING:
     from harness.config.schema import RunConfig
+
+READER_LEFT = 141
+"""Exit status where nobody reads the output any more: that of programs which SIGPIPE ends."""
 
 app = typer.Typer(
     name="harness",
@@ -353,18 +357,44 @@ def main() -> None:
     logger.handlers[:] = [handler]
     logger.setLevel(logging.INFO)
     try:
-        app()
+        _run_app()
     except BrokenPipeError:
-        sys.stderr.close()
-        sys.exit(0)
+        _let_go_of_output()
+        sys.exit(READER_LEFT)
     except Exception as error:
         text, status = told(error)
         if wants_traceback():
             traceback.print_exception(error)
         if isinstance(error, BrokenDeviceError):
             text += "; committed work is kept, run the same command again to go on"
-        sys.stderr.write(f"error: {text}\n")
+        with suppress(OSError):  # nobody reads it
+            sys.stderr.write(f"error: {text}\n")
         # Taking a lost cluster or a broken device apart in an orderly way hangs or aborts the process.
         if isinstance(error, ClusterLostError | BrokenDeviceError):
             leave(status)
+        try:
+            sys.stdout.flush()
+        except OSError:
+            _let_go_of_output()
         sys.exit(status)
+
+
+def _run_app() -> None:
+    """Run the verb and write all of its output.
+
+    Raises:
+        BrokenPipeError: a reader such as `head` has seen enough; typer would end with 1.
+    """
+    try:
+        app()
+    except SystemExit as stop:
+        if isinstance(stop.__context__, BrokenPipeError):
+            raise stop.__context__ from None
+        sys.stdout.flush()
+        raise
+
+
+def _let_go_of_output() -> None:
+    """Keep the interpreter from writing once more, when it ends, what could not be written."""
+    with suppress(OSError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -25,8 +25,11 @@ _BLOCK = 1 << 20
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _MOST_DEPTH = 64
 """Levels of objects and lists; the official files have ten."""
+_MOST_DIGITS = 640
+"""Of a whole number: the least that Python may be set to; the parser crashes on what Python refuses."""
+_LONG_NUMBER = re.compile(rb"[:,\[\s]-?[0-9]{%d}" % (_MOST_DIGITS + 1))
 _WHOLE_PAIR = re.compile(rb"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}")
-_HALF = re.compile(rb"(\\+)(u[dD][89a-fA-F][0-9a-fA-F]{2})")
+_HALF = re.compile(rb"(?<!\\)(\\++)(u[dD][89a-fA-F][0-9a-fA-F]{2})")
 _LONGEST_PAIR = 12
 _KINDS = {str: "text", list: "a list", dict: "an object", int: "a whole number"}
 
@@ -94,7 +97,7 @@ def _articles(path: Path, schema: Schema) -> Iterator[tuple[int, Any]]:
             raise DataError(f"'{path}' is no file; expected {schema}'s JSON")
         with path.open("rb") as file:
             start = len(_BYTE_ORDER_MARK) if file.read(len(_BYTE_ORDER_MARK)) == _BYTE_ORDER_MARK else 0
-            for check in (_check_escapes, _check_depth):
+            for check in (_check_escapes, _check_numbers, _check_depth):
                 file.seek(start)
                 check(path, file, schema)
             file.seek(start)
@@ -112,6 +115,38 @@ def _articles(path: Path, schema: Schema) -> Iterator[tuple[int, Any]]:
         ) from None
     if number == 0:
         raise DataError(f"'{path}' has no articles in a list 'data', expected {schema}'s layout")
+
+
+def _check_numbers(path: Path, file: BinaryIO, schema: Schema) -> None:
+    """Refuse whole numbers of thousands of digits, on which the parser ends the process.
+
+    Raises:
+        DataError: naming the bound.
+    """
+    tail, block, inside = b" ", b"-", False
+    while block:
+        block = file.read(_BLOCK)
+        text = tail + block
+        end = _before_backslash(text, len(text) - _MOST_DIGITS - 2) if block else len(text)
+        for number in _LONG_NUMBER.finditer(text):
+            if number.start() < end and inside == bool(_quotes(text[: number.start()]) % 2):
+                raise DataError(
+                    f"'{path}' holds a number of more than {_MOST_DIGITS} digits, expected {schema}'s layout"
+                )
+        inside ^= bool(_quotes(text[:end]) % 2)
+        tail = text[end:]
+
+
+def _quotes(text: bytes) -> int:
+    """Quotes that begin or end a JSON text; backslashes before the text's beginning come in pairs."""
+    single = text.replace(b"\\\\", b"")
+    return single.count(b'"') - single.count(b'\\"')
+
+
+def _before_backslash(text: bytes, end: int) -> int:
+    """The place, or the one before it, where no backslash is cut from its other; backslashes count in pairs."""
+    end = max(0, end)
+    return end - (end - len(text[:end].rstrip(b"\\"))) % 2
 
 
 def _check_depth(path: Path, file: BinaryIO, schema: Schema) -> None:
@@ -140,10 +175,7 @@ def _check_escapes(path: Path, file: BinaryIO, schema: Schema) -> None:
     while block:
         block = file.read(_BLOCK)
         text = _WHOLE_PAIR.sub(b"", tail + block)
-        end = max(0, len(text) - _LONGEST_PAIR) if block else len(text)
-        # Backslashes count in pairs, so a run of them stays in one piece.
-        while block and end > 0 and text[end - 1 : end] == b"\\":
-            end -= 1
+        end = _before_backslash(text, len(text) - _LONGEST_PAIR) if block else len(text)
         for half in _HALF.finditer(text, 0, end):
             if len(half[1]) % 2:
                 raise DataError(

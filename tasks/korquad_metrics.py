@@ -13,6 +13,8 @@ from collections import Counter
 from bs4 import BeautifulSoup
 from bs4.exceptions import ParserRejectedMarkup
 
+from tasks.korquad_text import UnreadableHtmlError, check_ends
+
 HTML_PARSER = "html.parser"
 """The parser of version 2's tag removal. The script names none, and then the result depends on
 which parsers are installed; this one is part of Python."""
@@ -43,8 +45,9 @@ def strip_tags(html: str) -> str:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that the text looks like an address or like XML
         try:
+            check_ends(html)
             return BeautifulSoup(html, HTML_PARSER).get_text()
-        except ParserRejectedMarkup:
+        except (ParserRejectedMarkup, UnreadableHtmlError):
             return html
 
 

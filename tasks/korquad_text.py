@@ -35,8 +35,32 @@ _WORD = re.compile(r"\w+")
 _SENTENCE_END = re.compile(r"[.!?。…][\"'”’」』)\]]*(?=\s|$)|(?=\n)")
 
 
+_MOST_UNCLOSED = 100
+"""Things without an end in a page; for each Python's parser reads all that follows."""
+_UNCLOSED = {
+    "comments": ("<!--", "-->"),
+    "sections": (r"(?i)<!\[(?:temp|cdata|ignore|include|rcdata)", r"\]\s*\]\s*>"),
+    "conditions": (r"(?i)<!\[(?:if|else|endif)", r"\]\s*>"),
+    "tags": ("<[A-Za-z/!?]", ">"),
+}
+"""How things begin and end that may lack an end."""
+
+
 class UnreadableHtmlError(ValueError):
-    """HTML that Python's parser rejects."""
+    """HTML that Python's parser rejects, or would take hours for."""
+
+
+def check_ends(html: str) -> None:
+    """Refuse HTML with many tags or the like that never end: to parse it takes the square of its length.
+
+    Raises:
+        UnreadableHtmlError: with their number.
+    """
+    for what, (begin, end) in _UNCLOSED.items():
+        last = max((match.end() for match in re.finditer(end, html)), default=0)
+        count = sum(1 for _ in re.compile(begin).finditer(html, last))
+        if count > _MOST_UNCLOSED:
+            raise UnreadableHtmlError(f"{count:,} {what} in it never end, expected at most {_MOST_UNCLOSED}")
 
 
 def html_to_text(html: str) -> str:
@@ -45,8 +69,9 @@ def html_to_text(html: str) -> str:
     Table rows become `a | b`, list items `- x`, headings `## x`; other blocks are lines.
 
     Raises:
-        UnreadableHtmlError: the parser rejects a declaration.
+        UnreadableHtmlError: the parser rejects a declaration, or many tags or the like never end.
     """
+    check_ends(html)
     reader = _Reader()
     try:
         reader.feed(html)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -12,6 +14,7 @@ import pytest
 from harness import cli
 from harness.core.escaping import visible
 from tests.conftest import REPO
+from tests.simulated_runs import classified_run
 
 CONFIG = "configs/demo.yaml"
 MODEL = Path("data_in/models/ko-tiny")
@@ -206,3 +209,36 @@ def test_the_demo_prints_the_table_in_the_readme(harness, tmp_path):
     expected = readme.split("<!-- demo-output -->")[1].split("```")[1].replace("data_out/demo", f"{tmp_path}/demo")
     assert status == 0
     assert [line.rstrip() for line in out.strip().splitlines()] == expected.strip().splitlines()
+
+
+def ended(arguments: list[str], out: int) -> tuple[int, str]:
+    """Exit status and standard error of a child of this process with its output there."""
+    done = subprocess.run([sys.executable, "-m", "harness", *arguments], stdout=out, stderr=subprocess.PIPE, text=True)
+    return done.returncode, done.stderr
+
+
+@pytest.mark.parametrize("verb", ["show", "show --format csv", "status", "prompts"])
+def test_a_reader_that_has_seen_enough_ends_a_verb_as_sigpipe_would(verb, tmp_path):
+    name, *more = verb.split()
+    read, write = os.pipe()
+    os.close(read)
+    try:
+        status, err = ended([name, subject(name, tmp_path), *more], write)
+    finally:
+        os.close(write)
+    assert (status, "Traceback" in err, "error" in err, "Exception" in err) == (141, False, False, False), err
+
+
+@pytest.mark.parametrize("verb", ["show", "prompts"])
+def test_a_full_disk_under_the_output_ends_in_one_line(verb, tmp_path):
+    with open("/dev/full", "w") as full:
+        status, err = ended([verb, subject(verb, tmp_path)], full.fileno())
+    errors = [line for line in err.splitlines() if "rror" in line]
+    assert status == 2 and "Traceback" not in err, err
+    assert len(errors) == 1 and "No space left on device; free space" in errors[0] and str(tmp_path) not in errors[0]
+
+
+def subject(verb: str, folder: Path) -> str:
+    if verb == "prompts":
+        return CONFIG
+    return str(classified_run(folder / "run", ["가", "나"], {("plain", 0): 0.6}, seeds=(1,)))

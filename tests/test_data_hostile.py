@@ -13,6 +13,8 @@ from harness.core.task_data import check_task, load_data
 from harness.planning.report import make_report
 from harness.prompts.templates import read_templates
 from tasks.korquad_files import Schema, read_contexts
+from tasks.korquad_metrics import strip_tags
+from tasks.korquad_text import UnreadableHtmlError, html_to_text
 from tasks.nsmc import load, read_ratings
 
 HEAD = "id\tdocument\tlabel\n"
@@ -119,6 +121,9 @@ def korquad(title="가", **changes):
         (korquad(qas=5), "'qas' is 5, expected a list"),
         (korquad(context=["가"]), r"'context' is \['가'\], expected text"),
         ('{"data": [5]}', "article 1 is 5, expected an object"),
+        ('{"data": [{"title": ' + "1" * 5000 + "}]}", "a number of more than 640 digits"),
+        ('{"data": [{"a":-' + "9" * 641 + "}]}", "a number of more than 640 digits"),
+        (korquad(context="\\" * 200_000 + "\ud800"), "ud800, half of a character"),
     ],
 )
 def test_a_broken_korquad_file_is_refused_in_one_line(ratings, content, words):
@@ -132,6 +137,45 @@ def test_whole_characters_in_escapes_are_no_halves(ratings, text, monkeypatch):
     monkeypatch.setattr("tasks.korquad_files._BLOCK", 7)  # pairs and backslashes cut between blocks
     content = korquad(context="서울은 " + text)
     assert next(read_contexts([ratings(content, "KorQuAD.json")], Schema.V1)).text == "서울은 " + text
+
+
+def test_numbers_and_backslashes_inside_texts_are_texts(ratings, monkeypatch):
+    monkeypatch.setattr("tasks.korquad_files._BLOCK", 1000)  # runs of backslashes cut between blocks
+    for text in ("1" * 5000, '"' + "1, " + "2" * 5000, "\\" * 5001 + "ud800", "\\" * 20_000):
+        content = korquad(context="서울은 " + text)
+        assert next(read_contexts([ratings(content, "KorQuAD.json")], Schema.V1)).text == "서울은 " + text
+
+
+UNCLOSED = {
+    "<!--": "comments",
+    "<!--x--!": "comments",
+    "<a ": "tags",
+    '<a b="': "tags",
+    "<a\n": "tags",
+    "<a/": "tags",
+    "<![CDATA[ >": "sections",
+    "<![CDATA[ ]>": "sections",
+    "<![if >": "conditions",
+    "</a ": "tags",
+    "<?": "tags",
+}
+
+
+@pytest.mark.parametrize("piece", UNCLOSED)
+def test_pages_whose_parsing_takes_the_square_of_their_length_are_refused_at_once(piece):
+    page = piece * 200_000
+    with pytest.raises(UnreadableHtmlError, match=rf"200,000 {UNCLOSED[piece]} in it never end"):
+        html_to_text(page)
+    assert strip_tags(page) == page
+
+
+@pytest.mark.parametrize("piece", ["<", "<1", "&", "&#", "<script>", "<div>", "<table><tr><td>", "<rt>"])
+def test_other_pages_out_of_joint_are_read_in_a_moment(piece):
+    html_to_text(piece * 100_000)
+
+
+def test_a_few_tags_that_never_end_are_read():
+    assert html_to_text("<p>서울은</p>" + "<b " * 100) == "서울은\n" + "<b " * 99 + "<b"
 
 
 def task_of(**changes):

@@ -105,7 +105,7 @@ def test_whatever_changes_a_prompt_or_a_score_is_part_of_the_identity(folder, na
 def test_a_checkpoint_that_changed_in_place_is_refused_on_resuming_by_its_file(folder, run_config, name):
     run(run_config)
     CHANGES[name](folder)
-    with pytest.raises(RunDirError, match=rf"files of model '{folder}' changed: {name};"):
+    with pytest.raises(RunDirError, match=rf"models: files of '{folder}' changed: {name};"):
         run(run_config)
 
 

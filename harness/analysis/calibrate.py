@@ -83,7 +83,10 @@ def calibrate(run_dir: str, level: float = LEVEL) -> Calibration:
             f"'{run_dir}' has no records yet, or none that can be read; run or resume it with `harness run`"
         )
     if records["label_logprobs"].isna().all():
-        raise ConfigError(f"'{run_dir}' has no label log-probabilities (labels were generated, or all samples failed)")
+        raise ConfigError(
+            f"'{run_dir}' has no label log-probabilities (labels were generated, or all samples failed); "
+            "expected a run with scoring.method=likelihood"
+        )
     seeds = records["seed"].where(
         records["k"] > 0, records.groupby(["model", "template", "k"])["seed"].transform("min")
     )

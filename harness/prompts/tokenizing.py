@@ -157,7 +157,10 @@ class PromptTokenizer:
             )
         except Exception as error:
             reason = " ".join(str(error).split())
-            raise TemplateError(f"the model's chat template refuses the messages: {reason}") from None
+            raise TemplateError(
+                f"the model's chat template refuses the messages: {reason}; mend it in the model's folder, "
+                "or use templates without render: chat"
+            ) from None
         _, asked, header = str(text).rpartition(messages[-1]["content"].strip())
         thinking = open_thinking(header) if asked else None
         if thinking is not None:

@@ -7,7 +7,6 @@ steers no terminal and is no markup.
 from __future__ import annotations
 
 import logging
-import os
 import sys
 from typing import Any
 
@@ -24,10 +23,8 @@ PLAIN_WIDTH = 200
 
 class _OutputConsole(Console):
     def on_broken_pipe(self) -> None:
-        """A reader such as `head` that has seen enough is no failure."""
-        self.quiet = True
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - until the process ends
-        raise SystemExit(0)
+        """Leave it to the command line, which ends as programs do whose reader has seen enough."""
+        raise
 
 
 def output_console() -> Console:

@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from harness.core.errors import HarnessError, RunDirError
 from harness.core.escaping import one_line
+from harness.results.retrying import NO_ROOM_ERRNOS
 
 STUMBLES = (
     ArithmeticError,
@@ -37,6 +38,8 @@ def told_as_damage(run_dirs: Sequence[str]) -> Iterator[None]:
     except (HarnessError, BrokenPipeError):
         raise
     except (*STUMBLES, pa.ArrowException) as error:
+        if getattr(error, "errno", None) in NO_ROOM_ERRNOS:  # what is written lacks room, nothing is damaged
+            raise
         names = ", ".join(f"'{name}'" for name in run_dirs)
         raise RunDirError(
             f"the files of {names} do not fit together ({type(error).__name__}: {one_line(str(error), 160)}); "

@@ -115,7 +115,7 @@ def _model_differences(found: Any, wanted: Any) -> Iterator[str]:
             names = [name for name in dict.fromkeys([*before, *after]) if before.get(name) != after.get(name)]
             if names:
                 more = f" and {len(names) - 3} more" if names[3:] else ""
-                yield f"files of model '{path}' changed: {', '.join(names[:3])}{more}"
+                yield f"models: files of '{path}' changed: {', '.join(names[:3])}{more}"
         else:
             yield from _differences(before, after, f"models.{path}")
 

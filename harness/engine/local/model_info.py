@@ -140,7 +140,9 @@ def read_model_info(config: ModelConfig, path: str) -> ModelInfo:
     limit = getattr(text_config, "max_position_embeddings", None) or getattr(text_config, "n_positions", None)
     if config.max_length is not None:
         if limit is not None and config.max_length > limit:
-            raise ModelError(f"model.max_length is {config.max_length}, but '{path}' has {limit} positions")
+            raise ModelError(
+                f"model.max_length is {config.max_length}, but '{path}' has {limit} positions; set it lower, or null"
+            )
         limit = config.max_length
     shape = None if files is None else shape_of_config(text_config, files.parameters, files.stored_bytes)
     vocabulary = getattr(text_config, "vocab_size", None)
