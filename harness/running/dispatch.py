@@ -190,6 +190,7 @@ class _Dispatcher:
             if is_alone and note != flight.note:
                 flight.note, flight.began = note, now
                 continue
+            self._land(flight)
             self._bury(flight, ReplicaDiedError(f"no end within {limit_s:.0f} s (run.hang_after_s)", Ending.HUNG))
 
     def _feed(self, replicas: Sequence[Replica]) -> None:
@@ -233,7 +234,8 @@ class _Dispatcher:
             behind = self.held[flight.replica][0] is not flight
             slow = behind or is_straggler(self.clock() - flight.began, typical_s)
             # A unit that has killed a replica may kill the next one too: it is never copied.
-            if not idle or not slow or copies[flight.unit.id] > 1 or self.unit_deaths[flight.unit.id]:
+            is_alone = flight.care is not None and flight.care.alone
+            if not idle or not slow or copies[flight.unit.id] > 1 or self.unit_deaths[flight.unit.id] or is_alone:
                 continue
             if not self.precautions.may_go(flight.unit, idle[-1]):
                 continue
@@ -246,8 +248,7 @@ class _Dispatcher:
     def _take(self, handle: Any) -> bool:
         """Take a handle that is done; whether its unit is."""
         flight = self.flights.pop(handle)
-        self.held[flight.replica].remove(flight)
-        self.precautions.ended(flight.unit, flight.replica)
+        self._land(flight)
         for behind in self.held[flight.replica]:
             behind.began = self.clock()
         unit = flight.unit
@@ -271,6 +272,11 @@ class _Dispatcher:
         self.precautions.done(unit)
         self.on_done(unit, report)
         return True
+
+    def _land(self, flight: _Flight) -> None:
+        """A flight is over, one way or the other."""
+        self.held[flight.replica].remove(flight)
+        self.precautions.ended(flight.unit, flight.replica)
 
     def _again(self, units: Sequence[WorkUnit], first: bool) -> None:
         """Let units wait again that are open and under way nowhere else."""

@@ -442,22 +442,26 @@ def test_replicas_that_are_killed_from_outside_put_no_sample_out(n):
 class HangingPool(FakePool):
     """One process per replica; a sample of every unit never comes to an end, and some processes are stopped."""
 
-    def __init__(self, n, hangs=None, stopped=()):
+    def __init__(self, n, hangs=None, stopped=(), well=()):
         super().__init__([f"r{i}" for i in range(n)])
+        self.well = well
         self.now, self.hangs, self.stopped = 0.0, hangs, set(stopped)
         self.notes: dict[str, Note] = {}
 
     def wait(self, handles, timeout_s):
         self.now += 1
         done = []
+        cares = dict(zip(self.handles, [care for _, care in self.cares], strict=True))
+        alone = [unit.id for handle, unit, _ in self.queue if cares[handle] is not None and cares[handle].alone]
+        assert len(alone) == len(set(alone)), "two copies would take each other's notes"
         for replica in self.members:
             entry = next((e for e in self.queue if e[2] is replica), None)
             if entry is None or replica.name in self.stopped:
                 continue
             handle, unit, _ = entry
-            care = [c for h, (_, c) in zip(self.handles, self.cares, strict=True) if h == handle][-1]
+            care = cares[handle]
             out = {verdict.sample for verdict in care.out} if care else set()
-            if self.hangs in SAMPLES and self.hangs not in out:
+            if self.hangs in SAMPLES and self.hangs not in out and unit.id not in self.well:
                 if care and care.alone:
                     self.notes[unit.id] = Note(self.hangs, f"host/{replica.name}/{len(self.replaced)}")
                 continue
@@ -496,6 +500,17 @@ def test_a_stopped_replica_is_ended_and_replaced_also_when_it_is_the_only_one(n)
     pool = HangingPool(n, stopped=["r0"])
     assert run_hanging(pool).verdicts(SAMPLES) == ()
     assert pool.replaced == ["r0"]
+    assert pool.submitted <= 10 + 2 + 2, "units that were lost or copied are sent once more"
+
+
+def test_a_unit_taken_sample_by_sample_is_never_copied_however_long_it_takes():
+    pool, quarantine = HangingPool(4, hangs=POISON, well=["u0"]), Quarantine()
+    quarantine.mark("u1")  # by an earlier session; u0 comes through the shard before
+    precautions = Precautions([SAMPLES], quarantine, lambda unit: pool.notes.get(unit.id))
+    dispatch(
+        units(2), pool, lambda unit, report: None, lambda: pool.now > 2000, precautions, lambda: pool.now, 100.0
+    )  # fmt: skip
+    assert len(quarantine.verdicts(SAMPLES)) == 1
 
 
 def test_without_a_limit_nothing_is_ended():
