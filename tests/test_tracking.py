@@ -24,6 +24,7 @@ import vl_convert
 
 from harness.config.schema import WandbConfig
 from harness.reporting.tracking.process import log_files
+from harness.reporting.tracking.process_tracker import Bounds
 from harness.reporting.tracking.tables import (
     SAMPLE_ROWS,
     TABLE_ROWS,
@@ -32,7 +33,7 @@ from harness.reporting.tracking.tables import (
     table_message,
     thinned,
 )
-from harness.reporting.tracking.tracker import Bounds, open_tracker
+from harness.reporting.tracking.tracker import open_tracker
 from harness.results.store import RunStore
 from tests.conftest import REPO
 from tests.fake_wandb_server import FakeWandb, serving
@@ -106,7 +107,7 @@ class LogLines(logging.Handler):
     def __init__(self):
         super().__init__(logging.DEBUG)
         self.lines = []
-        self.logger = logging.getLogger("harness.reporting.tracking.tracker")
+        self.logger = logging.getLogger("harness.reporting.tracking.process_tracker")
 
     def __enter__(self):
         self.logger.addHandler(self)

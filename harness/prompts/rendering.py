@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from harness.core.errors import TemplateError
 from harness.core.prefixes import common_length
 from harness.core.task import Sample
 from harness.prompts.demonstrations import PoolDraw
 from harness.prompts.draws import LectureTable
+from harness.prompts.label_ids import LabelIds, own_ids
 from harness.prompts.literals import plain
 from harness.prompts.templates import Chat, Template
 from harness.prompts.tokenizing import PromptTokenizer
@@ -82,6 +82,10 @@ class Renderer:
         """Ids before the text's own, see `start_of`."""
         return start_of(self.template, self.tokenizer)
 
+    @cached_property
+    def _labels(self) -> LabelIds:
+        return LabelIds(self.template, self.tokenizer, len(self.start))
+
     def demonstrations(self, sample: Sample, seed: int, k: int) -> Sequence[int]:
         """Pool indices of one prompt's demonstrations, in prompt order."""
         if k == 0:
@@ -124,7 +128,7 @@ class Renderer:
                 keys.append((sample, k, self.demonstrations(sample, seed, k)))
                 pieces.append(self._segments(keys[-1][2], sample))
         ids, cuts = self._ids(pieces)
-        labels = self._label_ids(pieces, ids, cuts)
+        labels = self._labels.ids(pieces, ids, cuts)
         return [
             Prompt(sample, k, pieces[i], ids[i], labels[i], self._fork(pieces[i], cuts[i], ids[i], shown, sample))
             for i, (sample, k, shown) in enumerate(keys)
@@ -142,15 +146,10 @@ class Renderer:
             before, own = 0, ids
             beginning = self._whole_beginning(shown, sample)
         else:
-            own = self._own_ids(cut)
+            own = own_ids(cut, self.template, self.tokenizer)
             before, moved = len(ids) - len(own), len(cut[-1]) - len(segments[-1])
             beginning = self._query_beginning(cut[-1][: max(0, moved)], max(0, -moved), len(cut) > 1, sample)
         return min(before + common_length(own, beginning), len(ids) - 1)
-
-    def _own_ids(self, cut: tuple[str, ...]) -> list[int]:
-        """Ids of the last part of a prompt that was cut."""
-        inner = len(cut) > 1 and not self.template.chat
-        return self.tokenizer.segment_ids(cut[-1:], inner)[cut[-1]]
 
     def _query_beginning(self, lead: str, left_out: int, inner: bool, sample: Sample) -> list[int]:
         """What queries have in common where they are tokenised by themselves.
@@ -259,83 +258,6 @@ class Renderer:
                 self._joined.clear()
             self._joined[stem] = all(map(self.tokenizer.joins, stem[:-1], stem[1:]))
         return self._joined[stem] and (not stem or self.tokenizer.joins(stem[-1], segments[-1]))
-
-    def _label_ids(
-        self, pieces: list[tuple[str, ...]], ids: list[list[int]], cuts: list[tuple[str, ...] | None]
-    ) -> list[tuple[tuple[int, ...], ...]]:
-        """Ids of the labels behind each prompt: of the label where it joins, else of the prompt's last part with it.
-
-        Each such part is tokenised once, in one call for all.
-        """
-        tokenizer, labels = self.tokenizer, self.template.labels
-        by_segment = tuple(tuple(label) for label in tokenizer.inner_batch(labels))
-        contexts: list[tuple[str, bool, int] | None] = []
-        for segments, cut, found in zip(pieces, cuts, ids, strict=True):
-            plain = bool(segments[-1]) and not self.template.chat and all(by_segment)
-            edge = self._edge(segments, cut) if plain else ""
-            if plain and all(tokenizer.joins(edge, label) for label in labels):
-                contexts.append(None)
-            else:
-                contexts.append(self._label_context(segments, cut, found))
-        wanted = dict.fromkeys((c[0] + label, c[1]) for c in contexts if c is not None for label in labels)
-        starts, inners = ([text for text, inner in wanted if inner is kind] for kind in (False, True))
-        known = {
-            False: dict(zip(starts, tokenizer.whole_batch(starts), strict=True)),
-            True: dict(zip(inners, tokenizer.inner_batch(inners), strict=True)),
-        }
-        result: list[tuple[tuple[int, ...], ...]] = []
-        for segments, found, context in zip(pieces, ids, contexts, strict=True):
-            if context is None:
-                result.append(by_segment)
-                continue
-            text, inner, before = context
-            behind = []
-            for label in labels:
-                full = found[:before] + known[inner][text + label]
-                if full[: len(found)] != found or len(full) == len(found):
-                    raise TemplateError(self._merge_message(segments[-1], label, found, full))
-                behind.append(tuple(full[len(found) :]))
-            result.append(tuple(behind))
-        return result
-
-    def _edge(self, segments: tuple[str, ...], cut: tuple[str, ...] | None) -> str:
-        """What stands before a label, as far as it may bear on the boundary."""
-        if cut is not None:
-            return cut[-1]
-        return "".join(segments) if self.tokenizer.merges_whole_texts else segments[-1]
-
-    def _label_context(
-        self, segments: tuple[str, ...], cut: tuple[str, ...] | None, ids: list[int]
-    ) -> tuple[str, bool, int]:
-        """The end of a prompt that is tokenised together with a label.
-
-        Returns:
-            Its text, whether that stands inside the prompt and not at its start, and the number of ids before.
-        """
-        tokenizer, labels = self.tokenizer, self.template.labels
-        if self.template.chat:
-            if cut is None or len(cut) == 1:
-                return segments[0], False, len(self.start)
-            return cut[-1], False, len(ids) - len(self._own_ids(cut))
-        text = "".join(segments) if cut is None else cut[-1]
-        place = tokenizer.last_split(text)
-        before, end = text[:place], text[place:]
-        if place and all(tokenizer.joins(before, end + label) for label in labels):
-            return end, True, len(ids) - len(tokenizer.segment_ids([end], inner=True)[end])
-        if cut is not None and len(cut) > 1 and all(tokenizer.joins(cut[-2], text + label) for label in labels):
-            return text, True, len(ids) - len(self._own_ids(cut))
-        return "".join(segments), False, len(self.start)
-
-    def _merge_message(self, query: str, label: str, context: list[int], full: list[int]) -> str:
-        decode = self.tokenizer.decode_token
-        at = next((i for i, (a, b) in enumerate(zip(context, full, strict=False)) if a != b), len(context) - 1)
-        alone = [decode(t) for t in context[at:]]
-        together = [decode(t) for t in full[at:]]
-        return (
-            f"template '{self.template.name}': the label {label!r} merges with the end of its context "
-            f"{plain(query)[-12:]!r}: tokens {alone} become {together}; "
-            "end the query without white space and begin the label with a space"
-        )
 
 
 def start_of(template: Template, tokenizer: PromptTokenizer) -> list[int]:

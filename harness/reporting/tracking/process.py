@@ -1,6 +1,6 @@
 """The process that holds wandb, so that nothing of it can stop, slow or colour the driver.
 
-`harness.reporting.tracking.tracker` starts it and sends one JSON document per line; what the driver should know
+`harness.reporting.tracking.process_tracker` starts it and sends one JSON document per line; what the driver should know
 comes back the same way. All that is logged goes into wandb's log file on disk first, which needs
 no network. In mode `online` wandb's own `sync` runs beside it and uploads the file while it grows;
 a server that is down, slow or hostile can only ever harm that upload.
