@@ -67,6 +67,19 @@ def test_torch_stays_in_the_local_engine():
     assert files == in_room(files, "harness/engine/local/")
 
 
+def test_the_local_engine_is_reached_through_the_registry():
+    files = importers("harness.engine.local")
+    assert files
+    assert files == in_room(files, "harness/engine/local/")
+
+
+@pytest.mark.parametrize("package", ["torch", "transformers"])
+def test_the_doors_of_engines_know_no_engine(package):
+    doors = {file for file in in_room(IMPORTS, "harness/engine/") if not file.startswith("harness/engine/local/")}
+    assert {"harness/engine/protocol.py", "harness/engine/registry.py"} <= doors
+    assert importers(package) & doors == set()
+
+
 def test_wandb_stays_in_the_tracking_room():
     files = importers("wandb")
     assert files

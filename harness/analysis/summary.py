@@ -12,7 +12,7 @@ from pandas.api.types import is_numeric_dtype
 from harness.analysis import answer_figures as answers
 from harness.analysis.cells import COLUMNS, KEYS, figures_of_cell
 from harness.core.errors import RunDirError, UserError
-from harness.core.task import ENTRY_POINT_GROUP, find_task, registered_tasks
+from harness.core.task import KIND, find_task, registered_tasks
 from harness.planning import examples as prompt_examples
 from harness.results import manifest as manifests
 from harness.results.records import records_by_cell
@@ -76,7 +76,7 @@ def _with_stored(cells: pd.DataFrame, store: RunStore, manifest: Mapping[str, An
         log.warning(
             "task '%s' is not registered, and reading a run imports no module that it names: figures of its own%s are "
             "not shown; install the task (entry point '%s') to see them",
-            task, f" ({', '.join(names)})" if names else "", ENTRY_POINT_GROUP,
+            task, f" ({', '.join(names)})" if names else "", KIND.group,
         )  # fmt: skip
         return cells
     # Figures of other records than those that are there now would be wrong.

@@ -94,8 +94,8 @@ def check_values(config: RunConfig) -> None:
         if len(set(axis)) != len(axis):
             raise ConfigError(f"grid.{key} names a value twice: {axis}; expected each once")
     # A trailing slash or dot makes no other folder.
-    if len({os.path.normpath(path) for path in config.model_paths}) != len(config.model_paths):
-        raise ConfigError(f"model.path names a model twice: {list(config.model_paths)}; expected each once")
+    if len({os.path.normpath(path) for path in listed}) != len(listed):
+        raise ConfigError(f"model.path names a model twice: {listed}; expected each once")
     for k in config.grid.k:
         _check_range("grid.k", k, 0, 2**31 - 1)
     for seed in config.grid.seeds:

@@ -133,7 +133,7 @@ class _Lengths:
         largest = max((max(ids) for ids in sequences if ids), default=-1)
         if vocabulary is not None and largest >= vocabulary:
             raise ModelError(
-                f"model '{info.path}' has {vocabulary} embeddings, but template '{self.template.name}' brings token id "
+                f"model '{info.name}' has {vocabulary} embeddings, but template '{self.template.name}' brings token id "
                 f"{largest} ({self.setup.tokenizer.decode_token(largest)!r}): its tokenizer was extended and the model "
                 "was not; resize its embeddings and train them, or take the tokenizer that belongs to it"
             )
@@ -304,7 +304,7 @@ def _measure_template(
         else np.zeros(1)
     )
     return TemplateBudget(
-        setup.info.path,
+        setup.info.name,
         lengths.template.name,
         prompts=n * len(grid.k) * len(grid.seeds),
         prompts_scored=scored,
@@ -413,14 +413,14 @@ def _check_context(
         others = f" (so have {len(too_long) - 1:,} others)" if len(too_long) > 1 else ""
         raise ContextError(
             f"{where}: sample '{one_line(worst.id, 60)}' has {alone.max():,} tokens without any demonstration{others}, "
-            f"but '{setup.info.path}' has a context of {limit}; take it out of the data file or shorten it, or use a "
+            f"but '{setup.info.name}' has a context of {limit}; take it out of the data file or shorten it, or use a "
             "model with a longer context"
         )
     fitting = _largest_fitting_k(prepared, lengths, streams, limit)
     remedy = f"K={fitting} would fit" if fitting is not None else "not even K=0 fits"
     raise ContextError(
         f"{where}: the longest prompt has {longest} tokens, "
-        f"but '{setup.info.path}' has a context of {limit}; {remedy} (or lower demos.max_tokens)"
+        f"but '{setup.info.name}' has a context of {limit}; {remedy} (or lower demos.max_tokens)"
     )
 
 

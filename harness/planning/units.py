@@ -98,7 +98,7 @@ def make_cells(config: RunConfig) -> tuple[Cell, ...]:
     """The cells in the order of the grid."""
     return tuple(
         Cell(model, config.task.name, template, k, seed)
-        for model in config.model_paths
+        for model in config.model_names
         for template in config.grid.templates
         for k in config.grid.k
         for seed in config.grid.seeds
@@ -180,7 +180,7 @@ def make_plan(prepared: Prepared, shard_size: int) -> Plan:
                     units.append(
                         WorkUnit(
                             content_hash(identity),
-                            setup.info.path,
+                            setup.info.name,
                             config.task.name,
                             template,
                             seed,
@@ -201,8 +201,9 @@ def grid_identity(prepared: Prepared) -> dict[str, Any]:
         "task": {**asdict(config.task), "version": prepared.task.version},
         "samples": rows_hash(s.row() for s in prepared.data.samples),
         "pool": rows_hash(s.row() for s in prepared.data.pool),
-        "models": {setup.info.path: setup.info.told_identity for setup in prepared.models},
+        "models": {setup.info.name: setup.info.told_identity for setup in prepared.models},
         "model": {key: value for key, value in asdict(config.model).items() if key in _MODEL_KEYS},
+        **_engines(prepared),
         "templates": {name: _wording(prepared.template(name)) for name in config.grid.templates},
         "grid": asdict(config.grid),
         "demos": asdict(config.demos),
@@ -217,7 +218,7 @@ def _readings(prepared: Prepared) -> dict[str, Any]:
     """What the prompts depend on besides, where they do; runs that began earlier read some of it otherwise."""
     templates = [prepared.template(name) for name in prepared.config.grid.templates]
     started = [
-        f"{setup.info.path}: {template.name}"
+        f"{setup.info.name}: {template.name}"
         for setup in prepared.models
         for template in templates
         if not template.chat and start_of(template, setup.tokenizer) != setup.tokenizer.bos
@@ -227,6 +228,12 @@ def _readings(prepared: Prepared) -> dict[str, Any]:
         **({"templates_with_start_token": started} if started else {}),
         **({"chat_time": prepared.chat_time} if prepared.chat_time else {}),
     }
+
+
+def _engines(prepared: Prepared) -> dict[str, Any]:
+    """Engines of models that `local` does not compute; runs that began before there were others name none."""
+    names = {setup.info.name: setup.info.model.engine for setup in prepared.models}
+    return {"engines": names} if set(names.values()) != {"local"} else {}
 
 
 _MODEL_KEYS = ("revision", "dtype", "trust_remote_code", "max_length")
@@ -250,8 +257,9 @@ def _identity(prepared: Prepared, setup: ModelSetup) -> dict[str, Any]:
         "task": [prepared.task.name, prepared.task.version],
         "model": setup.info.identity,
         # Copies of one model under several names are models of their own.
-        **({"model_name": setup.info.path} if twins > 1 else {}),
-        "dtype": config.model.dtype,
+        **({"model_name": setup.info.name} if twins > 1 else {}),
+        **({"engine": setup.info.model.engine} if setup.info.model.engine != "local" else {}),
+        "dtype": setup.info.model.dtype,
         "pool": setup.pool_hash,
         "demos": asdict(config.demos),
         **_scoring(prepared),

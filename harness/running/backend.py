@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from typing import Protocol
 
 from harness.config.schema import RunConfig
-from harness.engine.local.facts import EngineFacts
+from harness.engine.protocol import EngineFacts, Resources
 from harness.planning.units import Shard
 from harness.prompts.demonstrations import Draw
 from harness.running.dispatch import Pool
@@ -24,8 +25,7 @@ class Backend(Protocol):
     """Makes pools of replicas, one model at a time."""
 
     n_replicas: int
-    threads: int | None
-    """CPU threads of each replica; None leaves torch's choice."""
+    """Of the model that has the most."""
 
     def pool(
         self,
@@ -58,7 +58,6 @@ class InlineBackend:
     """
 
     n_replicas = 1
-    threads: int | None = None
 
     def __init__(self, overlap: bool | None = None) -> None:
         self._overlap = overlap
@@ -91,16 +90,17 @@ class RayBackend:
 
     Args:
         config: the run's settings.
+        resources: what a replica of each model takes.
         overlap: as of `InlineBackend`; None where replicas have GPUs.
     """
 
-    def __init__(self, config: RunConfig, overlap: bool | None = None) -> None:
+    def __init__(self, config: RunConfig, resources: Sequence[Resources], overlap: bool | None = None) -> None:
         from harness.cluster.session import choose_shape, live_nodes
 
-        self._shape = choose_shape(config, live_nodes().values())
-        self.n_replicas = self._shape.count
-        self.threads = self._shape.threads
-        self._overlap = self._shape.gpus > 0 if overlap is None else overlap
+        nodes = list(live_nodes().values())
+        self._shapes = {one: choose_shape(config, one, nodes) for one in resources}
+        self.n_replicas = max(shape.count for shape in self._shapes.values())
+        self._overlap = overlap
 
     @contextmanager
     def pool(
@@ -115,7 +115,10 @@ class RayBackend:
         """See `Backend.pool`."""
         from harness.cluster.replicas import RayPool
 
-        pool = RayPool(spec, draw, shards, lecture, self._shape, useful, stop.is_set, self._overlap)
+        shape = self._shapes[spec.resources]
+        overlap = shape.gpus > 0 if self._overlap is None else self._overlap
+        spec = replace(spec, threads=shape.threads)
+        pool = RayPool(spec, draw, shards, lecture, shape, useful, stop.is_set, overlap)
         try:
             stop.polled = True
             pool.wait_for_first()
@@ -139,8 +142,12 @@ def check_reachable(config: RunConfig) -> None:
 
 
 @contextmanager
-def open_backend(config: RunConfig) -> Iterator[Backend]:
+def open_backend(config: RunConfig, resources: Sequence[Resources]) -> Iterator[Backend]:
     """The backend that `cluster.address` names; Ray is imported only when it is needed.
+
+    Args:
+        config: the run's settings.
+        resources: what a replica of each model takes.
 
     Raises:
         ClusterError: no cluster there, or it is too small.
@@ -151,4 +158,4 @@ def open_backend(config: RunConfig) -> Iterator[Backend]:
     from harness.cluster.session import ray_session
 
     with ray_session(config.cluster.address):
-        yield RayBackend(config)
+        yield RayBackend(config, resources)

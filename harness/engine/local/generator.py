@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -28,6 +27,7 @@ from harness.engine.local.scorer import Scorer
 from harness.engine.local.transfer import to_device
 from harness.engine.local.tree.packing import make_packs
 from harness.engine.local.tree.tree import Tree, build_tree
+from harness.engine.protocol import Generations
 
 log = logging.getLogger(__name__)
 Ids = Sequence[int]
@@ -39,23 +39,6 @@ GPU_CACHE_SHARE = 0.4
 LEAST_LEFT = 0.5
 """On a GPU finished sequences are dropped when no more than this share goes on: until then steps stay alike."""
 END, STOP, LENGTH = "end", "stop", "length"
-
-
-@dataclass(frozen=True)
-class Generations:
-    """Generated tokens of a batch of prompts, in their order.
-
-    Attributes:
-        tokens: generated ids of each prompt, the ones that ended it included.
-        reasons: why each ended: `end` (an end token), `stop` (the caller's test), `length`.
-        prompt_tokens_computed: prompt tokens that went through the model, padding included.
-        tokens_decoded: tokens that went through it after that.
-    """
-
-    tokens: list[list[int]]
-    reasons: list[str]
-    prompt_tokens_computed: int
-    tokens_decoded: int
 
 
 class Generator:

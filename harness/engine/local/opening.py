@@ -10,7 +10,7 @@ import torch
 
 from harness.engine.local import memory
 from harness.engine.local.attention.choice import PARTS, Kernel, KernelChoice, choose_kernel, shape_of
-from harness.engine.local.facts import EngineFacts
+from harness.engine.local.facts import LocalFacts
 from harness.engine.local.layers.compiled import NOT_COMPILED, CompiledLayers, compile_middle_layers
 from harness.engine.local.layers.packed_weights import PackingError, bound_compiled_products, pack_weights
 from harness.engine.local.layers.reproducibility import fix_order_of_sums
@@ -28,7 +28,7 @@ def load_engine(
     tokens_per_pack: int | None,
     longest_prompt: int,
     threads: int | None,
-) -> tuple[Scorer, EngineFacts]:
+) -> tuple[Scorer, LocalFacts]:
     """A scorer ready for work.
 
     Args:
@@ -58,11 +58,11 @@ def load_engine(
     kernel = choice.kernel if choice is not None else PARTS
     compiled = _compile(model, longest_prompt, kernel) if shares else NOT_COMPILED
     scorer = Scorer(model, size, shares, kernel, compiled)
-    facts = EngineFacts(
+    facts = LocalFacts(
         _device_name(scorer.device),
         str(model.dtype).removeprefix("torch."),
-        size,
         shares,
+        size,
         notice,
         torch.get_num_threads(),
         scorer.kernel.name,

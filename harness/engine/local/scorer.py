@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from harness.engine.local.attention.cache import Kept
@@ -28,27 +27,10 @@ from harness.engine.local.transfer import to_device
 from harness.engine.local.tree.packing import Pack, make_packs, whole_steps
 from harness.engine.local.tree.readouts import Firsts, Laters, Readouts, Target, forks_of, sequences_of
 from harness.engine.local.tree.tree import Origin, Tree, build_forked_tree, build_tree
+from harness.engine.protocol import Scores
 
 log = logging.getLogger(__name__)
-Floats = npt.NDArray[np.float64]
 Ids = Sequence[int]
-
-
-@dataclass(frozen=True)
-class Scores:
-    """Results for a batch of prompts, in their order.
-
-    Attributes:
-        logprobs: `(n_prompts, n_labels)` sum of each label's token log-probabilities, nats.
-        argmax: `(n_prompts,)` most likely token at the first label position.
-        off_label_mass: `(n_prompts,)` probability there outside the labels' first tokens.
-        tokens_computed: tokens that went through the model, padding of batches included.
-    """
-
-    logprobs: Floats
-    argmax: npt.NDArray[np.int64]
-    off_label_mass: Floats
-    tokens_computed: int
 
 
 @dataclass(frozen=True)
