@@ -25,6 +25,7 @@ from harness.engine.local.attention.tree_attention import NAME
 from harness.engine.local.finiteness import FiniteLogits, check_tokens, finite_tokens
 from harness.engine.local.scorer import Scorer
 from harness.engine.local.transfer import to_device
+from harness.engine.local.transformers_internals import text_config
 from harness.engine.local.tree.packing import make_packs
 from harness.engine.local.tree.tree import Tree, build_tree
 from harness.engine.protocol import Generations
@@ -101,7 +102,7 @@ class Generator:
         return groups
 
     def _cache_tokens(self) -> int:
-        config = self.model.config.get_text_config()
+        config = text_config(self.model.config)
         # Models without attention (state spaces) keep less than this.
         all_heads = getattr(config, "num_attention_heads", 1)
         heads = getattr(config, "num_key_value_heads", None) or all_heads
@@ -292,7 +293,7 @@ class _Batch:
 
 def _end_tokens(model: Any) -> frozenset[int]:
     """Those of the generation settings and of the configuration together."""
-    configs = (getattr(model, "generation_config", None), model.config, model.config.get_text_config())
+    configs = (getattr(model, "generation_config", None), model.config, text_config(model.config))
     named = (getattr(config, "eos_token_id", None) for config in configs)
     return frozenset(
         token for found in named if found is not None for token in ([found] if isinstance(found, int) else found)

@@ -16,7 +16,6 @@ from typing import Any
 from huggingface_hub import hf_hub_download
 from transformers import AutoConfig, AutoTokenizer
 from transformers.utils import logging as transformers_logging
-from transformers.utils.peft_utils import find_adapter_config_file
 
 from harness.config.schema import EngineConfig, ModelEntry
 from harness.core.errors import ModelError
@@ -26,6 +25,7 @@ from harness.engine.local.architectures import check_architecture
 from harness.engine.local.memory import ModelShape, least_need, predicted, shape_of_config
 from harness.engine.local.model_errors import loading_error
 from harness.engine.local.model_files import ModelFiles, read_model_files, shown
+from harness.engine.local.transformers_internals import adapter_of, text_config
 from harness.engine.protocol import Load, MemoryNeed, ModelDescription, ReplicaMemory
 
 log = logging.getLogger(__name__)
@@ -163,21 +163,21 @@ def read_model_info(model: ModelEntry) -> ModelInfo:
         raise
     except Exception as error:
         raise loading_error(path, what, error) from None
-    text_config = model_config.get_text_config()
-    limit = getattr(text_config, "max_position_embeddings", None) or getattr(text_config, "n_positions", None)
+    inner = text_config(model_config)
+    limit = getattr(inner, "max_position_embeddings", None) or getattr(inner, "n_positions", None)
     if model.max_length is not None:
         if limit is not None and model.max_length > limit:
             raise ModelError(f"model.max_length is {model.max_length}, but '{path}' has {limit} positions")
         limit = model.max_length
-    shape = None if files is None else shape_of_config(text_config, files.parameters, files.stored_bytes)
-    vocabulary = getattr(text_config, "vocab_size", None)
+    shape = None if files is None else shape_of_config(inner, files.parameters, files.stored_bytes)
+    vocabulary = getattr(inner, "vocab_size", None)
     commit = None if local else _hub_commit(path, options["revision"])
     return ModelInfo(model, tokenizer, limit, vocabulary, files=files, commit=commit, shape=shape)
 
 
 def _hub_commit(name: str, revision: str) -> str:
     """The commit that a revision of a hub model stands for: its files lie in a folder of that name."""
-    if find_adapter_config_file(name, revision=revision) is not None:
+    if adapter_of(name, revision) is not None:
         raise ModelError(
             f"hub model '{name}' holds an adapter, which would not be loaded; merge it first (peft: merge_and_unload, "
             "then save_pretrained into a folder) and give that folder"

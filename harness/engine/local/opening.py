@@ -17,6 +17,7 @@ from harness.engine.local.layers.reproducibility import fix_order_of_sums
 from harness.engine.local.loading import ModelSpec, load_model
 from harness.engine.local.parity import sharing_error
 from harness.engine.local.scorer import Scorer
+from harness.engine.local.transformers_internals import text_config
 
 FREE_SHARE = 0.8
 """Of a GPU's free memory that a pack is planned to take; the rest is for fragmentation."""
@@ -102,7 +103,7 @@ def _tokens_per_pack(model: Any, longest_prompt: int, shares: bool) -> int:
     device = model.get_input_embeddings().weight.device
     if device.type != "cuda":
         return memory.CPU_TOKENS_PER_PACK
-    shape = memory.shape_of_config(model.config.get_text_config(), sum(p.numel() for p in model.parameters()))
+    shape = memory.shape_of_config(text_config(model.config), sum(p.numel() for p in model.parameters()))
     least, most = memory.GPU_TOKENS_PER_PACK
     if shape is None:
         return least

@@ -24,6 +24,7 @@ from harness.engine.local.layers.modules import Parts, find_parts
 from harness.engine.local.memory import LOGITS_AT_ONCE
 from harness.engine.local.rope_regimes import Regimes
 from harness.engine.local.transfer import to_device
+from harness.engine.local.transformers_internals import attention_of, text_config
 from harness.engine.local.tree.packing import Pack, make_packs, whole_steps
 from harness.engine.local.tree.readouts import Firsts, Laters, Readouts, Target, forks_of, sequences_of
 from harness.engine.local.tree.tree import Origin, Tree, build_forked_tree, build_tree
@@ -140,7 +141,7 @@ class Scorer:
         self.compiled = compiled
         self.device: torch.device = model.get_input_embeddings().weight.device
         self.head = Head(model.get_output_embeddings())
-        attention = model.config._attn_implementation
+        attention = attention_of(model)
         self.plain_attention = "sdpa" if attention == NAME else attention
         self.set_attention(self.plain_attention)
         self.plain_logits = logits_are_plain(model, self.head)
@@ -246,7 +247,7 @@ class Scorer:
             need of the caches.
         """
         read = sorted(set(rows))
-        last = self.model.config.get_text_config().num_hidden_layers - 1
+        last = text_config(self.model.config).num_hidden_layers - 1
         state = self.kernel.begin(pack, kept, Needed(last, np.asarray(read, dtype=np.int64)))
         n_tokens = len(pack.tokens)
         # The other kernels are for GPUs.
@@ -316,7 +317,7 @@ class Scorer:
 
     def set_attention(self, name: str) -> None:
         """Switch the model to an attention implementation: `NAME`, or its own."""
-        if self.model.config._attn_implementation != name:
+        if attention_of(self.model) != name:
             self.model.set_attn_implementation(name)
 
     def halve_pack(self, error: BaseException) -> None:

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers.pytorch_utils import Conv1D
+
+from harness.engine.local.transformers_internals import TRANSPOSED_LINEAR
 
 Tensor = torch.Tensor
 log = logging.getLogger(__name__)
@@ -101,7 +102,7 @@ def pack_weights(model: Any) -> int:
     called: set[torch.nn.Module] = set()
     with ExitStack() as hooks:
         for module in model.base_model.modules():
-            if type(module) in (torch.nn.Linear, Conv1D):
+            if type(module) in (torch.nn.Linear, *TRANSPOSED_LINEAR):
                 hooks.callback(module.register_forward_hook(lambda module, *_: called.add(module)).remove)
         before = _short_pass(model)
     if before is None:
@@ -148,7 +149,7 @@ def _packed(module: Any) -> PackedLinear | None:
         return None
     if weight.dtype == torch.float32 and weight.numel() > MOST_FLOAT32:
         return None
-    if isinstance(module, Conv1D):
+    if isinstance(module, TRANSPOSED_LINEAR):
         weight = weight.t().contiguous()
     bias = None if module.bias is None else module.bias.detach()
     rows = torch.linspace(-1, 1, TRIED_ROWS * weight.shape[1], dtype=weight.dtype).view(TRIED_ROWS, -1)
