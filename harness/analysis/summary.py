@@ -14,6 +14,7 @@ from harness.analysis.cells import COLUMNS, KEYS, figures_of_cell
 from harness.core.errors import RunDirError, UserError
 from harness.core.task import KIND, find_task, registered_tasks
 from harness.planning import examples as prompt_examples
+from harness.results import layout
 from harness.results import manifest as manifests
 from harness.results.records import records_by_cell
 from harness.results.samples import read_samples
@@ -104,9 +105,9 @@ def order_cells(cells: pd.DataFrame, config: dict[str, Any]) -> pd.DataFrame:
     """Cells in the order of the grid: model, template, K, seed as the configuration names them."""
     if cells.empty:
         return cells
-    paths, grid = config["model"]["path"], config["grid"]
+    grid = config["grid"]
     axes = {
-        "model": paths if isinstance(paths, list) else [paths],
+        "model": layout.model_names(config),
         "template": grid["templates"],
         "k": grid["k"],
         "seed": grid["seeds"],

@@ -149,6 +149,8 @@ class RunConfig:
     name: str = "run"
     out: str = "data_out"
     model: ModelConfig = field(default_factory=ModelConfig)
+    models: list[Any] = field(default_factory=list)
+    """Models with names of their own in the place of `model.path`, each a `ModelEntry`."""
     task: TaskConfig = field(default_factory=TaskConfig)
     grid: GridConfig = field(default_factory=GridConfig)
     demos: DemosConfig = field(default_factory=DemosConfig)
@@ -168,6 +170,8 @@ class RunConfig:
     @property
     def entries(self) -> tuple[ModelEntry, ...]:
         """The models in the order given."""
+        if self.models:
+            return tuple(self.models)
         common = dataclasses.asdict(self.model)
         path = common.pop("path")
         return tuple(ModelEntry(path=one, **common) for one in (path if isinstance(path, list) else [path]))

@@ -231,9 +231,14 @@ def _readings(prepared: Prepared) -> dict[str, Any]:
 
 
 def _engines(prepared: Prepared) -> dict[str, Any]:
-    """Engines of models that `local` does not compute; runs that began before there were others name none."""
-    names = {setup.info.name: setup.info.model.engine for setup in prepared.models}
-    return {"engines": names} if set(names.values()) != {"local"} else {}
+    """Engines that are not `local`, and settings of models with names; earlier runs say neither."""
+    models = {setup.info.name: setup.info.model for setup in prepared.models}
+    engines = {name: model.engine for name, model in models.items()}
+    settings = {name: {key: getattr(model, key) for key in _MODEL_KEYS} for name, model in models.items()}
+    return {
+        **({"engines": engines} if set(engines.values()) != {"local"} else {}),
+        **({"model_settings": settings} if prepared.config.models else {}),
+    }
 
 
 _MODEL_KEYS = ("revision", "dtype", "trust_remote_code", "max_length")
@@ -251,7 +256,7 @@ def _by_set(samples: Sequence[Sample], seed: int, bank_size: int) -> list[Sample
 
 def _identity(prepared: Prepared, setup: ModelSetup) -> dict[str, Any]:
     config = prepared.config
-    twins = sum(other.info.identity == setup.info.identity for other in prepared.models)
+    twins = sum(_same_work(other, setup) for other in prepared.models)
     return {
         "records": RECORDS_VERSION,
         "task": [prepared.task.name, prepared.task.version],
@@ -267,6 +272,12 @@ def _identity(prepared: Prepared, setup: ModelSetup) -> dict[str, Any]:
         # The lecture's draws depend on every test position before a sample's own.
         "order": rows_hash(s.row() for s in prepared.data.samples) if config.demos.policy == "lecture" else None,
     }
+
+
+def _same_work(one: ModelSetup, other: ModelSetup) -> bool:
+    """Whether nothing but their names tells the units of two models apart."""
+    models = [(setup.info.identity, setup.info.model.engine, setup.info.model.dtype) for setup in (one, other)]
+    return models[0] == models[1]
 
 
 def _wording(template: Template) -> dict[str, Any]:
