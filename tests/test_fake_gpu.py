@@ -55,7 +55,7 @@ def flex_attention(query, key, value, block_mask, scale, enable_gqa):
 
 def flex_kernel():
     kernel = FlexKernel(PACK, compiled=False)
-    kernel._function = flex_attention
+    kernel.function = flex_attention
     return kernel
 
 

@@ -327,8 +327,8 @@ def test_replicas_load_the_commit_that_was_looked_at():
 
 def test_weights_of_a_large_model_are_hashed_to_the_last_byte(folder, monkeypatch):
     """Both ends alone, which is what runs knew before, do not tell these apart."""
-    monkeypatch.setattr("harness.engine.local.model_info._READ_WHOLE", 1000)
-    monkeypatch.setattr("harness.engine.local.model_info._EDGE", 500)
+    monkeypatch.setattr("harness.engine.local.model_info.READ_WHOLE", 1000)
+    monkeypatch.setattr("harness.engine.local.model_info.EDGE", 500)
     known = []
     for change in (False, True):
         if change:

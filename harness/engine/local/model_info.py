@@ -29,8 +29,10 @@ from harness.engine.local.transformers_internals import adapter_of, text_config
 from harness.engine.protocol import Load, MemoryNeed, ModelDescription, ReplicaMemory
 
 log = logging.getLogger(__name__)
-_READ_WHOLE = 64 * 2**20
-_EDGE = 2**20
+READ_WHOLE = 64 * 2**20
+"""Files up to this size go into a quick identity whole."""
+EDGE = 2**20
+"""Bytes of each end of larger ones."""
 
 
 @dataclass(frozen=True)
@@ -200,10 +202,10 @@ def _quick_identity(folder: Path) -> str:
             size = file.stat().st_size
             digest.update(f"{file.name}\0{size}\0".encode())
             with file.open("rb") as stream:
-                if size <= _READ_WHOLE:
+                if size <= READ_WHOLE:
                     digest.update(stream.read())
                 else:
-                    digest.update(stream.read(_EDGE))
-                    stream.seek(-_EDGE, 2)
+                    digest.update(stream.read(EDGE))
+                    stream.seek(-EDGE, 2)
                     digest.update(stream.read())
     return digest.hexdigest()

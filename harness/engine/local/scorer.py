@@ -280,7 +280,7 @@ class Scorer:
             batch = [i for i in batch if self.regimes.of(len(sequences[i])) == self.regimes.of(length)]
             self.regimes.begin()
             try:
-                hidden = self._forward_batch([sequences[i] for i in batch])
+                hidden = self.forward_batch([sequences[i] for i in batch])
             except (RuntimeError, MemoryError) as error:
                 self.halve_pack(error)
                 continue
@@ -296,7 +296,7 @@ class Scorer:
             start += len(batch)
         return computed
 
-    def _forward_batch(self, sequences: list[Ids]) -> torch.Tensor:
+    def forward_batch(self, sequences: list[Ids]) -> torch.Tensor:
         """Hidden states `(batch, length, hidden_size)` of right-padded sequences.
 
         Of a model that changes its logits after the head, its own logits `(batch, length, vocabulary)`.

@@ -108,7 +108,7 @@ def pack_weights(model: Any) -> int:
     if before is None:
         return 0
     count = 0
-    mapped = _mapped_files()
+    mapped = mapped_files()
     for parent in list(model.base_model.modules()):
         for name, child in list(parent.named_children()):
             if child not in called or owners[id(child.weight)] > 1:
@@ -116,7 +116,7 @@ def pack_weights(model: Any) -> int:
             packed = _packed(child)
             if packed is not None:
                 setattr(parent, name, packed)
-                _page_out(child.weight, mapped)
+                page_out(child.weight, mapped)
                 count += 1
     if count:
         after = _short_pass(model)
@@ -164,7 +164,7 @@ def _packed(module: Any) -> PackedLinear | None:
     return packed if apart <= allowed else None
 
 
-def _mapped_files() -> list[range]:
+def mapped_files() -> list[range]:
     """Addresses of this process where files lie, as Linux tells them; none elsewhere."""
     found = []
     if MAPS.exists():
@@ -176,7 +176,7 @@ def _mapped_files() -> list[range]:
     return found
 
 
-def _page_out(weight: Tensor, mapped: list[range]) -> None:
+def page_out(weight: Tensor, mapped: list[range]) -> None:
     """Let the system take back the memory of a weight that lies in a mapped file.
 
     The whole file stays mapped as long as one of its weights is in use. Nothing is lost where something else uses
