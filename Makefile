@@ -2,6 +2,7 @@
 # make test    the test suite, in two processes; WORKERS=any number
 # make lint    ruff and mypy
 # make test-slow, make test-gpu: what the default suite leaves out; make test-jobs: of it, runs as Ray jobs
+# make test-transformers   the engine's tests with the oldest and newest transformers that pyproject.toml allows
 # make chaos   runs while nodes, replicas and drivers are killed; ROUNDS=20, SEED=any number
 PYTHON ?= python3
 VENV := .venv
@@ -14,7 +15,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # make bench-dispatch, make bench-scale   what handing out units, and a run of millions of prompts, take of the driver
 # make bench-rendering   prompts rendered and tokenised per second, by style of tokenizer; MODEL=FOLDER for one more
 # make bench-analysis, make bench-tracking   what analyses of 500,000 records cost, and a W&B server that fails
-.PHONY: demo test test-slow test-gpu test-jobs chaos lint format clean
+.PHONY: demo test test-slow test-gpu test-jobs test-transformers chaos lint format clean
 # make gpu-check  everything that only a GPU can show, in at most 8 minutes, with the Python that PYTHON names as it is;
 #                 GPU_CHECK=--write writes the figures into docs/performance.md
 .PHONY: bench bench-rendering gpu-check bench-gpu bench-dispatch bench-scale bench-analysis bench-tracking
@@ -39,6 +40,9 @@ test-slow: $(VENV)/.installed
 
 test-jobs: $(VENV)/.installed
 	$(BIN)/python -m pytest -m slow tests/distributed/test_jobs.py
+
+test-transformers: $(VENV)/.installed
+	$(BIN)/python -m pytest -m slow tests/test_transformers_internals.py
 
 test-gpu: $(VENV)/.installed
 	$(BIN)/python -m pytest -m gpu

@@ -26,7 +26,7 @@ from itertools import count
 
 from harness.config.loading import config_from
 from harness.core.task import Sample
-from harness.engine.local.facts import EngineFacts
+from harness.engine.protocol import EngineFacts
 from harness.planning.units import Shard, WorkUnit
 from harness.prompts.demonstrations import Pool, PoolDraw
 from harness.prompts.draws import FixedDraw
@@ -124,7 +124,7 @@ class Sleeper:
     def load(self, spec, draw):
         import harness.planning.units  # noqa: F401  a real replica has imported far more by then
 
-        return EngineFacts("none", "none", 0, False, None, 1)
+        return EngineFacts("none", "none")
 
     def node(self):
         return "node", "host"
@@ -151,7 +151,7 @@ def open_pool(n: int):
     )  # fmt: skip
     replicas.ReplicaActor = Sleeper
     config = config_from({"model": {"path": "sleeper"}, "task": {"name": "nsmc", "data_dir": "none"}})
-    spec = WorkerSpec(config, "sleeper", "likelihood", {}, None, 1, None)
+    spec = WorkerSpec(config, config.entries[0], "likelihood", {}, None, 1)
     draw = PoolDraw(Pool((), 2, "document"), FixedDraw())
     shards = [Shard(0, (Sample("s", {"document": "text"}, 0),), "0")]
     return replicas.RayPool(spec, draw, shards, {}, ReplicaShape(n, 1, 0, None), n, lambda: False, False)

@@ -66,7 +66,7 @@ def run(arguments) -> None:
         spent["cpu"], spent["wall"] = time.process_time() - started, time.perf_counter() - clock
 
     @contextmanager
-    def backend(config):
+    def backend(config, resources):
         yield Simulation()
 
     inner, driver.dispatch, driver.open_backend = driver.dispatch, dispatch, backend
@@ -109,17 +109,17 @@ def resume(arguments) -> None:
 class Simulation:
     """A backend of 64 replicas, done by a few processes."""
 
-    n_replicas, threads = REPLICAS, None
+    n_replicas = REPLICAS
 
     def pool(self, spec, draw, shards, lecture, useful, stop):
         from contextlib import contextmanager
 
-        from harness.engine.local.facts import EngineFacts
+        from harness.engine.protocol import EngineFacts
 
         @contextmanager
         def opened():
             with Replicas(spec, shards) as pool:
-                yield pool, EngineFacts("none", "float64", 0, True, None, 1)
+                yield pool, EngineFacts("none", "float64", True)
 
         return opened()
 

@@ -86,7 +86,9 @@ def work(model, dtype, share, tokens_per_pack, limit):
         plan = make_plan(prepared, size)
         (need,) = memory_of(prepared, size)
         setup = prepared.models[0]
-        spec = WorkerSpec(config, model, "likelihood", prepared.templates, setup.info.context_length, 1000, 2)
+        spec = WorkerSpec(
+            config, setup.info.fixed, "likelihood", prepared.templates, setup.info.context_length, 1000, threads=2
+        )
         worker = Worker(spec, setup.draw)
         assert worker.facts.shares_prefixes is share, worker.facts
         loaded = peak()

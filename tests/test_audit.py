@@ -10,11 +10,13 @@ import pytest
 from harness.analysis.agreement import AnswerAgreement, compare_answers, compare_scores, packing_adds
 from harness.api import load_records
 from harness.core.errors import NotFiniteError, RunDirError
+from harness.engine.local.engine import LoadedModel
 from harness.planning.preparation import prepare
 from harness.reporting.report.build import write_report
 from harness.results.lock import RunLock
 from harness.results.store import RunStore
-from harness.running.audit import NAME, LoadedEngine, audit
+from harness.running import audit as module
+from harness.running.audit import NAME, AuditedModel, audit
 from harness.running.driver import run
 from tests.conftest import REPO
 
@@ -124,32 +126,34 @@ def test_an_audit_of_another_configuration_is_refused(bfloat16_audit):
         audit(replace(config, grid=replace(config.grid, k=[0])), 5)
 
 
-def test_an_audit_beside_a_going_run_is_refused_before_anything_is_loaded(bfloat16_audit):
+def test_an_audit_beside_a_going_run_is_refused_before_anything_is_loaded(bfloat16_audit, monkeypatch):
     config, _ = bfloat16_audit
 
     def never(*args):
         raise AssertionError("a model was loaded")
 
+    monkeypatch.setattr(module, "AuditedModel", never)
     with RunLock(RunStore(config.run_dir)), pytest.raises(RunDirError, match="in use by another driver"):
-        audit(config, 5, never)
+        audit(config, 5)
 
 
-class ForgetfulEngine(LoadedEngine):
+class Forgetful(AuditedModel):
     """Shares prefixes, and loses the first demonstration tokens on the way."""
 
     def answer(self, prompts):
-        if self.scorer.share_prefixes:
+        if self.facts.shares_prefixes:
             prompts = [replace(p, ids=p.ids[12:], fork=max(0, p.fork - 12)) if p.k else p for p in prompts]
         return super().answer(prompts)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_an_engine_that_loses_tokens_when_it_packs_is_caught(make_config, tmp_path, dtype):
+def test_an_engine_that_loses_tokens_when_it_packs_is_caught(make_config, tmp_path, monkeypatch, dtype):
     config = make_config(
         out=str(tmp_path), task={"limit": 8}, model={"dtype": dtype},
         grid={"templates": ["lecture_1"], "k": [0, 4], "seeds": [1]},
     )  # fmt: skip
-    report = audit(config, 8, ForgetfulEngine)
+    monkeypatch.setattr(module, "AuditedModel", Forgetful)
+    report = audit(config, 8)
     assert not report.is_well
     assert report.stored_in is None
     assert not any(tmp_path.iterdir()), "without a run directory nothing is written"
@@ -166,7 +170,7 @@ def test_float32_packed_is_float32(make_config, tmp_path):
     assert found.run.largest < 1e-4
 
 
-class Noted(LoadedEngine):
+class Noted(AuditedModel):
     """Keeps what it was asked and what it said."""
 
     calls: ClassVar[list] = []
@@ -188,6 +192,7 @@ class Noted(LoadedEngine):
 )  # fmt: skip
 def test_an_audit_scores_as_the_run_to_the_last_bit(make_config, tmp_path, monkeypatch, policy, share, templates):
     monkeypatch.setattr(Noted, "calls", [])
+    monkeypatch.setattr(module, "AuditedModel", Noted)
     config = make_config(
         out=str(tmp_path), task={"limit": 24}, model={"dtype": "float32"}, demos={"policy": policy},
         engine={"share_prefixes": share}, cluster={"shard_size": 7},
@@ -195,7 +200,7 @@ def test_an_audit_scores_as_the_run_to_the_last_bit(make_config, tmp_path, monke
     )  # fmt: skip
     run(config)
     stored = {(r.k, r.seed, r.sample_id): list(r.label_logprobs) for r in load_records(config.run_dir).itertuples()}
-    audit(config, 9, Noted)
+    audit(config, 9)
     together = [call for call in Noted.calls if len(call[0]) > 1]
     compared = 0
     for prompts, answers in together:
@@ -209,34 +214,31 @@ def test_an_audit_scores_as_the_run_to_the_last_bit(make_config, tmp_path, monke
 def test_references_are_computed_one_prompt_at_a_time(make_config, tmp_path, monkeypatch):
     """And the run's way in batches, also where it does not share: batches may change what an audit is to find."""
     monkeypatch.setattr(Noted, "calls", [])
+    monkeypatch.setattr(module, "AuditedModel", Noted)
     config = make_config(
         out=str(tmp_path), task={"limit": 6}, model={"dtype": "float32"}, engine={"share_prefixes": False},
         grid={"templates": ["english"], "k": [0, 2], "seeds": [1]},
     )  # fmt: skip
-    audit(config, 6, Noted)
+    audit(config, 6)
     assert [len(prompts) for prompts, _ in Noted.calls] == [1] * 24 + [12]
 
 
-def test_prompts_without_numbers_are_counted_in_an_audit(make_config, tmp_path):
+def test_prompts_without_numbers_are_counted_in_an_audit(make_config, tmp_path, monkeypatch):
     """A number format that overflows on some prompts must not end the audit that is to show it."""
 
-    class Overflowing(LoadedEngine):
-        def answer(self, prompts):
-            if not hasattr(self, "real"):
-                self.real = self.scorer.score
-                self.scorer.score = self.score
-            return super().answer(prompts)
+    whole = LoadedModel.score
 
-        def score(self, contexts, labels, origins=None):
-            if self.scorer.share_prefixes and any(sum(context) % 3 == 0 for context in contexts):
-                raise NotFiniteError("NaN")
-            return self.real(contexts, labels, origins)
+    def score(self, prompts, prepared=None):
+        if self.facts.shares_prefixes and any(sum(prompt.ids) % 3 == 0 for prompt in prompts):
+            raise NotFiniteError("NaN")
+        return whole(self, prompts, prepared)
 
+    monkeypatch.setattr(LoadedModel, "score", score)
     config = make_config(
         out=str(tmp_path), task={"limit": 12}, model={"dtype": "float32"},
         grid={"templates": ["english"], "k": [0, 2], "seeds": [1]},
     )  # fmt: skip
-    (found,) = audit(config, 12, Overflowing).templates
+    (found,) = audit(config, 12).templates
     assert 0 < found.run.unusable < 24
     assert found.alone.unusable == 0
     assert found.packing_adds
@@ -257,7 +259,7 @@ def test_bfloat16_flips_decisions_of_the_embedded_model_where_labels_nearly_tie(
     grid = {"templates": ["good_bad", "lecture_2"], "k": [0], "seeds": [1]}
     prepared = prepare(make_config(grid=grid))
     (setup,) = prepared.models
-    engine, hardest = LoadedEngine(prepared, setup, "float32", True, 500), {}
+    engine, hardest = AuditedModel(prepared, setup, "float32", True, 500), {}
     for name in grid["templates"]:
         found = engine.answer(prepared.renderer(setup, name, 1).prompts(prepared.data.samples, 1, [0]))
         margins = np.abs(found.logprobs[:, 0] - found.logprobs[:, 1])

@@ -171,7 +171,7 @@ def test_overrides_replace_values_and_whole_lists(load):
     assert config.grid.k == [0, 4]
     assert config.grid.seeds == [1]
     assert config.task.limit is None
-    assert config.model_paths == ("a", "b")
+    assert config.model_names == ("a", "b")
     assert config.demos.balanced is True
 
 

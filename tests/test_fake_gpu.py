@@ -15,7 +15,7 @@ from harness.engine.local.attention.flex import BLOCK, FlexKernel
 from harness.engine.local.attention.tree_attention import NAME
 from harness.engine.local.generator import Generator
 from harness.engine.local.layers.modules import layers_of
-from harness.engine.local.memory import Load, predict, shape_of_config
+from harness.engine.local.memory import PackLoad, predict, shape_of_config
 from harness.engine.local.tree.tree import Origin
 from tests.fake_gpu import (
     GPU,
@@ -55,7 +55,7 @@ def flex_attention(query, key, value, block_mask, scale, enable_gqa):
 
 def flex_kernel():
     kernel = FlexKernel(PACK, compiled=False)
-    kernel._function = flex_attention
+    kernel.function = flex_attention
     return kernel
 
 
@@ -186,7 +186,7 @@ def test_the_predicted_memory_is_within_15_percent_of_the_tensors_that_live(monk
         with Memory([*model.parameters(), *model.buffers()]) as memory:
             computed = scorer.score(contexts, [[[3], [4, 5]]] * len(contexts), origins_of(contexts)).tokens_computed
     shape = shape_of_config(model.config, sum(p.numel() for p in model.parameters()))
-    load = Load(tokens_per_pack, 1526, computed, 0, 2 * len(contexts) / computed)
+    load = PackLoad(tokens_per_pack, 1526, computed, 0, 2 * len(contexts) / computed)
     need = predict(shape, "bfloat16", "cuda", True, load)
     assert need.total - need.host == pytest.approx(memory.most, rel=0.15), need
 

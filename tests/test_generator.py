@@ -173,9 +173,9 @@ def test_the_callers_test_stops_each_answer_by_itself(random_models, contexts, s
 def test_memory_for_few_keys_and_values_changes_nothing(random_models, contexts, room, monkeypatch):
     model = random_models["qwen3"]
     generator = Generator(Scorer(model, 512, True))
-    monkeypatch.setattr(generator, "_cache_tokens", lambda: room)
-    assert len(generator._groups(contexts)) > 1
-    assert sorted(i for group in generator._groups(contexts) for i in group) == list(range(len(contexts)))
+    monkeypatch.setattr(generator, "cache_tokens", lambda: room)
+    assert len(generator.groups(contexts)) > 1
+    assert sorted(i for group in generator.groups(contexts) for i in group) == list(range(len(contexts)))
     assert generator.generate(contexts, NEW, never).tokens == one_by_one(model, contexts)
 
 
@@ -200,7 +200,7 @@ def test_long_prompts_that_share_nothing_are_continued_rightly(random_models):
 def test_running_out_of_memory_splits_the_work_and_changes_nothing(random_models, contexts, share, monkeypatch):
     model = random_models["gpt2"]
     generator = Generator(Scorer(model, 4096, share))
-    work = generator._step if share else generator._padded
+    work = generator.step if share else generator.padded
     failed = []
 
     def forgetful(stepper_or_part, *rest):
@@ -210,7 +210,7 @@ def test_running_out_of_memory_splits_the_work_and_changes_nothing(random_models
             raise torch.OutOfMemoryError("CUDA out of memory")
         return work(stepper_or_part, *rest)
 
-    monkeypatch.setattr(generator, "_step" if share else "_padded", forgetful)
+    monkeypatch.setattr(generator, "step" if share else "padded", forgetful)
     assert generator.generate(contexts, NEW, never).tokens == one_by_one(model, contexts)
     assert failed
 
@@ -221,7 +221,7 @@ def test_other_errors_are_not_taken_for_lack_of_memory(random_models, contexts, 
     def broken(*args):
         raise RuntimeError("shapes do not match")
 
-    monkeypatch.setattr(generator, "_step", broken)
+    monkeypatch.setattr(generator, "step", broken)
     with pytest.raises(RuntimeError, match="shapes do not match"):
         generator.generate(contexts, NEW, never)
 

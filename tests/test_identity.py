@@ -14,11 +14,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from harness.api import load_records
-from harness.config.schema import ModelConfig
+from harness.config.schema import ModelEntry
 from harness.core import fingerprints
 from harness.core.errors import RunDirError
 from harness.core.fingerprints import cache_file, hash_files
-from harness.engine.local.model_info import read_model_info
+from harness.engine.local.model_info import ModelInfo, read_model_info
 from harness.planning.preparation import prepare
 from harness.planning.units import grid_identity, make_plan
 from harness.results import manifest as manifests
@@ -49,7 +49,7 @@ def run_config(folder, make_config, tmp_path):
 
 
 def identity(folder):
-    return read_model_info(ModelConfig(), str(folder)).identity
+    return read_model_info(ModelEntry(str(folder))).identity
 
 
 def one_weight(folder):
@@ -130,7 +130,7 @@ def test_two_names_of_one_model_both_appear_in_the_table(folder, make_config, tm
     result = run(config)
     assert list(result.cells["model"]) == [str(KO_TINY), str(folder)]
     records = load_records(config.run_dir)
-    first, second = (records[records.model == path].label_logprobs.tolist() for path in config.model_paths)
+    first, second = (records[records.model == path].label_logprobs.tolist() for path in config.model_names)
     assert len(first) == 4
     assert [list(x) for x in first] == [list(x) for x in second]
 
@@ -272,11 +272,11 @@ def test_a_plan_reads_no_weights(folder, make_config, monkeypatch):
 
 HUB = """
 import json, sys
-from harness.config.schema import ModelConfig
+from harness.config.schema import ModelEntry
 from harness.core.errors import UserError
 from harness.engine.local.model_info import read_model_info
 try:
-    info = read_model_info(ModelConfig(revision=sys.argv[2] if sys.argv[2:] else None), sys.argv[1])
+    info = read_model_info(ModelEntry(sys.argv[1], revision=sys.argv[2] if sys.argv[2:] else None))
     print(json.dumps([info.identity, info.told_identity, info.commit, info.parameters]))
 except UserError as error:
     print(json.dumps(str(error)))
@@ -319,18 +319,16 @@ def test_a_hub_model_with_an_adapter_is_refused(hub):
     assert "holds an adapter" in hub("org/tiny")[0]
 
 
-def test_replicas_load_the_commit_that_was_looked_at(make_config):
-    from harness.running.driver import _at_commit
-
-    config = make_config()
-    assert _at_commit(config, COMMIT).model == replace(config.model, revision=COMMIT)
-    assert _at_commit(config, None) is config
+def test_replicas_load_the_commit_that_was_looked_at():
+    model = ModelEntry("org/tiny", revision="main")
+    assert ModelInfo(model, None, commit=COMMIT).fixed == replace(model, revision=COMMIT)
+    assert ModelInfo(model, None).fixed is model
 
 
 def test_weights_of_a_large_model_are_hashed_to_the_last_byte(folder, monkeypatch):
     """Both ends alone, which is what runs knew before, do not tell these apart."""
-    monkeypatch.setattr("harness.engine.local.model_info._READ_WHOLE", 1000)
-    monkeypatch.setattr("harness.engine.local.model_info._EDGE", 500)
+    monkeypatch.setattr("harness.engine.local.model_info.READ_WHOLE", 1000)
+    monkeypatch.setattr("harness.engine.local.model_info.EDGE", 500)
     known = []
     for change in (False, True):
         if change:
@@ -338,7 +336,7 @@ def test_weights_of_a_large_model_are_hashed_to_the_last_byte(folder, monkeypatc
             name = sorted(weights)[len(weights) // 2]
             weights[name] = weights[name] + torch.ones_like(weights[name])
             save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-        info = read_model_info(ModelConfig(), str(folder))
+        info = read_model_info(ModelEntry(str(folder)))
         known.append((info.quick_identity, info.identity))
     assert known[0][0] == known[1][0]
     assert known[0][1] != known[1][1]

@@ -69,6 +69,19 @@ def test_torch_stays_in_the_local_engine():
     assert files == in_room(files, "harness/engine/local/")
 
 
+def test_the_local_engine_is_reached_through_the_registry():
+    files = importers("harness.engine.local")
+    assert files
+    assert files == in_room(files, "harness/engine/local/")
+
+
+@pytest.mark.parametrize("package", ["torch", "transformers"])
+def test_the_doors_of_engines_know_no_engine(package):
+    doors = {file for file in in_room(IMPORTS, "harness/engine/") if not file.startswith("harness/engine/local/")}
+    assert {"harness/engine/protocol.py", "harness/engine/registry.py"} <= doors
+    assert importers(package) & doors == set()
+
+
 def test_wandb_stays_in_the_tracking_room():
     files = importers("wandb")
     assert files
@@ -167,7 +180,7 @@ def test_the_interface_is_still_there_after_it_was_used():
 
 def test_a_source_tree_knows_its_tasks_without_being_installed(monkeypatch):
     assert (SOURCE / "harness" / "__init__.py").is_file()
-    monkeypatch.setattr("harness.core.task.entry_points", lambda group: [])
+    monkeypatch.setattr("harness.core.entry_points.entry_points", lambda group: [])
     assert registered_tasks()["nsmc"] == "tasks.nsmc:TASK"
 
 

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForMaskedLM, AutoModelForSeq2SeqLM
 
-from harness.config.schema import ModelConfig
+from harness.config.schema import ModelEntry
 from harness.core.errors import ModelError, NotFiniteError
 from harness.engine.local.architectures import check_architecture
 from harness.engine.local.generator import Generator
@@ -241,7 +241,7 @@ def test_models_that_are_no_causal_language_models_are_refused_before_loading(tm
     maker, settings, words = OTHER_KINDS[kind]
     maker.from_config(AutoConfig.for_model(kind, **settings)).save_pretrained(tmp_path)
     with pytest.raises(ModelError, match=words) as caught:
-        read_model_info(ModelConfig(), str(add_tokenizer(tmp_path)))
+        read_model_info(ModelEntry(str(add_tokenizer(tmp_path))))
     assert "expected a causal language model" in str(caught.value)
     with pytest.raises(ModelError, match=words):
         load(tmp_path)
@@ -316,6 +316,6 @@ def test_a_loading_error_ends_in_the_setting_that_helps(said, padding):
 
 def test_custom_code_in_a_folder_is_told_by_its_setting(checkpoint):
     folder = checkpoint(model_type="nobody", auto_map={"AutoConfig": "c.C", "AutoModelForCausalLM": "m.M"})
-    for fails in (lambda: read_model_info(ModelConfig(), str(folder)), lambda: load(folder)):
+    for fails in (lambda: read_model_info(ModelEntry(str(folder))), lambda: load(folder)):
         with pytest.raises(ModelError, match=r"set model\.trust_remote_code=true if you trust it$"):
             fails()

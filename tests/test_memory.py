@@ -8,7 +8,7 @@ from transformers import AutoConfig
 
 from harness.cluster.findings import gpu_need_bytes
 from harness.engine.local import memory
-from harness.engine.local.memory import Load, ModelShape, bytes_per_token, predict, shape_of_config, tokens_that_fit
+from harness.engine.local.memory import ModelShape, PackLoad, bytes_per_token, predict, shape_of_config, tokens_that_fit
 from harness.planning.report import make_report
 from harness.reporting.console import output_console
 from harness.reporting.plans import write_plan
@@ -33,7 +33,7 @@ def test_a_configuration_without_attention_tells_no_sizes():
     assert shape_of_config(AutoConfig.for_model("mamba"), 1) is None
 
 
-LOAD = Load(tokens_per_pack=50, longest_prompt=20, unit_tokens=1000, unit_prompt_tokens=2000, prompts_per_token=0.1)
+LOAD = PackLoad(tokens_per_pack=50, longest_prompt=20, unit_tokens=1000, unit_prompt_tokens=2000, prompts_per_token=0.1)
 
 
 def test_bfloat16_on_a_gpu_by_hand():
@@ -83,7 +83,7 @@ def test_generating_in_float32_on_a_cpu_attends_in_float64():
 
 def test_a_pack_is_no_larger_than_its_unit_and_no_smaller_than_a_prompt():
     def tokens(**changes):
-        load = Load(**{**vars(LOAD), **changes})
+        load = PackLoad(**{**vars(LOAD), **changes})
         return predict(NEOX, "float32", "cpu", False, load).pack // bytes_per_token(NEOX, "float32", "cpu", False)
 
     assert tokens() == 50
@@ -110,7 +110,7 @@ def test_room_for_results_per_token():
     assert memory.remembered_tokens(8192, 50_000, 2048, "cuda") == 2**28 // 8192
     assert memory.remembered_tokens(65536, 50_000, 2048, "cpu") == 2048
     assert memory.remembered_tokens(8192, 4096, 2048, "cpu") == 4096
-    unshared = predict(NEOX, "bfloat16", "cpu", False, Load(50, 20, 50, 0, 1 / 26))
+    unshared = predict(NEOX, "bfloat16", "cpu", False, PackLoad(50, 20, 50, 0, 1 / 26))
     assert unshared.remembered == 0
 
 
@@ -119,7 +119,7 @@ def test_packs_are_halved_until_they_fit_the_free_memory():
         return tokens_that_fit(NEOX, "bfloat16", True, 20, free, 2048, 16384)
 
     def need(tokens):
-        found = predict(NEOX, "bfloat16", "cuda", True, Load(tokens, 20, tokens, 0, 1 / 26))
+        found = predict(NEOX, "bfloat16", "cuda", True, PackLoad(tokens, 20, tokens, 0, 1 / 26))
         return found.head + found.pack + found.kept + found.logits + found.remembered
 
     assert fit(2**40) == fit(need(16384)) == 16384

@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from harness.config.schema import ModelConfig
+from harness.config.schema import ModelEntry
 from harness.core.errors import ModelError
 from harness.engine.local.memory import least_parameters
 from harness.engine.local.model_files import INDEX, SINGLE, read_header, read_model_files
@@ -124,7 +124,7 @@ def adapter_alone(folder):
 def test_an_adapter_is_refused_with_the_way_to_merge_it(folder, make):
     make(folder)
     with pytest.raises(ModelError, match=r"holds an adapter.*merge_and_unload"):
-        read_model_info(ModelConfig(), str(folder))
+        read_model_info(ModelEntry(str(folder)))
 
 
 def test_an_adapter_in_a_folder_below_is_named(folder):
@@ -154,7 +154,7 @@ def test_a_folder_with_other_weights_alone_is_refused_for_what_it_is(folder, nam
 def test_a_pointer_of_git_lfs_is_told_as_one(folder, name):
     (folder / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 123\n")
     with pytest.raises(ModelError, match=rf"{name}' is a pointer of Git LFS.*git lfs pull"):
-        read_model_info(ModelConfig(), str(folder))
+        read_model_info(ModelEntry(str(folder)))
 
 
 def test_an_index_without_its_files_names_them(folder):
@@ -223,7 +223,7 @@ def test_a_configuration_of_more_layers_than_tensors_is_refused(folder, make_con
     small = {"hidden_size": 4, "intermediate_size": 1, "num_attention_heads": 1, "num_hidden_layers": 10**6}
     config.write_text(json.dumps(json.loads(config.read_text()) | small))
     with pytest.raises(ModelError, match="tells of 1,000,000 layers, but its files hold 51 tensors"):
-        read_model_info(make_config().model, str(folder))
+        read_model_info(ModelEntry(str(folder)))
 
 
 REAL = {

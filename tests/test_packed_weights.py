@@ -254,10 +254,10 @@ def test_weights_that_others_still_read_are_whole_after_packing(tmp_path):
     layer = torch.nn.Linear(size, size, bias=False)
     layer.weight = torch.nn.Parameter(weight, requires_grad=False)
     other = weight[5:7]
-    mapped = packed_weights._mapped_files()
+    mapped = packed_weights.mapped_files()
     assert any(weight.data_ptr() in place for place in mapped)
     assert not any(torch.randn(size, size).data_ptr() in place for place in mapped)
-    packed_weights._page_out(layer.weight, mapped)
+    packed_weights.page_out(layer.weight, mapped)
     assert np.array_equal(other.numpy(), np.arange(5 * size, 7 * size, dtype=np.float32).reshape(2, size))
 
 

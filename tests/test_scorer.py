@@ -251,8 +251,8 @@ def test_running_out_of_memory_halves_the_packs_and_changes_nothing(random_model
     if share:
         scorer.forward_pack = forgetful = Forgetful(scorer.forward_pack, lambda p: len(p.tokens), 500, error)
     else:
-        scorer._forward_batch = forgetful = Forgetful(
-            scorer._forward_batch, lambda batch: len(batch) * max(map(len, batch)), 500, error
+        scorer.forward_batch = forgetful = Forgetful(
+            scorer.forward_batch, lambda batch: len(batch) * max(map(len, batch)), 500, error
         )
     assert_scores(scorer.score(contexts, labels), expected)
     # Both halve 4096 -> 2048 -> 1024 -> 512; the last step is needed where a pack holds more than 500.
@@ -287,7 +287,7 @@ def test_memory_for_nothing_at_all_ends_in_the_error(random_models, share):
     scorer = Scorer(random_models["llama"], 1024, share)
     error = torch.OutOfMemoryError("CUDA out of memory")
     scorer.forward_pack = Forgetful(scorer.forward_pack, lambda p: 1, 0, error)
-    scorer._forward_batch = Forgetful(scorer._forward_batch, lambda b: 1, 0, error)
+    scorer.forward_batch = Forgetful(scorer.forward_batch, lambda b: 1, 0, error)
     with pytest.raises(torch.OutOfMemoryError):
         scorer.score(contexts, labels)
 

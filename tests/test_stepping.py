@@ -34,7 +34,7 @@ class Counting:
             return straight(stepper)
 
         monkeypatch.setattr(Stepper, "step", step)
-        monkeypatch.setattr(Stepper, "_advance", self.counted(Stepper._advance))
+        monkeypatch.setattr(Stepper, "advance", self.counted(Stepper.advance))
 
     def counted(self, advance):
         def launch(stepper):

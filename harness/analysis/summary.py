@@ -13,8 +13,9 @@ from harness.analysis import answer_figures as answers
 from harness.analysis.cells import COLUMNS, KEYS, figures_of_cell
 from harness.core.errors import ConfigError, RunDirError, UserError
 from harness.core.foreign import blamed_on
-from harness.core.task import ENTRY_POINT_GROUP, registered_task
+from harness.core.task import KIND, registered_task
 from harness.planning import examples as prompt_examples
+from harness.results import layout
 from harness.results import manifest as manifests
 from harness.results.records import records_by_cell
 from harness.results.samples import read_samples
@@ -89,7 +90,7 @@ def _with_stored(cells: pd.DataFrame, store: RunStore, manifest: Mapping[str, An
         log.warning(
             "task '%s' is not registered, and reading a run imports no module that it names: figures of its own%s are "
             "not shown; install the task (entry point '%s') to see them",
-            task, f" ({', '.join(names)})" if names else "", ENTRY_POINT_GROUP,
+            task, f" ({', '.join(names)})" if names else "", KIND.group,
         )  # fmt: skip
         return cells
     # Figures of other records than those that are there now would be wrong.
@@ -117,9 +118,9 @@ def order_cells(cells: pd.DataFrame, config: dict[str, Any]) -> pd.DataFrame:
     """Cells in the order of the grid: model, template, K, seed as the configuration names them."""
     if cells.empty:
         return cells
-    paths, grid = config["model"]["path"], config["grid"]
+    grid = config["grid"]
     axes = {
-        "model": paths if isinstance(paths, list) else [paths],
+        "model": layout.model_names(config),
         "template": grid["templates"],
         "k": grid["k"],
         "seed": grid["seeds"],

@@ -16,7 +16,7 @@ import ray
 from harness.cluster.blocks import samples_from
 from harness.cluster.metrics import ReplicaMetrics
 from harness.core.errors import BrokenDeviceError
-from harness.engine.local.facts import EngineFacts
+from harness.engine.protocol import EngineFacts
 from harness.planning.units import WorkUnit
 from harness.prompts.demonstrations import PoolDraw
 from harness.running.messages import Care, UnitReport, WorkerSpec

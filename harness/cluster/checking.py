@@ -43,9 +43,9 @@ from harness.cluster.session import TYPE_PREFIX, choose_shape, live_nodes, ray_s
 from harness.config.schema import RunConfig
 from harness.core.errors import ClusterError, HarnessError, UserError
 from harness.core.task import find_task
-from harness.engine.local.memory import least_need
-from harness.engine.local.model_info import ModelInfo, read_model_info
-from harness.planning.preparation import prepare
+from harness.engine.protocol import ModelDescription, Resources
+from harness.engine.registry import describe as describe_model
+from harness.planning.preparation import Prepared, prepare
 from harness.planning.units import choose_shard_size, units_of_a_model
 from harness.results.store import RunStore
 
@@ -83,7 +83,7 @@ def check_cluster(config: RunConfig | None, address: str | None = None) -> Clust
         places = _places(demand, config)
         log.info("nodes to ask: %d", len(places))
         driver = Place(DRIVER, False, software=_software(describe(PACKAGES, False)))
-        places = _with_software(places, config is None or config.model.device != "cpu")
+        places = _with_software(places, config is None or any(entry.device != "cpu" for entry in config.entries))
         if config is not None:
             driver, places = _with_access(driver, places, config)
         nodes, free = tuple(places.values()), ray.available_resources().get("GPU", 0.0)
@@ -144,12 +144,12 @@ def reach(config: RunConfig, folder: str, index: int) -> tuple[Access, tuple[str
         What was reached, and the local folders that had to be made for the file.
     """
     models = []
-    for path in config.model_paths:
+    for entry in config.entries:
         try:
-            info = read_model_info(config.model, path)
-            models.append(_with_needs(ModelFiles(path, info.quick_identity, info.parameters), info, config))
+            info = describe_model(entry)
+            models.append(_with_needs(ModelFiles(entry.name, info.quick_identity, info.parameters), info, config))
         except UserError as error:
-            models.append(ModelFiles(path, None, None, str(error)))
+            models.append(ModelFiles(entry.name, None, None, str(error)))
     errors = []
     try:
         find_task(config.task.name)
@@ -168,12 +168,11 @@ def reach(config: RunConfig, folder: str, index: int) -> tuple[Access, tuple[str
     return Access(tuple(models), tuple(errors), out_error), tuple(made)
 
 
-def _with_needs(files: ModelFiles, info: ModelInfo, config: RunConfig) -> ModelFiles:
+def _with_needs(files: ModelFiles, info: ModelDescription, config: RunConfig) -> ModelFiles:
     """The files with what a replica is predicted to need."""
-    if info.shape is None:
+    on_gpu, on_cpu = (info.least_memory(config.engine, device) for device in ("cuda", "cpu"))
+    if on_gpu is None or on_cpu is None:
         return files
-    on_gpu = least_need(info.shape, config, "cuda", info.context_length)
-    on_cpu = least_need(info.shape, config, "cpu", info.context_length)
     return replace(files, rest_bytes=on_gpu.total - on_gpu.weights, cpu_bytes=on_cpu.total)
 
 
@@ -201,19 +200,27 @@ def _demand(config: RunConfig | None) -> tuple[Demand | None, tuple[Finding, ...
     if config is None:
         return None, ()
     try:
-        shape = choose_shape(config, live_nodes().values())
-    except ClusterError as error:
-        return None, (Finding(("cluster",), str(error), True),)
-    return Demand(min(shape.count, _useful(config, shape.count)), shape.gpus, shape.cpus), ()
-
-
-def _useful(config: RunConfig, replicas: int) -> int:
-    """The most replicas that find work, as a run counts them; where it would be refused, that many."""
-    try:
         prepared = prepare(config)
     except UserError:
-        return replicas
-    n_samples = len(prepared.data.samples)
+        # Told elsewhere; replicas are counted as the configuration asks for them.
+        prepared = None
+    wanted = [setup.info.resources for setup in prepared.models] if prepared is not None else _configured(config)
+    nodes = list(live_nodes().values())
+    try:
+        shape = max((choose_shape(config, one, nodes) for one in wanted), key=lambda shape: (shape.gpus, shape.count))
+    except ClusterError as error:
+        return None, (Finding(("cluster",), str(error), True),)
+    count = shape.count if prepared is None else min(shape.count, _useful(prepared, shape.count))
+    return Demand(count, shape.gpus, shape.cpus), ()
+
+
+def _configured(config: RunConfig) -> list[Resources]:
+    return [Resources(entry.device, entry.gpus_per_replica) for entry in config.entries]
+
+
+def _useful(prepared: Prepared, replicas: int) -> int:
+    """The most replicas that find work, as a run counts them."""
+    config, n_samples = prepared.config, len(prepared.data.samples)
     return units_of_a_model(config, n_samples, choose_shard_size(config, n_samples, replicas, prepared.method))
 
 

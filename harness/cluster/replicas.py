@@ -21,7 +21,7 @@ from harness.cluster.actors import BrokenReplicaError, PipelinedReplicaActor, Re
 from harness.cluster.blocks import shard_refs
 from harness.cluster.session import Head, ReplicaShape, can_hold, live_nodes, own_raylet, room_on_gpus
 from harness.core.errors import BrokenDeviceError, Interrupted, ReplicaError, UserError
-from harness.engine.local.facts import EngineFacts
+from harness.engine.protocol import EngineFacts
 from harness.planning.units import Shard, WorkUnit
 from harness.prompts.demonstrations import PoolDraw
 from harness.results.quarantine import Ending
@@ -177,7 +177,7 @@ class RayPool:
         if not self._head.answers() or not self._may_grow:
             return
         nodes = [resources for node, resources in live_nodes().items() if node not in self._avoided]
-        wanted = min(useful, room_on_gpus(self._spec.config, nodes))
+        wanted = min(useful, room_on_gpus(self._spec.config, self._shape.gpus, nodes))
         if wanted > len(self._replicas):
             log.info("the cluster has grown: %d replicas instead of %d", wanted, len(self._replicas))
             self._replicas += [self._start() for _ in range(wanted - len(self._replicas))]
@@ -197,14 +197,14 @@ class RayPool:
         if self._spec.config.cluster.accelerator_type is not None:
             options["accelerator_type"] = self._spec.config.cluster.accelerator_type
         actor: Any = self._actor_class.options(
-            name=f"{PurePosixPath(self._spec.model).name}-replica-{number}",
+            name=f"{PurePosixPath(self._spec.model.name).name}-replica-{number}",
             num_gpus=self._shape.gpus,
             num_cpus=self._shape.cpus,
             max_restarts=0,
             max_task_retries=0,
             **options,
         ).remote()
-        replica = RayReplica(f"replica {number} of {self._spec.model}", actor, self._shards, self._lecture)
+        replica = RayReplica(f"replica {number} of {self._spec.model.name}", actor, self._shards, self._lecture)
         self._ask(replica)
         return replica
 
@@ -308,7 +308,7 @@ class RayPool:
         if not others - set(self._avoided):
             raise error
         log.warning(
-            "%s does not load on node %s, which is avoided from now on: %s", self._spec.model, replica.host, error
+            "%s does not load on node %s, which is avoided from now on: %s", self._spec.model.name, replica.host, error
         )
         self._end_and_start(replica)
 

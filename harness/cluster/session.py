@@ -24,6 +24,7 @@ from harness.cluster import private
 from harness.config.schema import RunConfig
 from harness.core.errors import ClusterError, ClusterLostError
 from harness.core.escaping import one_line
+from harness.engine.protocol import Resources
 
 HEAD_PATIENCE_S = 30.0
 """How long the head may be away; Ray's own patience is 60 s (`gcs_rpc_server_reconnect_timeout_s`)."""
@@ -167,14 +168,14 @@ def live_nodes() -> dict[str, Mapping[str, float]]:
     return {node["NodeID"]: node["Resources"] for node in ray.nodes() if node["Alive"]}
 
 
-def room_on_gpus(config: RunConfig, nodes: Iterable[Mapping[str, float]]) -> int:
+def room_on_gpus(config: RunConfig, share: float, nodes: Iterable[Mapping[str, float]]) -> int:
     """Replicas that fit on the nodes' GPUs: a replica's GPUs are all of one node, a fraction is of one GPU.
 
     Args:
         config: the run's settings.
+        share: GPUs of a replica.
         nodes: the resources of each node.
     """
-    share = config.model.gpus_per_replica
     gpus = [node.get("GPU", 0.0) for node in _of_type(config, nodes)]
     return sum(int(n // share) if share >= 1 else int(n) * int(1 / share + 1e-9) for n in gpus)
 
@@ -238,11 +239,12 @@ def can_hold(config: RunConfig, shape: ReplicaShape, node: Mapping[str, float]) 
     return enough and bool(_of_type(config, [node]))
 
 
-def choose_shape(config: RunConfig, nodes: Iterable[Mapping[str, float]]) -> ReplicaShape:
+def choose_shape(config: RunConfig, resources: Resources, nodes: Iterable[Mapping[str, float]]) -> ReplicaShape:
     """Replicas that fit the cluster.
 
     Args:
         config: the run's settings.
+        resources: what a replica takes.
         nodes: the resources of each node.
 
     Raises:
@@ -250,15 +252,15 @@ def choose_shape(config: RunConfig, nodes: Iterable[Mapping[str, float]]) -> Rep
     """
     of_type = _of_type(config, nodes)
     gpus = sum(node.get("GPU", 0.0) for node in of_type)
-    wanted, per_replica = config.cluster.chosen_replicas, config.model.gpus_per_replica
+    wanted, per_replica = config.cluster.chosen_replicas, resources.gpus
     kind = config.cluster.accelerator_type
     if kind is not None and not of_type:
         raise ClusterError(f"no node has cluster.accelerator_type '{kind}'; `harness cluster check` shows the types")
-    if config.model.device == "cuda" and gpus == 0:
+    if resources.device == "cuda" and gpus == 0:
         raise ClusterError("model.device is 'cuda', but the cluster has no GPU; use model.device=auto or cpu")
-    if config.model.device == "cpu" or gpus == 0:
+    if resources.device == "cpu" or gpus == 0 or per_replica == 0:
         return _shape_on_cpus([node["CPU"] for node in of_type if node.get("CPU", 0.0) > 0] or [1.0], wanted)
-    fits = room_on_gpus(config, of_type)
+    fits = room_on_gpus(config, per_replica, of_type)
     count = fits if wanted is None else wanted
     if count > fits or fits == 0:
         raise ClusterError(

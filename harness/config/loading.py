@@ -21,7 +21,7 @@ from omegaconf.errors import (
 )
 from omegaconf.grammar.gen.OmegaConfGrammarParser import OmegaConfGrammarParser
 
-from harness.config.schema import RunConfig
+from harness.config.schema import ModelConfig, ModelEntry, RunConfig
 from harness.config.values import PATHS, check_values
 from harness.core.addresses import redacted
 from harness.core.errors import ConfigError, did_you_mean
@@ -69,6 +69,7 @@ def config_from(values: Any) -> RunConfig:
             container.scoring = {"method": method}
         _move_options(container)
         _reject_unknown(container, RunConfig, "")
+        _reject_both(container)
         merged = OmegaConf.merge(OmegaConf.structured(RunConfig), container)
         plain = OmegaConf.to_container(merged, resolve=True)
     except OmegaConfBaseException as error:
@@ -90,7 +91,10 @@ def config_from(values: Any) -> RunConfig:
     built: dict[str, Any] = {}
     for key, value in plain.items():
         kind = sections[str(key)]
-        built[str(key)] = kind(**value) if isinstance(kind, type) else value
+        built[str(key)] = kind(**value) if dataclasses.is_dataclass(kind) else value
+    if built["models"]:
+        built["models"] = [_entry(built["model"], given, f"models[{i}]") for i, given in enumerate(built["models"])]
+        built["model"] = dataclasses.replace(built["model"], path=None)
     config = RunConfig(**built)
     check_values(config)
     return config
@@ -164,6 +168,46 @@ def _reject_unknown(node: Any, kind: type, prefix: str) -> None:
                 shown = one_line(str(found), 120)
                 raise ConfigError(f"configuration key '{prefix}{key}' holds {shown}, expected keys under it")
             _reject_unknown(child, default, f"{prefix}{key}.")
+
+
+def _reject_both(container: Any) -> None:
+    """Refuse models that are named in two places."""
+    model = container.get("model")
+    if container.get("models") and isinstance(model, DictConfig) and model.get("path") is not None:
+        raise ConfigError(
+            f"models and model.path='{one_line(str(model.path), 80)}' are both given; expected one of them: "
+            "drop models, or set model.path=null"
+        )
+
+
+def _entry(common: ModelConfig, given: Any, where: str) -> ModelEntry:
+    """One model of `models`; what it does not say it takes from `model`.
+
+    Raises:
+        ConfigError: unknown key, no path, wrong type.
+    """
+    if not isinstance(given, dict):
+        shown = one_line(repr(given), 120)
+        raise ConfigError(f"{where} is {shown}, expected keys such as {{name: small, path: folder}}")
+    fields = {f.name: str(f.type) for f in dataclasses.fields(ModelEntry)}
+    values = {key: value for key, value in dataclasses.asdict(common).items() if key != "path"}
+    for key, value in given.items():
+        if key not in fields:
+            hint = did_you_mean(str(key), fields)
+            raise ConfigError(f"unknown configuration key '{one_line(f'{where}.{key}', 120)}'{hint}")
+        try:
+            values[key] = OmegaConf.merge(OmegaConf.structured(ModelEntry("any")), {key: value})[key]
+        except OmegaConfBaseException:
+            found = one_line(redacted(repr(value)), 120)
+            raise ConfigError(
+                f"configuration key '{where}.{key}' holds {found}, expected {_WORDS[fields[key]]}"
+            ) from None
+        if key in ("name", "path") and not values[key].strip():
+            raise ConfigError(f"{where}.{key} is {values[key]!r}, expected text")
+    if "path" not in values:
+        raise ConfigError(f"{where} has no path, expected keys such as {{name: small, path: folder}}")
+    values["path"] = _expanded(f"{where}.path", values["path"])
+    return ModelEntry(**values)
 
 
 def _reject_marks(node: Any, where: str) -> None:

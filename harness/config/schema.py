@@ -23,6 +23,29 @@ class ModelConfig:
     trust_remote_code: bool = False
     max_length: int | None = None
     """Context length in tokens; null takes the model's own."""
+    engine: str = "local"
+    """What computes: a registered name, or `module:attribute`."""
+
+
+@dataclass(frozen=True)
+class ModelEntry:
+    """One model of a run: what it is called, where it is, and how it is loaded."""
+
+    path: str
+    """Folder, hub name, or whatever the engine calls the place of a model."""
+    name: str = ""
+    """By which records, tables and reports call it; the path unless another is given."""
+    revision: str | None = None
+    dtype: str = "auto"
+    device: str = "auto"
+    gpus_per_replica: float = 1
+    trust_remote_code: bool = False
+    max_length: int | None = None
+    engine: str = "local"
+
+    def __post_init__(self) -> None:
+        if not self.name:
+            object.__setattr__(self, "name", self.path)
 
 
 @dataclass(frozen=True)
@@ -145,6 +168,8 @@ class RunConfig:
     name: str = "run"
     out: str = "data_out"
     model: ModelConfig = field(default_factory=ModelConfig)
+    models: list[Any] = field(default_factory=list)
+    """Models with names of their own in the place of `model.path`, each a `ModelEntry`."""
     task: TaskConfig = field(default_factory=TaskConfig)
     grid: GridConfig = field(default_factory=GridConfig)
     demos: DemosConfig = field(default_factory=DemosConfig)
@@ -162,9 +187,18 @@ class RunConfig:
         return f"{base.rstrip('/')}/{self.name}{mark}{query}"
 
     @property
-    def model_paths(self) -> tuple[str, ...]:
+    def entries(self) -> tuple[ModelEntry, ...]:
         """The models in the order given."""
-        return tuple(self.model.path) if isinstance(self.model.path, list) else (self.model.path,)
+        if self.models:
+            return tuple(self.models)
+        common = dataclasses.asdict(self.model)
+        path = common.pop("path")
+        return tuple(ModelEntry(path=one, **common) for one in (path if isinstance(path, list) else [path]))
+
+    @property
+    def model_names(self) -> tuple[str, ...]:
+        """What the models are called, in the order given."""
+        return tuple(entry.name for entry in self.entries)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain nested dictionaries, as written to the manifest."""

@@ -61,8 +61,8 @@ def check_values(config: RunConfig) -> None:
         ConfigError: naming the key, what was found and what was expected.
     """
     paths = config.model.path
-    listed = paths if isinstance(paths, list) else [paths]
-    if not listed or not all(isinstance(path, str) and path.strip() for path in listed):
+    listed = paths if isinstance(paths, list) else [] if config.models else [paths]
+    if (not config.models and not listed) or not all(isinstance(path, str) and path.strip() for path in listed):
         raise ConfigError(f"model.path is {paths!r}, expected a folder name or a list of them")
     check_texts(config)
     for key, texts in (
@@ -73,8 +73,6 @@ def check_values(config: RunConfig) -> None:
     ):
         if not all(isinstance(text, str) for text in texts):
             raise ConfigError(f"{key} is {one_line(repr(texts), 120)}, expected texts")
-    _check_choice("model.dtype", config.model.dtype, DTYPES)
-    _check_choice("model.device", config.model.device, DEVICES)
     _check_choice("task.draw", config.task.draw, DRAWS)
     _check_choice("demos.policy", config.demos.policy, POLICIES)
     _check_choice("scoring.method", config.scoring.method, METHODS)
@@ -96,9 +94,10 @@ def check_values(config: RunConfig) -> None:
             raise ConfigError(f"grid.{key} is {axis}, expected {'texts' if kind is str else 'whole numbers'}")
         if len(set(axis)) != len(axis):
             raise ConfigError(f"grid.{key} names a value twice: {axis}; expected each once")
+    _check_models(config)
     # A trailing slash or dot makes no other folder.
-    if len({os.path.normpath(path) for path in config.model_paths}) != len(config.model_paths):
-        raise ConfigError(f"model.path names a model twice: {list(config.model_paths)}; expected each once")
+    if len({os.path.normpath(path) for path in listed}) != len(listed):
+        raise ConfigError(f"model.path names a model twice: {listed}; expected each once")
     for k in config.grid.k:
         _check_range("grid.k", k, 0, 2**31 - 1)
     for seed in config.grid.seeds:
@@ -108,7 +107,6 @@ def check_values(config: RunConfig) -> None:
         ("demos.bank_size", config.demos.bank_size),
         ("generation.max_new_tokens", config.generation.max_new_tokens),
         ("task.limit", config.task.limit),
-        ("model.max_length", config.model.max_length),
         ("demos.max_tokens", config.demos.max_tokens),
         ("demos.context_chars", config.demos.context_chars),
     ):
@@ -121,8 +119,6 @@ def check_values(config: RunConfig) -> None:
     ):
         if value != AUTO and (not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= INT64):
             raise ConfigError(f"{key} is {value!r}, expected '{AUTO}' or a whole number of at least 1")
-    if not 0 < config.model.gpus_per_replica < math.inf:
-        raise ConfigError(f"model.gpus_per_replica is {config.model.gpus_per_replica}, expected more than 0")
     if not 0 <= config.run.max_failed_share <= 1:
         raise ConfigError(f"run.max_failed_share is {config.run.max_failed_share}, expected a share from 0 to 1")
     if not 0 <= config.run.hang_after_s < math.inf:
@@ -132,6 +128,20 @@ def check_values(config: RunConfig) -> None:
         raise ConfigError("out is empty, expected a folder or a storage URI")
     if fault := address_fault(config.out):
         raise ConfigError(f"out {fault}")
+
+
+def _check_models(config: RunConfig) -> None:
+    for place, entry in enumerate(config.entries):
+        where = f"models[{place}]" if config.models else "model"
+        _check_choice(f"{where}.dtype", entry.dtype, DTYPES)
+        _check_choice(f"{where}.device", entry.device, DEVICES)
+        if entry.max_length is not None:
+            _check_range(f"{where}.max_length", entry.max_length, 1)
+        if not 0 < entry.gpus_per_replica < math.inf:
+            raise ConfigError(f"{where}.gpus_per_replica is {entry.gpus_per_replica}, expected more than 0")
+    names = list(config.model_names)
+    if config.models and len(set(names)) != len(names):
+        raise ConfigError(f"models names a model twice: {names}; expected each name once")
 
 
 def _texts(value: Any, key: str) -> Any:

@@ -7,24 +7,18 @@ refuses to know which tasks exist. A task is registered by the entry-point group
 
 from __future__ import annotations
 
-import importlib
 import json
-import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.core.errors import ConfigError, did_you_mean
-from harness.core.escaping import one_line
-from harness.core.foreign import blamed_on
-from harness.core.places import SOURCE
+from harness.core.entry_points import Kind
+from harness.core.errors import ConfigError
 
 if TYPE_CHECKING:
     from harness.config.schema import TaskConfig
 
-ENTRY_POINT_GROUP = "harness.tasks"
 CONTENT_FREE = "content-free:"
 """How the ids of inputs begin that calibration needs; they are no samples of the test set."""
 NO_CLASS = -1
@@ -200,20 +194,12 @@ def most_likely_label(scores: LabelScores) -> int:
     return max(range(len(scores.logprobs)), key=lambda i: (scores.logprobs[i], -i))
 
 
-def registered_tasks() -> dict[str, str]:
-    """Name to `module:attribute` of every registered task.
+KIND = Kind("task", "harness.tasks", "my_task:TASK", "a harness Task", lambda found: isinstance(found, Task))
 
-    A source tree that runs without being installed (`ray job submit --working-dir .`) has no
-    entry points, so the project file beside the package is read as well.
-    """
-    found: dict[str, str] = {}
-    project = SOURCE / "pyproject.toml"
-    if project.is_file():
-        with project.open("rb") as file:
-            groups = tomllib.load(file).get("project", {}).get("entry-points", {})
-        found.update(groups.get(ENTRY_POINT_GROUP, {}))
-    found.update({entry.name: entry.value for entry in entry_points(group=ENTRY_POINT_GROUP)})
-    return found
+
+def registered_tasks() -> dict[str, str]:
+    """Name to `module:attribute` of every registered task."""
+    return KIND.registered()
 
 
 def registered_task(name: str) -> Task | None:
@@ -227,33 +213,5 @@ def find_task(name: str) -> Task:
     Raises:
         ConfigError: no such task, the module cannot be imported, or it holds no `Task`.
     """
-    known = registered_tasks()
-    target = known.get(name, name)
-    if ":" not in target:
-        raise ConfigError(f"no task '{name}'{did_you_mean(name, known)} (or give module:attribute)")
-    module_name, _, attribute = target.partition(":")
-    if not all(part.isidentifier() for part in (*module_name.split("."), attribute)):
-        raise ConfigError(
-            f"task '{one_line(name, 80)}' names no module; expected module:attribute, such as my_task:TASK"
-        )
-    try:
-        with blamed_on(f"task '{name}': its module '{module_name}'", "mend the module", ConfigError):
-            module = importlib.import_module(module_name)
-    except ConfigError as error:
-        if not isinstance(error.__cause__, ImportError):
-            raise
-        raise ConfigError(
-            f"task '{name}': cannot import module '{module_name}': {one_line(str(error.__cause__), 200)}; expected its "
-            "folder in PYTHONPATH or the current directory"
-        ) from error.__cause__
-    found = getattr(module, attribute, None)
-    if found is not None and not isinstance(found, Task) and callable(found):
-        with blamed_on(
-            f"task '{name}': calling '{attribute}'", "expected a Task or a function giving one", ConfigError
-        ):
-            found = found()
-    if not isinstance(found, Task):
-        raise ConfigError(
-            f"task '{name}': '{attribute}' in '{module_name}' is a {type(found).__name__}, expected a harness Task"
-        )
-    return found
+    task: Task = KIND.find(name)
+    return task

@@ -6,14 +6,13 @@ All that the user can get wrong is found here, before a model is loaded.
 from __future__ import annotations
 
 import dataclasses
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
 from typing import Any
 
-from harness.config.schema import AUTO, RunConfig
+from harness.config.schema import AUTO, ModelEntry, RunConfig
 from harness.core.errors import ConfigError, DataError
 from harness.core.foreign import blamed_on
 from harness.core.hashing import rows_hash
@@ -21,7 +20,8 @@ from harness.core.sampling import nested_order
 from harness.core.task import CONTENT_FREE, Sample, Task, TaskData, find_task
 from harness.core.task_data import load_data
 from harness.core.task_options import configured
-from harness.engine.local.model_info import ModelInfo, read_model_info
+from harness.engine.protocol import ModelDescription
+from harness.engine.registry import describe
 from harness.prompts.demonstrations import Pool, PoolDraw
 from harness.prompts.draws import LectureTable, draw_of
 from harness.prompts.literals import notes_on_literals
@@ -29,7 +29,6 @@ from harness.prompts.rendering import Renderer
 from harness.prompts.templates import Template, choose_templates, read_templates
 from harness.prompts.tokenizing import PromptTokenizer
 
-log = logging.getLogger(__name__)
 TOKENISED_AT_ONCE = 10_000
 """Texts of the pool: what the tokenizer says of each takes far more memory than its length."""
 
@@ -38,7 +37,7 @@ TOKENISED_AT_ONCE = 10_000
 class ModelSetup:
     """One model with the demonstration pool that its tokenizer allows."""
 
-    info: ModelInfo
+    info: ModelDescription
     tokenizer: PromptTokenizer
     draw: PoolDraw
     pool_lengths: Sequence[int]
@@ -67,7 +66,7 @@ class Prepared:
     @property
     def notes(self) -> tuple[str, ...]:
         """What the loaders dropped, changed or passed over, in data and model folders."""
-        models = (note for setup in self.models if setup.info.files for note in setup.info.files.notes)
+        models = (note for setup in self.models for note in setup.info.notes)
         return (*self.data.notes, *models, *(note for setup in self.models for note in setup.notes))
 
     @property
@@ -79,23 +78,13 @@ class Prepared:
     def as_recorded(self, identity: Mapping[str, Any]) -> Prepared:
         """The run with its models called as an earlier session called them, where that still holds, at its time.
 
-        Runs used to know a model by the two ends of its large files. Such a run goes on under that name.
-
         Args:
             identity: of the run directory.
         """
         models = []
         for setup in self.models:
-            info = setup.info
             setup.tokenizer.chat_time = identity.get("chat_time") or setup.tokenizer.chat_time
-            recorded = identity["models"].get(info.path)
-            if isinstance(recorded, str) and info.files is not None:
-                info = dataclasses.replace(info, known_identity=info.quick_identity)
-                if recorded == info.known_identity:
-                    log.info(
-                        "%s: the run knows the model by both ends of its weights, as runs did that began earlier; "
-                        "begin anew with --fresh to have every byte of them checked", info.path
-                    )  # fmt: skip
+            info = setup.info.as_recorded(identity["models"].get(setup.info.name))
             models.append(dataclasses.replace(setup, info=info))
         return dataclasses.replace(self, models=tuple(models))
 
@@ -151,7 +140,9 @@ def prepare(config: RunConfig) -> Prepared:
     data = _shortened(task, load_data(task, config.task), config.demos.context_chars)
     templates = choose_templates(config.grid.templates, known, set(data.samples[0].fields))
     began = datetime.now().isoformat(timespec="seconds")
-    models = tuple(_set_up(config, task, data, path, began) for path in config.model_paths)
+    models = tuple(_set_up(config, task, data, model, began) for model in config.entries)
+    for setup in models:
+        _check_engine(setup, method)
     return Prepared(config, task, data, {t.name: t for t in templates}, models, method)
 
 
@@ -203,8 +194,18 @@ def _method(config: RunConfig, task: Task) -> str:
     return config.scoring.method
 
 
-def _set_up(config: RunConfig, task: Task, data: TaskData, path: str, began: str) -> ModelSetup:
-    info = read_model_info(config.model, path)
+def _check_engine(setup: ModelSetup, method: str) -> None:
+    """Refuse a model whose engine cannot answer in the run's way."""
+    if method not in setup.info.methods:
+        can = " and ".join(sorted(setup.info.methods))
+        raise ConfigError(
+            f"model '{setup.info.name}': its engine '{setup.info.model.engine}' can {can}, but the run's method is "
+            f"{method}; set scoring.method, or take another engine"
+        )
+
+
+def _set_up(config: RunConfig, task: Task, data: TaskData, model: ModelEntry, began: str) -> ModelSetup:
+    info = describe(model)
     tokenizer = PromptTokenizer(info.tokenizer, began)
     texts = data.raw_pool_texts or [s.fields[data.length_field] for s in data.pool]
     starts = range(0, len(texts), TOKENISED_AT_ONCE)
@@ -217,7 +218,7 @@ def _set_up(config: RunConfig, task: Task, data: TaskData, path: str, began: str
     asked = [*data.samples, *content_free(config, data)]
     shown = pool.samples if any(config.grid.k) else ()
     notes = (
-        *notes_on_literals(tokenizer.literals, asked, "samples", path),
-        *notes_on_literals(tokenizer.literals, shown, "demonstrations", path),
+        *notes_on_literals(tokenizer.literals, asked, "samples", model.name),
+        *notes_on_literals(tokenizer.literals, shown, "demonstrations", model.name),
     )
     return ModelSetup(info, tokenizer, draw, lengths, notes)

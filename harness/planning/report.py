@@ -10,8 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from harness.config.schema import RunConfig
-from harness.engine.local import memory
-from harness.engine.local.memory import MemoryNeed
+from harness.engine.protocol import Load, ReplicaMemory
 from harness.planning.lengths import TemplateBudget, measure
 from harness.planning.preparation import ModelSetup, Prepared, prepare
 from harness.planning.units import choose_shard_size, make_cells
@@ -34,18 +33,6 @@ class LengthAnalysis:
     """Documents that may be demonstrations: at most `demos.max_tokens` tokens."""
     context_length: int | None
     parameters: int | None
-
-
-@dataclass(frozen=True)
-class ReplicaMemory:
-    """Predicted peak memory of one replica."""
-
-    model: str
-    device: str
-    """`cpu` or `cuda`."""
-    dtype: str
-    tokens_per_pack: int
-    need: MemoryNeed
 
 
 @dataclass(frozen=True)
@@ -94,7 +81,7 @@ def make_report(config: RunConfig) -> PlanReport:
     shard_size = choose_shard_size(config, len(prepared.data.samples), replicas=1, method=prepared.method)
     budgets = measure(prepared, shard_size)
     audits = tuple(
-        audit_template(prepared.renderer(setup, name, config.grid.seeds[0]), setup.info.path, prepared.data.samples)
+        audit_template(prepared.renderer(setup, name, config.grid.seeds[0]), setup.info.name, prepared.data.samples)
         for setup in prepared.models
         for name in config.grid.templates
     )
@@ -122,34 +109,22 @@ def memory_of(prepared: Prepared, shard_size: int) -> tuple[ReplicaMemory, ...]:
 
 def _memory(prepared: Prepared, budgets: Sequence[TemplateBudget], shard_size: int) -> tuple[ReplicaMemory, ...]:
     config = prepared.config
-    size, shares = config.engine.chosen_tokens_per_pack, config.engine.share_prefixes
     units = len(config.grid.seeds) * max(1, math.ceil(len(prepared.data.samples) / shard_size))
-    found = []
+    found: list[ReplicaMemory] = []
     for setup in prepared.models:
-        own = [budget for budget in budgets if budget.model == setup.info.path]
-        if setup.info.shape is None:
-            continue
-        for device, dtype in memory.ways(config.model.device, config.model.dtype):
-            tokens = memory.usual_tokens_per_pack(device) if size is None else size
-            needs = [
-                memory.predict(
-                    setup.info.shape,
-                    dtype,
-                    device,
-                    shares,
-                    memory.Load(
-                        tokens,
-                        budget.longest_prompt,
-                        (budget.tokens_unique if shares else budget.tokens_one_pass) // units,
-                        budget.tokens_one_pass // units,
-                        budget.prompts_scored / max(1, budget.tokens_unique if shares else budget.tokens_one_pass),
-                        prepared.method == "generate",
-                    ),
-                )
-                for budget in own
-            ]
-            largest = max(needs, key=lambda need: need.total)
-            found.append(ReplicaMemory(setup.info.path, device, dtype, tokens, largest))
+        loads = [
+            Load(
+                budget.longest_prompt,
+                budget.tokens_unique // units,
+                budget.tokens_one_pass // units,
+                budget.prompts_scored / max(1, budget.tokens_unique),
+                budget.prompts_scored / max(1, budget.tokens_one_pass),
+                prepared.method == "generate",
+            )
+            for budget in budgets
+            if budget.model == setup.info.name
+        ]
+        found += setup.info.memory(config.engine, loads)
     return tuple(found)
 
 
@@ -183,7 +158,7 @@ def prompt_lines(config: RunConfig, limit: int | None) -> Iterator[str]:
                                 "token_ids": prompt.ids,
                             }
                             if several:
-                                line = {"model": setup.info.path, **line}
+                                line = {"model": setup.info.name, **line}
                             yield json.dumps(line, ensure_ascii=False)
 
 
@@ -192,7 +167,7 @@ def _lengths(setup: ModelSetup) -> LengthAnalysis:
     if not len(lengths):
         lengths = np.zeros(1)
     return LengthAnalysis(
-        setup.info.path,
+        setup.info.name,
         len(setup.pool_lengths),
         float(lengths.mean()),
         int(lengths.max()),

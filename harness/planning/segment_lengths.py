@@ -102,7 +102,7 @@ class SegmentLengths:
         largest = max((max(ids) for ids in sequences if ids), default=-1)
         if vocabulary is not None and largest >= vocabulary:
             raise ModelError(
-                f"model '{info.path}' has {vocabulary} embeddings, but template '{self.template.name}' brings token id "
+                f"model '{info.name}' has {vocabulary} embeddings, but template '{self.template.name}' brings token id "
                 f"{largest} ({self.setup.tokenizer.decode_token(largest)!r}): its tokenizer was extended and the model "
                 "was not; resize its embeddings and train them, or take the tokenizer that belongs to it"
             )

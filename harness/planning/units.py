@@ -97,7 +97,7 @@ def make_cells(config: RunConfig) -> tuple[Cell, ...]:
     """The cells in the order of the grid."""
     return tuple(
         Cell(model, config.task.name, template, k, seed)
-        for model in config.model_paths
+        for model in config.model_names
         for template in config.grid.templates
         for k in config.grid.k
         for seed in config.grid.seeds
@@ -180,7 +180,7 @@ def make_plan(prepared: Prepared, shard_size: int) -> Plan:
                     units.append(
                         WorkUnit(
                             content_hash(identity),
-                            setup.info.path,
+                            setup.info.name,
                             config.task.name,
                             template,
                             seed,
@@ -201,8 +201,9 @@ def grid_identity(prepared: Prepared) -> dict[str, Any]:
         "task": {**_task_options(config), "version": prepared.task.version},
         "samples": rows_hash(s.row() for s in prepared.data.samples),
         "pool": rows_hash(s.row() for s in prepared.data.pool),
-        "models": {setup.info.path: setup.info.told_identity for setup in prepared.models},
+        "models": {setup.info.name: setup.info.told_identity for setup in prepared.models},
         "model": {key: value for key, value in asdict(config.model).items() if key in _MODEL_KEYS},
+        **_engines(prepared),
         "templates": {name: _wording(prepared.template(name)) for name in config.grid.templates},
         "grid": asdict(config.grid),
         "demos": asdict(config.demos),
@@ -222,7 +223,7 @@ def _readings(prepared: Prepared) -> dict[str, Any]:
     """What the prompts depend on besides, where they do; runs that began earlier read some of it otherwise."""
     templates = [prepared.template(name) for name in prepared.config.grid.templates]
     started = [
-        f"{setup.info.path}: {template.name}"
+        f"{setup.info.name}: {template.name}"
         for setup in prepared.models
         for template in templates
         if not template.chat and start_of(template, setup.tokenizer) != setup.tokenizer.bos
@@ -231,6 +232,17 @@ def _readings(prepared: Prepared) -> dict[str, Any]:
         **({"special_tokens_in_data": "text"} if any(setup.notes for setup in prepared.models) else {}),
         **({"templates_with_start_token": started} if started else {}),
         **({"chat_time": prepared.chat_time} if prepared.chat_time else {}),
+    }
+
+
+def _engines(prepared: Prepared) -> dict[str, Any]:
+    """Engines that are not `local`, and settings of models with names; earlier runs say neither."""
+    models = {setup.info.name: setup.info.model for setup in prepared.models}
+    engines = {name: model.engine for name, model in models.items()}
+    settings = {name: {key: getattr(model, key) for key in _MODEL_KEYS} for name, model in models.items()}
+    return {
+        **({"engines": engines} if set(engines.values()) != {"local"} else {}),
+        **({"model_settings": settings} if prepared.config.models else {}),
     }
 
 
@@ -245,14 +257,15 @@ def _scoring(prepared: Prepared) -> dict[str, Any]:
 
 def _identity(prepared: Prepared, setup: ModelSetup) -> dict[str, Any]:
     config = prepared.config
-    twins = sum(other.info.identity == setup.info.identity for other in prepared.models)
+    twins = sum(_same_work(other, setup) for other in prepared.models)
     return {
         "records": RECORDS_VERSION,
         "task": [prepared.task.name, prepared.task.version],
         "model": setup.info.identity,
         # Copies of one model under several names are models of their own.
-        **({"model_name": setup.info.path} if twins > 1 else {}),
-        "dtype": config.model.dtype,
+        **({"model_name": setup.info.name} if twins > 1 else {}),
+        **({"engine": setup.info.model.engine} if setup.info.model.engine != "local" else {}),
+        "dtype": setup.info.model.dtype,
         "pool": setup.pool_hash,
         "demos": asdict(config.demos),
         **_scoring(prepared),
@@ -260,6 +273,12 @@ def _identity(prepared: Prepared, setup: ModelSetup) -> dict[str, Any]:
         # Sequential draws depend on every test position before a sample's own.
         "order": rows_hash(s.row() for s in prepared.data.samples) if setup.draw.policy.is_sequential else None,
     }
+
+
+def _same_work(one: ModelSetup, other: ModelSetup) -> bool:
+    """Whether nothing but their names tells the units of two models apart."""
+    models = [(setup.info.identity, setup.info.model.engine, setup.info.model.dtype) for setup in (one, other)]
+    return models[0] == models[1]
 
 
 def _wording(template: Template) -> dict[str, Any]:

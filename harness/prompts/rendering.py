@@ -47,6 +47,20 @@ class Prompt:
         """The whole text, without the tokens that the tokenizer adds by itself."""
         return plain("".join(self.segments))
 
+    @property
+    def family(self) -> str:
+        """Prompts of one family are computed together: those of one sample."""
+        return self.sample.id
+
+    @property
+    def trunk(self) -> int | None:
+        """How many of the first ids other families may share.
+
+        None where samples come in clusters, such as questions on one passage: those share more than what every
+        query begins with, and the engine may look for it by itself.
+        """
+        return None if self.sample.cluster else self.fork
+
 
 class Renderer:
     """Renders the prompts of one template.

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from typing import Any
 
 from rich.console import Console
 
@@ -25,8 +27,7 @@ def write_audit(console: Console, report: AuditReport, fmt: str) -> None:
         sharing = "shared prefixes" if run["shares_prefixes"] else "every prompt by itself"
         write(
             console,
-            f"{model}: {run['dtype']}, {sharing}, {run['tokens_per_pack']} tokens a pack, "
-            f"{run['attention']} attention; against {reference['dtype']}, every prompt by itself; "
+            f"{model}: {run['dtype']}, {sharing}{_how(run)}; against {reference['dtype']}, every prompt by itself; "
             f"{report.n_samples} samples\n",
         )
     table = new_table(console)
@@ -61,6 +62,12 @@ def write_audit(console: Console, report: AuditReport, fmt: str) -> None:
         write(console, "packing changes no more than the number format\n")
     if report.stored_in is not None:
         write(console, f"stored: {report.stored_in}/audit.json and manifest\n")
+
+
+def _how(facts: Mapping[str, Any]) -> str:
+    """What else an engine says of how it computes, where it does."""
+    size, attention = facts.get("tokens_per_pack"), facts.get("attention")
+    return (f", {size} tokens a pack" if size else "") + (f", {attention} attention" if attention else "")
 
 
 def _figures(agreement: ScoreAgreement | AnswerAgreement) -> list[str]:

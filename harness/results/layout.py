@@ -70,6 +70,11 @@ def either(one: Check, other: Check) -> Check:
     return lambda value, where: other(value, where) if one(value, where) else ""
 
 
+def both(one: Check, other: Check) -> Check:
+    """What two checks ask; the second sees only what the first allows."""
+    return lambda value, where: one(value, where) or other(value, where)
+
+
 def listed(check: Check, least: int = 0) -> Check:
     """A list of at least so many values that a check allows."""
 
@@ -112,6 +117,18 @@ def keys(needed: Mapping[str, Check], optional: Mapping[str, Check] | None = Non
     return check_all
 
 
+def model_names(config: Mapping[str, Any]) -> list[str]:
+    """What the models of a run are called, in its order.
+
+    Args:
+        config: of its manifest.
+    """
+    if config.get("models"):
+        return [str(model["name"]) for model in config["models"]]
+    path = config["model"]["path"]
+    return path if isinstance(path, list) else [path]
+
+
 def newer(document: Any) -> bool:
     """Whether a document says that a later version of this program wrote it."""
     found = document.get("format", FORMAT) if isinstance(document, dict) else FORMAT
@@ -134,16 +151,30 @@ _SESSION = keys(
         "git_commit": maybe(text),
     },
 )
+
+
+def _places(config: Any, where: str) -> str:
+    """Models are named, or `model.path` holds their names."""
+    path = maybe(either(text, listed(text, 1))) if config.get("models") else either(text, listed(text, 1))
+    return keys({"model": keys({"path": path})})(config, where)
+
+
 MANIFEST: Mapping[str, Check] = {
-    "config": keys(
-        {
-            "model": keys({"path": either(text, listed(text, 1))}),
-            "task": keys({"name": text}),
-            "grid": keys(
-                {"templates": listed(text, 1), "k": listed(whole(0, 2**31 - 1), 1), "seeds": listed(whole(-(2**63)), 1)}
-            ),
-        },
-        {"name": text, "demos": mapped(anything)},
+    "config": both(
+        keys(
+            {
+                "task": keys({"name": text}),
+                "grid": keys(
+                    {
+                        "templates": listed(text, 1),
+                        "k": listed(whole(0, 2**31 - 1), 1),
+                        "seeds": listed(whole(-(2**63)), 1),
+                    }
+                ),
+            },
+            {"name": text, "demos": mapped(anything), "models": listed(keys({"name": text}))},
+        ),
+        _places,
     ),
     "identity": keys({"templates": mapped(_WORDING)}, {"samples": text, "pool": text, "models": mapped(anything)}),
     "class_names": listed(text),

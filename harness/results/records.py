@@ -13,6 +13,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from harness.results import layout
 from harness.results import manifest as manifests
 from harness.results.store import RunStore
 
@@ -122,8 +123,7 @@ def most_rows(manifest: dict[str, Any]) -> int:
     # Content-free inputs are three at most, whatever the samples.
     if "shard_size" in manifest:
         return max(min(int(manifest["shard_size"]), n_samples), 3) * rows_of_sample
-    paths = manifest["config"]["model"]["path"]
-    n_models = len(paths) if isinstance(paths, list) else 1
+    n_models = len(layout.model_names(manifest["config"]))
     return max(n_samples, 3) * n_models * len(grid["templates"]) * len(grid["k"]) * len(grid["seeds"])
 
 

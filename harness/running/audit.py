@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -26,17 +26,17 @@ from harness.analysis.agreement import (
 from harness.config.schema import RunConfig
 from harness.core.errors import ConfigError, NotFiniteError
 from harness.core.task import NO_CLASS, LabelScores, Sample
-from harness.engine.local.facts import EngineFacts
+from harness.engine.protocol import GENERATE, Generations, Scores
+from harness.engine.registry import find_engine
 from harness.planning.lengths import measure
 from harness.planning.preparation import ModelSetup, Prepared, prepare
 from harness.planning.units import choose_shard_size, grid_identity
-from harness.prompts.endings import turn_ends
 from harness.prompts.rendering import Prompt, chunks
 from harness.results import manifest as manifests
 from harness.results.lock import RunLock
 from harness.results.store import RunStore
+from harness.running.asking import Asking, open_settings
 from harness.running.cleaning import clean, cut_at_stop
-from harness.running.shared_prefixes import origins
 
 log = logging.getLogger(__name__)
 NAME = "audit.json"
@@ -52,20 +52,6 @@ class Answers:
     """`(n_prompts, n_labels)`, nats."""
     predictions: tuple[int, ...] = ()
     texts: tuple[str, ...] = ()
-
-
-class AuditedEngine(Protocol):
-    """A loaded model."""
-
-    facts: EngineFacts
-
-    def answer(self, prompts: Sequence[Prompt]) -> Answers:
-        """Score or continue prompts together."""
-        ...
-
-
-OpenEngine = Callable[[Prepared, ModelSetup, str, bool, int], AuditedEngine]
-"""`(prepared, setup, dtype, share_prefixes, longest_prompt)` to an engine."""
 
 
 @dataclass(frozen=True)
@@ -114,13 +100,12 @@ class AuditReport:
         }
 
 
-def audit(config: RunConfig, n_samples: int, open_engine: OpenEngine | None = None) -> AuditReport:
+def audit(config: RunConfig, n_samples: int) -> AuditReport:
     """Audit a configuration, and store the result in its run directory if there is one.
 
     Args:
         config: of the run.
         n_samples: how many of its samples, evenly spread; fewer when it has fewer.
-        open_engine: loads a model; None takes the real one.
 
     Raises:
         UserError: what `run` would refuse; a run directory of another configuration, or in use.
@@ -144,10 +129,10 @@ def audit(config: RunConfig, n_samples: int, open_engine: OpenEngine | None = No
         templates: list[TemplateAudit] = []
         engines: dict[str, dict[str, Any]] = {}
         for setup in prepared.models:
-            longest = max(b.longest_prompt for b in budgets if b.model == setup.info.path)
-            found, facts = _audit_model(prepared, setup, samples, longest, open_engine or LoadedEngine)
+            longest = max(b.longest_prompt for b in budgets if b.model == setup.info.name)
+            found, facts = _audit_model(prepared, setup, samples, longest)
             templates += found
-            engines[setup.info.path] = facts
+            engines[setup.info.name] = facts
         report = AuditReport(len(samples), prepared.method, tuple(templates), engines)
         if not stored:
             return report
@@ -159,27 +144,28 @@ def audit(config: RunConfig, n_samples: int, open_engine: OpenEngine | None = No
 
 
 def _audit_model(
-    prepared: Prepared, setup: ModelSetup, samples: Sequence[Sample], longest: int, open_engine: OpenEngine
+    prepared: Prepared, setup: ModelSetup, samples: Sequence[Sample], longest: int
 ) -> tuple[list[TemplateAudit], dict[str, Any]]:
     config = prepared.config
     size = choose_shard_size(config, len(prepared.data.samples), 1, prepared.method)
     ways = {
         REFERENCE: ("float32", False),
-        ALONE: (config.model.dtype, False),
-        RUN: (config.model.dtype, config.engine.share_prefixes),
+        ALONE: (setup.info.model.dtype, False),
+        RUN: (setup.info.model.dtype, config.engine.share_prefixes),
     }
     said: dict[str, list[list[Answers]]] = {}
     facts: dict[str, Any] = {}
     for way, (dtype, shares) in ways.items():
         # One model in memory at a time.
-        engine = open_engine(prepared, setup, dtype, shares, longest)
-        facts[way] = engine.facts.as_dict()
-        log.info("%s, %s: %s", setup.info.path, way, engine.facts)
-        together = way == RUN
-        said[way] = [_answers(prepared, setup, name, samples, size, engine, together) for name in config.grid.templates]
-        del engine
+        audited = AuditedModel(prepared, setup, dtype, shares, longest)
+        facts[way] = audited.facts.as_dict()
+        log.info("%s, %s: %s", setup.info.name, way, audited.facts)
+        said[way] = [
+            _answers(prepared, setup, name, samples, size, audited, way == RUN) for name in config.grid.templates
+        ]
+        del audited
     audits = [
-        TemplateAudit(setup.info.path, name, _compare(reference, run), _compare(reference, alone))
+        TemplateAudit(setup.info.name, name, _compare(reference, run), _compare(reference, alone))
         for name, reference, alone, run in zip(
             config.grid.templates, said[REFERENCE], said[ALONE], said[RUN], strict=True
         )
@@ -193,7 +179,7 @@ def _answers(
     template: str,
     samples: Sequence[Sample],
     size: int,
-    engine: AuditedEngine,
+    audited: AuditedModel,
     together: bool,
 ) -> list[Answers]:
     """Unit by unit, all K of a seed over a shard: as a run takes them together, or prompt by prompt."""
@@ -205,9 +191,9 @@ def _answers(
         for part in chunks(samples, size):
             prompts = renderer.prompts(part, seed, ks) if ks else []
             if together and prompts:
-                found.append(engine.answer(prompts))
+                found.append(audited.answer(prompts))
             elif prompts:
-                found.append(_joined([engine.answer([prompt]) for prompt in prompts]))
+                found.append(_joined([audited.answer([prompt]) for prompt in prompts]))
     log.info("%s: %d samples", template, len(samples))
     return found
 
@@ -232,8 +218,8 @@ def _joined(parts: Sequence[Answers]) -> Answers:
     )
 
 
-class LoadedEngine:
-    """A model loaded in this process.
+class AuditedModel:
+    """A model opened in this process, asked as a worker asks it.
 
     Args:
         prepared: of the run.
@@ -246,55 +232,35 @@ class LoadedEngine:
     def __init__(
         self, prepared: Prepared, setup: ModelSetup, dtype: str, share_prefixes: bool, longest_prompt: int
     ) -> None:
-        from harness.engine.local.generator import Generator
-        from harness.engine.local.loading import ModelSpec
-        from harness.engine.local.opening import load_engine
-
         self.prepared, self.setup = prepared, setup
-        model, size = prepared.config.model, prepared.config.engine.chosen_tokens_per_pack
-        spec = ModelSpec(
-            setup.info.path,
-            setup.info.commit or model.revision,
-            dtype,
-            model.device,
-            model.trust_remote_code,
-            model.gpus_per_replica,
-        )
-        self.scorer, self.facts = load_engine(spec, share_prefixes, size, longest_prompt, None)
-        self.generator = Generator(self.scorer, turn_ends(setup.tokenizer.tokenizer))
+        config, model = prepared.config, replace(setup.info.fixed, dtype=dtype)
+        opened = find_engine(model.engine).open(model, open_settings(config.engine, longest_prompt, share_prefixes))
+        self.facts = opened.facts
+        self.asking = Asking(opened, prepared.method, prepared.task, config.generation, setup.tokenizer)
 
     def answer(self, prompts: Sequence[Prompt]) -> Answers:
-        """See `AuditedEngine`."""
-        if self.prepared.method == "generate":
-            return Answers(texts=self._texts(prompts))
+        """Score or continue prompts together; those without a number are found by halving."""
         try:
-            scores = self.scorer.score([p.ids for p in prompts], [p.label_ids for p in prompts], origins(prompts))
+            found = self.asking.ask(prompts, self.asking.prepare(prompts))
         except NotFiniteError:
-            if len(prompts) == 1:
-                return Answers(np.full((1, len(prompts[0].label_ids)), np.nan), (NO_CLASS,))
-            middle = len(prompts) // 2
-            return _joined([self.answer(prompts[:middle]), self.answer(prompts[middle:])])
+            if len(prompts) > 1:
+                middle = len(prompts) // 2
+                return _joined([self.answer(prompts[:middle]), self.answer(prompts[middle:])])
+            if self.prepared.method == GENERATE:
+                return Answers(texts=("",))
+            return Answers(np.full((1, len(prompts[0].label_ids)), np.nan), (NO_CLASS,))
+        return self._judged(prompts, found)
+
+    def _judged(self, prompts: Sequence[Prompt], found: Scores | Generations) -> Answers:
+        if isinstance(found, Generations):
+            settings, decode = self.prepared.config.generation, self.setup.tokenizer.decode
+            texts = (clean(cut_at_stop(decode(tokens), settings.stop), settings.clean) for tokens in found.tokens)
+            return Answers(texts=tuple(texts))
         judge = self.prepared.task.score
         predictions = tuple(
             judge(LabelScores(tuple(row), tuple(map(len, prompt.label_ids)), int(token), float(off)))
             for prompt, row, token, off in zip(
-                prompts, scores.logprobs.tolist(), scores.argmax, scores.off_label_mass, strict=True
+                prompts, found.logprobs.tolist(), found.argmax, found.off_label_mass, strict=True
             )
         )
-        return Answers(scores.logprobs, predictions)
-
-    def _texts(self, prompts: Sequence[Prompt]) -> tuple[str, ...]:
-        settings, decode = self.prepared.config.generation, self.setup.tokenizer.decode
-        most = settings.max_new_tokens
-        if not self.prepared.task.generates:
-            most = max(len(ids) for prompt in prompts for ids in prompt.label_ids)
-
-        def is_complete(generated: list[int]) -> bool:
-            return any(mark in decode(generated) for mark in settings.stop)
-
-        try:
-            found = self.generator.generate([p.ids for p in prompts], most, is_complete)
-        except NotFiniteError:
-            middle = len(prompts) // 2
-            return (*self._texts(prompts[:middle]), *self._texts(prompts[middle:])) if middle else ("",)
-        return tuple(clean(cut_at_stop(decode(tokens), settings.stop), settings.clean) for tokens in found.tokens)
+        return Answers(found.logprobs, predictions)

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from typing import Protocol
 
 from harness.config.schema import RunConfig
-from harness.engine.local.facts import EngineFacts
+from harness.engine.protocol import EngineFacts, Resources
 from harness.planning.units import Shard
 from harness.prompts.demonstrations import PoolDraw
 from harness.running.dispatch import Pool
@@ -24,8 +25,7 @@ class Backend(Protocol):
     """Makes pools of replicas, one model at a time."""
 
     n_replicas: int
-    threads: int | None
-    """CPU threads of each replica; None leaves torch's choice."""
+    """Of the model that has the most."""
     replaces: bool
     """Whether a replica that hangs can be ended and replaced."""
 
@@ -60,7 +60,6 @@ class InlineBackend:
     """
 
     n_replicas = 1
-    threads: int | None = None
     replaces = False
 
     def __init__(self, overlap: bool | None = None) -> None:
@@ -94,18 +93,19 @@ class RayBackend:
 
     Args:
         config: the run's settings.
+        resources: what a replica of each model takes.
         overlap: as of `InlineBackend`; None where replicas have GPUs.
     """
 
     replaces = True
 
-    def __init__(self, config: RunConfig, overlap: bool | None = None) -> None:
+    def __init__(self, config: RunConfig, resources: Sequence[Resources], overlap: bool | None = None) -> None:
         from harness.cluster.session import choose_shape, live_nodes
 
-        self._shape = choose_shape(config, live_nodes().values())
-        self.n_replicas = self._shape.count
-        self.threads = self._shape.threads
-        self._overlap = self._shape.gpus > 0 if overlap is None else overlap
+        nodes = list(live_nodes().values())
+        self._shapes = {one: choose_shape(config, one, nodes) for one in resources}
+        self.n_replicas = max(shape.count for shape in self._shapes.values())
+        self._overlap = overlap
 
     @contextmanager
     def pool(
@@ -120,7 +120,10 @@ class RayBackend:
         """See `Backend.pool`."""
         from harness.cluster.replicas import RayPool
 
-        pool = RayPool(spec, draw, shards, lecture, self._shape, useful, stop.is_set, self._overlap)
+        shape = self._shapes[spec.resources]
+        overlap = shape.gpus > 0 if self._overlap is None else self._overlap
+        spec = replace(spec, threads=shape.threads)
+        pool = RayPool(spec, draw, shards, lecture, shape, useful, stop.is_set, overlap)
         try:
             stop.polled = True
             pool.wait_for_first()
@@ -144,8 +147,12 @@ def check_reachable(config: RunConfig) -> None:
 
 
 @contextmanager
-def open_backend(config: RunConfig) -> Iterator[Backend]:
+def open_backend(config: RunConfig, resources: Sequence[Resources]) -> Iterator[Backend]:
     """The backend that `cluster.address` names; Ray is imported only when it is needed.
+
+    Args:
+        config: the run's settings.
+        resources: what a replica of each model takes.
 
     Raises:
         ClusterError: no cluster there, or it is too small.
@@ -156,4 +163,4 @@ def open_backend(config: RunConfig) -> Iterator[Backend]:
     from harness.cluster.session import ray_session
 
     with ray_session(config.cluster.address):
-        yield RayBackend(config)
+        yield RayBackend(config, resources)

@@ -12,7 +12,7 @@ import json
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from harness.analysis.summary import CELLS, summarise
 from harness.config.schema import RunConfig
 from harness.core.errors import BrokenDeviceError, Interrupted, RunDirError, UserError
 from harness.core.escaping import one_line
-from harness.engine.local.facts import EngineFacts
+from harness.engine.protocol import EngineFacts
 from harness.planning import examples as prompt_examples
 from harness.planning.lengths import measure
 from harness.planning.preparation import Prepared, prepare
@@ -112,7 +112,7 @@ def _run_locked(prepared: Prepared, store: RunStore, console: Console, stop: Sto
     with ExitStack() as stack:
         backend: Backend | None = None
         if manifest is None:
-            backend = stack.enter_context(open_backend(config))
+            backend = stack.enter_context(open_backend(config, [setup.info.resources for setup in prepared.models]))
             shard_size = choose_shard_size(config, len(prepared.data.samples), backend.n_replicas, prepared.method)
             facts = {
                 "shard_size": shard_size,
@@ -121,9 +121,9 @@ def _run_locked(prepared: Prepared, store: RunStore, console: Console, stop: Sto
                 "answer_metrics": list(prepared.task.answer_metrics),
                 "metrics": list(prepared.task.metrics),
                 "n_samples": len(prepared.data.samples),
-                "n_pool": {s.info.path: len(s.draw.pool.samples) for s in prepared.models},
+                "n_pool": {s.info.name: len(s.draw.pool.samples) for s in prepared.models},
                 "notes": list(prepared.notes),
-                "weights": {s.info.path: s.info.loaded for s in prepared.models},
+                "weights": {s.info.name: s.info.loaded for s in prepared.models},
                 "engines": {},
             }
             manifest = manifests.new_manifest(config.as_dict(), identity, facts)
@@ -158,7 +158,9 @@ def _run_locked(prepared: Prepared, store: RunStore, console: Console, stop: Sto
         tracker = stack.enter_context(open_run_tracker(config, manifest, store, plan, done))
         try:
             if waiting:
-                backend = backend or stack.enter_context(open_backend(config))
+                backend = backend or stack.enter_context(
+                    open_backend(config, [setup.info.resources for setup in prepared.models])
+                )
                 longest = {b.model: max(x.longest_prompt for x in budgets if x.model == b.model) for b in budgets}
                 _compute(prepared, plan, waiting, again, quarantine, backend, manifest, longest, console, stop, tracker)
                 _check_complete(store, plan)
@@ -219,39 +221,32 @@ def _compute(
                 tell_cells(tracker, store, plan, unit.cells(), prepared.task.metrics)
 
         for setup in prepared.models:
-            units = [unit for unit in waiting if unit.model == setup.info.path]
+            units = [unit for unit in waiting if unit.model == setup.info.name]
             if not units:
                 continue
             spec = WorkerSpec(
-                _at_commit(config, setup.info.commit),
-                setup.info.path,
+                config,
+                setup.info.fixed,
                 prepared.method,
                 prepared.templates,
                 setup.info.context_length,
-                longest[setup.info.path],
-                backend.threads,
-                setup.tokenizer.chat_time,
+                longest[setup.info.name],
+                setup.info.resources,
+                chat_time=setup.tokenizer.chat_time,
             )
             tables = {seed: prepared.lecture_table(setup, seed) for seed in config.grid.seeds}
             lecture = {seed: table for seed, table in tables.items() if table is not None}
-            log.info("loading %s: %s", setup.info.path, setup.info.loaded_words)
+            log.info("loading %s: %s", setup.info.name, setup.info.loaded_words)
             with backend.pool(spec, setup.draw, plan.shards, lecture, len(units), stop) as (pool, facts):
-                _check_dtype(config.run_dir, manifest["engines"].get(setup.info.path), facts)
-                manifest["engines"][setup.info.path] = facts.as_dict()
-                log.info("%s: %s", setup.info.path, facts)
-                if facts.sharing_notice:
-                    log.warning("%s is scored without shared prefixes: %s", setup.info.path, facts.sharing_notice)
-                if facts.attention_notice:
-                    log.warning("%s: %s", setup.info.path, facts.attention_notice)
+                _check_dtype(config.run_dir, manifest["engines"].get(setup.info.name), facts)
+                manifest["engines"][setup.info.name] = facts.as_dict()
+                log.info("%s: %s", setup.info.name, facts)
+                for notice in facts.notices:
+                    log.warning("%s: %s", setup.info.name, notice)
                 precautions = Precautions(samples, quarantine, partial(_note_of, store), again)
                 hang_after_s = config.run.hang_after_s if backend.replaces else 0.0
                 with progress.working():
                     dispatch(units, pool, on_done, stop.is_set, precautions, hang_after_s=hang_after_s)
-
-
-def _at_commit(config: RunConfig, commit: str | None) -> RunConfig:
-    """Replicas load the commit that was looked at here, whatever the hub holds by then."""
-    return config if commit is None else replace(config, model=replace(config.model, revision=commit))
 
 
 def _note_of(store: RunStore, unit: WorkUnit) -> Note | None:

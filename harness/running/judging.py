@@ -8,20 +8,16 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from harness.config.schema import GenerationConfig
 from harness.core.foreign import described, is_the_users
 from harness.core.task import NO_CLASS, LabelScores, Sample, Task
+from harness.engine.protocol import Generations, Scores
 from harness.planning.units import WorkUnit
 from harness.prompts.rendering import Prompt
 from harness.prompts.tokenizing import PromptTokenizer
 from harness.results.schema import Record
 from harness.running.cleaning import clean, cut_at_stop
-
-if TYPE_CHECKING:
-    from harness.engine.local.generator import Generations
-    from harness.engine.local.scorer import Scores
 
 log = logging.getLogger(__name__)
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from harness.config.schema import RunConfig
+from harness.config.schema import ModelEntry, RunConfig
 from harness.core.errors import RunDirError
+from harness.engine.protocol import Resources
 from harness.prompts.draws import LectureTable as LectureTable
 from harness.prompts.templates import Template
 from harness.results import layout
@@ -22,7 +23,7 @@ class WorkerSpec:
     """What a worker needs to know of the run."""
 
     config: RunConfig
-    model: str
+    model: ModelEntry
     method: str
     """`likelihood` or `generate`."""
     templates: Mapping[str, Template]
@@ -30,8 +31,10 @@ class WorkerSpec:
     """Most tokens of a prompt with its label or answer; None for no limit."""
     longest_prompt: int
     """Tokens of the grid's longest prompt."""
-    threads: int | None
-    """CPU threads of the worker; None leaves torch's choice."""
+    resources: Resources = field(default_factory=Resources)
+    """What each replica takes."""
+    threads: int | None = None
+    """CPU threads of the worker; None leaves the engine's choice."""
     chat_time: str | None = None
     """What chat templates take for the present."""
 

@@ -12,10 +12,9 @@ import signal
 import subprocess
 import sys
 from contextlib import suppress
-from pathlib import Path
 
-import harness
 from harness.core.escaping import one_line
+from harness.core.places import SOURCE
 from harness.planning.units import WorkUnit
 from harness.results.quarantine import Ending
 from harness.results.store import RunStore
@@ -52,7 +51,7 @@ class Watchdog:
 
     def __init__(self, run_dir: str) -> None:
         self._run_dir = run_dir
-        path = [str(Path(harness.__file__).parents[1]), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
+        path = [str(SOURCE), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
         self._process = subprocess.Popen(
             [sys.executable, "-c", _CHILD],
             stdin=subprocess.PIPE,

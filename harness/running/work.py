@@ -9,10 +9,10 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 from harness.core.task import Sample
-from harness.engine.local.generator import Generations
-from harness.engine.local.scorer import Prepared, Scores
+from harness.engine.protocol import Generations, Scores
 from harness.planning.units import WorkUnit
 from harness.prompts.rendering import Prompt
 from harness.results.schema import Record, UnitStatistics
@@ -26,8 +26,8 @@ class Batch:
     prompts: list[Prompt]
     n_ks: int
     """Prompts of each sample."""
-    prepared: Prepared | None
-    """How the engine scores their labels; None where answers are generated."""
+    prepared: Any
+    """What the engine worked out about them before it computes; its own affair."""
 
     def halves(self) -> list[tuple[list[Prompt], int]]:
         """Prompts and `n_ks` of both halves: of the samples, or of the K of a single one. A single prompt has none."""

@@ -8,29 +8,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any
 
-from transformers import AutoTokenizer
-
-from harness.core.errors import BrokenDeviceError, ContextError, ModelError
+from harness.core.errors import BrokenDeviceError, ContextError
 from harness.core.task import Sample, find_task
 from harness.core.task_options import configured
-from harness.engine.local.device_errors import naming_broken_devices, naming_lack_of_memory
-from harness.engine.local.generator import Generations, Generator
-from harness.engine.local.loading import ModelSpec
-from harness.engine.local.opening import load_engine
-from harness.engine.local.scorer import Scores
+from harness.engine.protocol import Scores
+from harness.engine.registry import find_engine
 from harness.planning.units import WorkUnit
 from harness.prompts.demonstrations import PoolDraw
-from harness.prompts.endings import StopTexts, turn_ends
 from harness.prompts.rendering import Prompt, Renderer
 from harness.prompts.tokenizing import PromptTokenizer
 from harness.results.schema import Record, UnitStatistics, to_table
 from harness.results.store import RunStore
+from harness.running.asking import Asking, open_settings
 from harness.running.failures import check_usable
 from harness.running.judging import Judge, failed, failure, zero_shot_copies
 from harness.running.messages import Care, LectureTable, UnitReport, WorkerSpec, note_name, process_name, write_note
-from harness.running.shared_prefixes import origins
 from harness.running.work import Batch, Found, Work
 
 
@@ -50,26 +43,12 @@ class Worker:
         self.draw = draw
         self.task, _ = configured(find_task(spec.config.task.name), spec.config.task)
         self.store = RunStore(spec.config.run_dir)
-        self.tokenizer = PromptTokenizer(_load_tokenizer(spec), spec.chat_time)
+        engine = find_engine(spec.model.engine)
+        self.tokenizer = PromptTokenizer(engine.describe(spec.model).tokenizer, spec.chat_time)
         self.judge = Judge(self.task, self.tokenizer, spec.config.generation)
-        model, engine = spec.config.model, spec.config.engine
-        with naming_broken_devices():
-            self.scorer, self.facts = load_engine(
-                ModelSpec(
-                    spec.model,
-                    model.revision,
-                    model.dtype,
-                    model.device,
-                    model.trust_remote_code,
-                    model.gpus_per_replica,
-                ),
-                engine.share_prefixes,
-                engine.chosen_tokens_per_pack,
-                spec.longest_prompt,
-                spec.threads,
-            )
-        self.generator = Generator(self.scorer, turn_ends(self.tokenizer.tokenizer))
-        self.stops = StopTexts(self.tokenizer, spec.config.generation.stop)
+        opened = engine.open(spec.model, open_settings(spec.config.engine, spec.longest_prompt, threads=spec.threads))
+        self.facts = opened.facts
+        self.asking = Asking(opened, spec.method, self.task, spec.config.generation, self.tokenizer)
         self._has_scored = False
         self._renderers: dict[str, Renderer] = {}
 
@@ -128,7 +107,7 @@ class Worker:
             table = to_table(records)
         failures = [r for r in records if r.error is not None]
         if not self._has_scored and work.care.again is None:
-            check_usable(self.spec.model, [(r.error_type, r.error) for r in failures], len(records))
+            check_usable(self.spec.model.name, [(r.error_type, r.error) for r in failures], len(records))
             self._has_scored = len(failures) < len(records)
         statistics = work.statistics(records)
         write = self.store.write_part if work.care.again is None else self.store.amend_part
@@ -189,7 +168,7 @@ class Worker:
             return [self._batch(prompts, len(ks))]
         except Exception as error:
             if len(samples) * len(ks) == 1:
-                return [failed(work.unit, samples[0], ks[0], naming_lack_of_memory(error))]
+                return [failed(work.unit, samples[0], ks[0], error)]
         middle = (len(samples) if len(samples) > 1 else len(ks)) // 2
         if len(samples) > 1:
             halves = [(samples[:middle], ks), (samples[middle:], ks)]
@@ -198,10 +177,7 @@ class Worker:
         return [batch for half in halves for batch in self._batches(work, renderer, *half)]
 
     def _batch(self, prompts: list[Prompt], n_ks: int) -> Batch:
-        if self.spec.method == "generate":
-            return Batch(prompts, n_ks, None)
-        ids, labels = [p.ids for p in prompts], [p.label_ids for p in prompts]
-        return Batch(prompts, n_ks, self.scorer.prepare(ids, labels, origins(prompts)))
+        return Batch(prompts, n_ks, self.asking.prepare(prompts))
 
     def _compute_batches(self, work: Work) -> None:
         for batch in work.batches:
@@ -211,26 +187,17 @@ class Worker:
     def _compute_batch(self, work: Work, batch: Batch) -> list[Found | Record]:
         """What the engine finds; when it raises, the batch is halved until the culprit is alone."""
         try:
-            with work.scoring(), naming_broken_devices():
-                result, computed = self._ask(batch)
-            work.tokens_computed += computed
+            with work.scoring():
+                result = self.asking.ask(batch.prompts, batch.prepared)
+            work.tokens_computed += result.tokens_computed
             return [Found(batch.prompts, result)]
         except BrokenDeviceError:
             raise
         except Exception as error:
             halves = batch.halves()
             if not halves:
-                return [failed(work.unit, batch.prompts[0].sample, batch.prompts[0].k, naming_lack_of_memory(error))]
+                return [failed(work.unit, batch.prompts[0].sample, batch.prompts[0].k, error)]
         return [found for half in halves for found in self._compute_batch(work, self._batch(*half))]
-
-    def _ask(self, batch: Batch) -> tuple[Scores | Generations, int]:
-        """The engine's answer, and the tokens that were computed for it."""
-        if batch.prepared is not None:
-            scores = self.scorer.compute(batch.prepared)
-            return scores, scores.tokens_computed
-        contexts = [p.ids for p in batch.prompts]
-        found = self.generator.generate(contexts, self._most_new_tokens(batch.prompts), self.stops)
-        return found, found.prompt_tokens_computed + found.tokens_decoded
 
     def _judge(self, work: Work) -> None:
         """Turn what was found into records."""
@@ -248,23 +215,8 @@ class Worker:
                 work.records += self.judge.by_answers(work.unit, labels, found.prompts, found.result)
         work.found = []
 
-    def _most_new_tokens(self, prompts: list[Prompt]) -> int:
-        if self.task.generates:
-            return self.spec.config.generation.max_new_tokens
-        return max(len(ids) for prompt in prompts for ids in prompt.label_ids)
-
     def _check_length(self, prompt: Prompt) -> None:
         limit = self.spec.context_length
-        longest = len(prompt.ids) + self._most_new_tokens([prompt]) - 1
+        longest = len(prompt.ids) + self.asking.most_new_tokens([prompt]) - 1
         if limit is not None and longest > limit:
             raise ContextError(f"prompt and answer have {longest} tokens, the model's context {limit}")
-
-
-def _load_tokenizer(spec: WorkerSpec) -> Any:
-    model = spec.config.model
-    try:
-        return AutoTokenizer.from_pretrained(
-            spec.model, revision=model.revision or "main", trust_remote_code=model.trust_remote_code
-        )
-    except (OSError, ValueError) as error:
-        raise ModelError(f"tokenizer of '{spec.model}' does not load on this replica: {error}") from None

@@ -15,9 +15,9 @@ import torch
 
 from harness.engine.local.generator import Generator
 from harness.engine.local.scorer import Scorer
+from harness.engine.local.tree.readouts import origins
 from harness.engine.local.tree.tree import Origin
 from harness.prompts.rendering import Prompt
-from harness.running.shared_prefixes import origins
 from tests.bench.clock import Clock
 from tests.bench.workloads import Workload
 

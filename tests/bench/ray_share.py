@@ -21,9 +21,9 @@ from harness.config.loading import load_config
 from harness.config.schema import RunConfig
 from harness.engine.local.loading import ModelSpec
 from harness.engine.local.opening import load_engine
+from harness.engine.local.tree.readouts import origins
 from harness.planning.preparation import prepare
 from harness.planning.units import make_plan
-from harness.running.shared_prefixes import origins
 from tests.bench.models import REPO, model_folder
 
 CONFIG = REPO / "configs" / "demo.yaml"

@@ -1,18 +1,17 @@
-"""A task on the embedded reviews whose replicas lose their device: every later call in their process fails.
+"""The engine `local` on replicas that lose their device: every later call in their process fails.
 
 Files in the model's folder say when, so that processes on a cluster see them too.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from pathlib import Path
 
 import torch
 
-from harness.running import worker
-from tasks.nsmc import TASK as NSMC
+from harness.engine.local.device_errors import naming_device_errors
+from harness.engine.local.engine import LocalEngine
 
 ONCE = "breaks-once"
 """The first process that comes to its third call takes this file away and is broken from then on."""
@@ -21,7 +20,6 @@ LOADING = "breaks-loading-once"
 SAMPLE = "breaks-at"
 """Token ids, as JSON: a prompt that ends with them breaks the device of whoever computes it."""
 ASSERTED = "CUDA error: device-side assert triggered\nCUDA kernel errors might be asynchronously reported"
-TASK = dataclasses.replace(NSMC, name="breaking")
 
 
 class Breaking:
@@ -54,13 +52,14 @@ def taken(file: Path) -> bool:
     return True
 
 
-def load_engine(spec, *rest):
-    if taken(Path(spec.path) / LOADING):
-        raise torch.AcceleratorError(ASSERTED)
-    scorer, facts = whole(spec, *rest)
-    scorer.compute = Breaking(scorer.compute, Path(spec.path))
-    return scorer, facts
+class BreakingEngine(LocalEngine):
+    def open(self, model, settings):
+        if taken(Path(model.path) / LOADING):
+            with naming_device_errors():
+                raise torch.AcceleratorError(ASSERTED)
+        loaded = super().open(model, settings)
+        loaded.scorer.compute = Breaking(loaded.scorer.compute, Path(model.path))
+        return loaded
 
 
-whole = worker.load_engine
-worker.load_engine = load_engine
+ENGINE = BreakingEngine()

@@ -9,7 +9,7 @@ from harness.running.backend import InlineBackend, RayBackend
 
 
 @contextmanager
-def open_backend(config):
+def open_backend(config, resources):
     """In the place of `harness.running.backend.open_backend`."""
     if config.cluster.address == "inline":
         yield InlineBackend(overlap=True)
@@ -17,7 +17,7 @@ def open_backend(config):
     from harness.cluster.session import ray_session
 
     with ray_session(config.cluster.address):
-        yield RayBackend(config, overlap=True)
+        yield RayBackend(config, resources, overlap=True)
 
 
 if __name__ == "__main__":

@@ -27,11 +27,11 @@ QUICK_HEALTH_CHECKS = {
 }
 STORE_BYTES = 80 * 2**20
 GRID = [
-    "model.dtype=float32", "task.limit=40", "grid.k=[2]", "grid.seeds=[1,2,3]", "cluster.shard_size=2"
+    "model.engine=tests.fake_engine:ENGINE", "task.limit=40", "grid.k=[2]", "grid.seeds=[1,2,3]", "cluster.shard_size=2"
 ]  # fmt: skip
 N_UNITS = 300
 """Of `GRID` on the demo's five templates."""
-LIGHT = Path(__file__).parent / "light"
+N_PROMPTS = 2 * N_UNITS
 
 
 def start_driver(address: str, out: str | Path, name: str, *overrides: str) -> subprocess.Popen[str]:
@@ -50,13 +50,12 @@ class SimulatedCluster:
     """A head without GPUs, and as many worker nodes as are added.
 
     Args:
-        light: whether replicas have `light_worker` in the place of a model.
         environment: variables of all nodes.
         head: what the head has: arguments of `ray.cluster_utils.Cluster.add_node`.
     """
 
-    def __init__(self, light: bool = True, environment: dict[str, str] | None = None, **head: Any) -> None:
-        path = [*([str(LIGHT)] if light else []), str(REPO), os.environ.get("PYTHONPATH", "")]
+    def __init__(self, environment: dict[str, str] | None = None, **head: Any) -> None:
+        path = [str(REPO), os.environ.get("PYTHONPATH", "")]
         self._log = tempfile.NamedTemporaryFile("w+", suffix=".log")  # noqa: SIM115
         self.process = subprocess.Popen(
             [sys.executable, "-m", "tests.distributed.simulated"],

@@ -23,12 +23,12 @@ CAUSE = "the device has failed for good: CUDA error: device-side assert triggere
 
 @pytest.fixture
 def breaking_grid(small_grid, tmp_path):
-    """A function from overrides to a small grid of the task `breaking`, whose model's folder is of the test's own."""
+    """A function from overrides to a small grid on the engine `breaking`, whose model's folder is of the test's own."""
     folder = tmp_path / "model"
     shutil.copytree(KO_TINY, folder)
 
     def make(*overrides):
-        mine = ["task.name=tests.distributed.breaking:TASK", f"model.path={folder}", "cluster.shard_size=9"]
+        mine = ["model.engine=tests.distributed.breaking:ENGINE", f"model.path={folder}", "cluster.shard_size=9"]
         return small_grid(*mine, "grid.seeds=[1]", *overrides)
 
     make.folder = folder
@@ -52,7 +52,7 @@ def log_of(result):
 def test_inline_the_run_ends_with_one_line_and_goes_on_when_it_is_run_again(breaking_grid, module, when):
     (breaking_grid.folder / when).touch()
     config = breaking_grid("name=hit")
-    mine = [f"task.name={config.task.name}", f"model.path={config.model.path}"]
+    mine = [f"model.engine={config.model.engine}", f"model.path={config.model.path}"]
     command = [sys.executable, "-m", module, "run", "configs/demo.yaml", *overrides_of(config), *mine]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 1

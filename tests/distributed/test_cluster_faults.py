@@ -1,6 +1,6 @@
 """Faults and changes of a cluster of several nodes, caused for real, and what is left of the run afterwards.
 
-Models are left out (`light_worker`); driver, dispatch, actors and storage are the real ones. Nodes, replicas and
+Models are left out (`tests.fake_engine`); driver, dispatch, actors and storage are the real ones. Nodes, replicas and
 drivers that are killed at random times are in `tests/chaos.py`.
 """
 
@@ -19,17 +19,20 @@ import psutil
 import pytest
 
 from harness import load_records
-from tests.distributed.simulated import N_UNITS, SimulatedCluster, start_driver
+from harness.config.loading import load_config
+from harness.planning.preparation import prepare
+from tests.distributed.simulated import GRID, N_PROMPTS, N_UNITS, SimulatedCluster, start_driver
+from tests.fake_engine import key
 
 pytestmark = pytest.mark.slow
 LIMIT_S = 240
-QUICK = {"LIGHT_SECONDS": "0.1", "LIGHT_LAST": "0.1"}
+QUICK = {"FAKE_SECONDS": "0.1"}
 
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory):
     journal = tmp_path_factory.mktemp("journal") / "journal"
-    with SimulatedCluster(environment={**QUICK, "LIGHT_JOURNAL": str(journal)}) as cluster:
+    with SimulatedCluster(environment={**QUICK, "FAKE_JOURNAL": str(journal)}) as cluster:
         cluster.journal = journal
         yield cluster
 
@@ -46,8 +49,17 @@ def nodes(cluster, *wanted):
 
 
 def begun(cluster) -> list[list[str]]:
-    """Unit, process and node of everything that replicas began."""
-    return [line.split()[1:] for line in cluster.journal.read_text().splitlines() if line.startswith("begin")]
+    """Prompt, process and node of everything that replicas began."""
+    return [line.split() for line in cluster.journal.read_text().splitlines()]
+
+
+def slow_end(seconds):
+    """The environment of replicas that take their time over the grid's last unit."""
+    prepared = prepare(load_config("configs/demo.yaml", GRID))
+    grid, (setup,) = prepared.config.grid, prepared.models
+    renderer = prepared.renderer(setup, grid.templates[-1], grid.seeds[-1])
+    (last,) = renderer.prompts(prepared.data.samples[-1:], grid.seeds[-1], grid.k)
+    return {"FAKE_SLOW": f"{key(last)}:{seconds}"}
 
 
 def wait_until(condition, driver: subprocess.Popen) -> None:
@@ -71,17 +83,17 @@ def finish(driver: subprocess.Popen, status: int = 0) -> str:
 
 def assert_whole(run_dir: Path) -> None:
     records = load_records(str(run_dir))
-    assert len(records) == 2 * N_UNITS == len(records.drop_duplicates(["template", "seed", "sample_id"]))
+    assert len(records) == N_PROMPTS == len(records.drop_duplicates(["template", "seed", "sample_id"]))
     assert records["error"].isna().all()
 
 
 def test_nodes_that_join_are_used_and_idle_replicas_are_released_at_the_tail(cluster, tmp_path):
-    slow_end = {"num_gpus": 2, "env_vars": {"LIGHT_LAST": "8"}}
-    with nodes(cluster, slow_end) as [first]:
+    slow = {"num_gpus": 2, "env_vars": slow_end(8)}
+    with nodes(cluster, slow) as [first]:
         driver = start_driver(cluster.address, tmp_path, "run")
         wait_until(lambda: n_parts(tmp_path / "run") >= 20, driver)
         assert {node for _, _, node in begun(cluster)} == {first}
-        with nodes(cluster, slow_end) as [second]:
+        with nodes(cluster, slow) as [second]:
             wait_until(lambda: len({pid for _, pid, node in begun(cluster) if node == second}) == 2, driver)
             assert cluster.free().get("GPU", 0) == 0
             wait_until(lambda: cluster.free().get("GPU", 0) >= 2, driver)
@@ -112,7 +124,7 @@ def test_type_fraction_and_number_of_gpus_decide_where_replicas_go(cluster, tmp_
 
 
 def test_a_node_where_the_model_does_not_load_is_avoided_and_named(cluster, tmp_path):
-    broken = {"num_gpus": 2, "env_vars": {"LIGHT_NO_MODEL": "1"}}
+    broken = {"num_gpus": 2, "env_vars": {"FAKE_NO_MODEL": "1"}}
     with nodes(cluster, broken) as [bad]:
         driver = start_driver(cluster.address, tmp_path, "nowhere")
         errors = finish(driver, status=2)
@@ -126,12 +138,12 @@ def test_a_node_where_the_model_does_not_load_is_avoided_and_named(cluster, tmp_
 
 
 def test_a_node_where_loading_kills_the_process_is_avoided_and_nowhere_else_ends_the_run(cluster, tmp_path):
-    deadly = {"num_gpus": 1, "env_vars": {"LIGHT_DEADLY": "1"}}
+    deadly = {"num_gpus": 1, "env_vars": {"FAKE_DEADLY": "1"}}
     with nodes(cluster, deadly) as [bad]:
         errors = finish(start_driver(cluster.address, tmp_path, "nowhere"), status=1)
         host = f"{os.uname().nodename} ({bad[:8]})"
         assert f"error: replicas died 3 times in a row while loading on node {host}; last cause" in errors
-        with nodes(cluster, {"num_gpus": 1, "env_vars": {"LIGHT_LAST": "25"}}) as [good]:
+        with nodes(cluster, {"num_gpus": 1, "env_vars": slow_end(25)}) as [good]:
             finish(start_driver(cluster.address, tmp_path, "run"))
             assert {node for _, _, node in begun(cluster)} == {good}
     assert f"does not load on node {host}, which is avoided from now on" in (tmp_path / "run" / "run.log").read_text()
@@ -173,7 +185,7 @@ def test_all_gpu_nodes_may_go_and_others_come(cluster, tmp_path):
 
 
 def test_a_cluster_that_vanishes_ends_the_run_with_one_line_and_another_goes_on(tmp_path):
-    with SimulatedCluster(environment={**QUICK, "LIGHT_SECONDS": "0.3"}) as cluster:
+    with SimulatedCluster(environment={"FAKE_SECONDS": "0.3"}) as cluster:
         cluster.add(num_gpus=2)
         driver = start_driver(cluster.address, tmp_path, "run")
         wait_until(lambda: n_parts(tmp_path / "run") >= 10, driver)

@@ -24,7 +24,9 @@ from tests.distributed.simulated import GRID, SimulatedCluster, start_driver
 
 ROUNDS = 10
 POISON_ROUNDS = 20
-ALL_IN_ONE_SHARD = ["task.limit=20", "grid.seeds=[1,2,3,4,5]", "cluster.shard_size=20"]
+ALL_IN_ONE_SHARD = [
+    "model.engine=tests.deadly_engine:ENGINE", "task.limit=20", "grid.seeds=[1,2,3,4,5]", "cluster.shard_size=20"
+]  # fmt: skip
 """25 units, of 5 templates and 5 seeds, with every sample in each."""
 LIMIT_S = 400
 KEYS = ["template", "k", "seed", "sample_id"]
@@ -38,7 +40,7 @@ def samples():
 def cluster_of(tmp_path, gpus: int, **environment: str):
     journal = tmp_path / "journal"
     journal.touch()
-    variables = {"LIGHT_SECONDS": "0.1", "LIGHT_LAST": "0.1", "LIGHT_JOURNAL": str(journal), **environment}
+    variables = {"FAKE_SECONDS": "0.02", "FAKE_JOURNAL": str(journal), **environment}
     with SimulatedCluster(environment=variables) as cluster:
         cluster.journal = journal
         cluster.add(num_gpus=gpus)
@@ -80,15 +82,15 @@ def quiet(tmp_path_factory):
 @pytest.mark.slow
 @pytest.mark.parametrize("n", [1, 4, 16])
 def test_a_sample_that_kills_in_every_unit_costs_four_processes_at_most(tmp_path, quiet, n):
-    poison = samples()[7].id
-    with cluster_of(tmp_path, n, LIGHT_POISON=poison) as cluster:
+    poison = samples()[7]
+    with cluster_of(tmp_path, n, FAKE_POISON=poison.fields["document"]) as cluster:
         for number in range(POISON_ROUNDS):
             cluster.journal.write_text("")
             driver = start_driver(
                 cluster.address, tmp_path, f"run{number}", *ALL_IN_ONE_SHARD, "run.max_failed_share=1"
             )
             finish(driver)
-            assert_only(poison, "ReplicaDied", tmp_path / f"run{number}", quiet)
+            assert_only(poison.id, "ReplicaDied", tmp_path / f"run{number}", quiet)
             assert deaths(cluster) <= 4
         again = start_driver(cluster.address, tmp_path, "run0", *ALL_IN_ONE_SHARD, "run.max_failed_share=1")
         assert "25 committed before" in finish(again)
@@ -97,13 +99,13 @@ def test_a_sample_that_kills_in_every_unit_costs_four_processes_at_most(tmp_path
 @pytest.mark.slow
 @pytest.mark.parametrize("n", [1, 4])
 def test_a_sample_that_hangs_in_every_unit_is_out_and_tried_again_later(tmp_path, quiet, n):
-    poison = samples()[7].id
+    poison = samples()[7]
     limits = ["run.hang_after_s=2", "run.max_failed_share=1"]
-    with cluster_of(tmp_path, n, LIGHT_HANG=poison) as cluster:
+    with cluster_of(tmp_path, n, FAKE_HANG=poison.fields["document"]) as cluster:
         for number in range(ROUNDS):
             driver = start_driver(cluster.address, tmp_path, f"run{number}", *ALL_IN_ONE_SHARD, *limits)
             finish(driver)
-            assert_only(poison, "TimeLimit", tmp_path / f"run{number}", quiet)
+            assert_only(poison.id, "TimeLimit", tmp_path / f"run{number}", quiet)
     with cluster_of(tmp_path, n) as cluster:
         driver = start_driver(cluster.address, tmp_path, "run0", *ALL_IN_ONE_SHARD, *limits)
         assert "25 failed samples of 25 committed units are tried again" in finish(driver)
@@ -132,7 +134,7 @@ def test_the_only_replica_may_be_stopped(tmp_path, quiet):
 def test_replicas_that_somebody_kills_again_and_again_cost_no_sample(tmp_path, quiet, n):
     draws = random.Random(n)
     killed = 0
-    with cluster_of(tmp_path, n, LIGHT_SECONDS="0.5") as cluster:
+    with cluster_of(tmp_path, n, FAKE_SECONDS="0.3") as cluster:
         for number in range(ROUNDS):
             driver = start_driver(cluster.address, tmp_path, f"run{number}", *ALL_IN_ONE_SHARD)
             over = threading.Event()
@@ -156,7 +158,7 @@ def test_a_replica_that_the_memory_monitor_ends_each_time_it_loads_ends_the_run_
         pytest.skip("less than 14 GiB of memory are free")
     threshold = (memory.used + 3 * 2**30) / memory.total
     environment = {"RAY_memory_usage_threshold": f"{threshold:.3f}", "RAY_memory_monitor_refresh_ms": "100"}
-    with cluster_of(tmp_path, 1, LIGHT_HUNGRY="9", **environment) as cluster:
+    with cluster_of(tmp_path, 1, FAKE_HUNGRY="9", **environment) as cluster:
         errors = finish(start_driver(cluster.address, tmp_path, "run", *ALL_IN_ONE_SHARD), status=1)
     assert "Ray's memory monitor ended it: the node's processes held" in errors.splitlines()[-1]
     assert "GiB are missing" in errors.splitlines()[-1]

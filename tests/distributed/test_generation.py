@@ -11,16 +11,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from transformers import AutoTokenizer
 
 from harness import load_records, run
 from harness.analysis.summary import summarise
 from harness.config.loading import load_config
 from harness.core.errors import ConfigError, ContextError
-from harness.engine.local.generator import Generations, Generator
-from harness.planning import preparation
+from harness.engine.local.engine import LoadedModel, LocalEngine
+from harness.engine.protocol import Generations
 from harness.reporting.export import export_answers
-from harness.running import worker
-from tests.conftest import SHARED
+from tests.conftest import KO_TINY, SHARED
 from tests.distributed.compare import EXACT
 from tests.distributed.test_resume import driver, part_times, wait_for_parts
 
@@ -81,26 +81,15 @@ def golds_of(path):
     }
 
 
-class Oracle:
-    """Stands for the generator: answers each prompt from a function of its text."""
-
-    def __init__(self, tokenizer, answer):
-        self.tokenizer, self.answer = tokenizer, answer
-
-    def generate(self, contexts, max_new_tokens, is_complete):
-        tokens = [self.tokenizer.whole(self.answer(self.tokenizer.decode(ids))) for ids in contexts]
-        return Generations(tokens, ["end"] * len(tokens), 0, 0)
-
-
 def with_answers(monkeypatch, answer):
     """Replace what the model says: `answer` is a function from the prompt's text to the answer."""
-    made = worker.Worker.__init__
+    tokenizer = AutoTokenizer.from_pretrained(str(KO_TINY))
 
-    def init(self, spec, draw):
-        made(self, spec, draw)
-        self.generator = Oracle(self.tokenizer, answer)
+    def generate(self, prompts, ending):
+        tokens = [tokenizer(answer(prompt.text), add_special_tokens=False)["input_ids"] for prompt in prompts]
+        return Generations(tokens, ["end"] * len(tokens), 0, 0)
 
-    monkeypatch.setattr(worker.Worker, "__init__", init)
+    monkeypatch.setattr(LoadedModel, "generate", generate)
 
 
 def test_records_hold_raw_and_cleaned_answers_and_their_values(questions):
@@ -188,8 +177,10 @@ def test_all_real_questions_score_as_an_independent_computation_says(monkeypatch
         return question["answers"][0]["text"]
 
     overrides = ("task.limit=null", f"task.data_dir={REAL}", "grid.templates=[context_question]", "grid.k=[0]")
-    unlimited = preparation.read_model_info
-    monkeypatch.setattr(preparation, "read_model_info", lambda *args: replace(unlimited(*args), context_length=None))
+    unlimited = LocalEngine.describe
+    monkeypatch.setattr(
+        LocalEngine, "describe", lambda self, model: replace(unlimited(self, model), context_length=None)
+    )
     with_answers(monkeypatch, gold_answer)
     gold = run(questions("name=gold", *overrides)).cells
     assert gold[["n_scored", "exact_match", "f1"]].to_numpy().tolist() == [[5774, 1.0, 1.0]]
@@ -204,15 +195,15 @@ def test_all_real_questions_score_as_an_independent_computation_says(monkeypatch
 
 def test_one_prompt_that_fails_is_that_samples_record_only(monkeypatch, questions):
     quiet = load_records(run(questions("name=quiet")).run_dir)
-    whole = Generator.generate
+    whole = LoadedModel.generate
 
-    def generate(self, contexts, *rest):
-        if any(len(context) == longest for context in contexts):
+    def generate(self, prompts, ending):
+        if any(len(prompt.ids) == longest for prompt in prompts):
             raise RuntimeError("poison")
-        return whole(self, contexts, *rest)
+        return whole(self, prompts, ending)
 
     longest = int(quiet["n_prompt_tokens"].max())
-    monkeypatch.setattr(Generator, "generate", generate)
+    monkeypatch.setattr(LoadedModel, "generate", generate)
     records = load_records(run(questions("name=hit")).run_dir)
     failed = records["error"].notna()
     assert failed.sum() == (quiet["n_prompt_tokens"] == longest).sum()

@@ -14,8 +14,7 @@ import pytest
 from harness import load_records, run
 from harness.config.loading import load_config
 from harness.core.errors import RunDirError, TemplateError
-from harness.engine.local.generator import Generator
-from harness.engine.local.scorer import Scorer
+from harness.engine.local.engine import LoadedModel
 from harness.planning.preparation import prepare
 from harness.prompts.rendering import Renderer
 from harness.results.store import RunStore
@@ -223,14 +222,14 @@ def questions(out, *overrides):
 
 
 def test_answers_are_the_same_when_units_overlap(tmp_path, request, monkeypatch):
-    whole, unlucky = Generator.generate, 0
+    whole, unlucky = LoadedModel.generate, 0
 
-    def generate(self, contexts, *rest):
-        if any(len(context) == unlucky for context in contexts):
+    def generate(self, prompts, ending):
+        if any(len(prompt.ids) == unlucky for prompt in prompts):
             raise RuntimeError("poison")
-        return whole(self, contexts, *rest)
+        return whole(self, prompts, ending)
 
-    monkeypatch.setattr(Generator, "generate", generate)
+    monkeypatch.setattr(LoadedModel, "generate", generate)
     samples = prepare(questions(tmp_path)).data.samples
     fail_to_render(monkeypatch, samples[20].id)
     plain = questions(tmp_path, "name=whole", "grid.k=[0]", "task.limit=30")
@@ -258,14 +257,14 @@ def fail_to_render(monkeypatch, sample_id):
 def fail_to_score(monkeypatch, config, sample, error):
     """Let prompts of `lecture_1` that end with a sample's text raise in the engine."""
     tail = prepare(config).models[0].tokenizer.whole(f"문장: {sample.fields['document']}\n감정:")
-    whole = Scorer.compute
+    whole = LoadedModel.score
 
-    def compute(self, prepared):
-        if any(context[-len(tail) :] == tail for context in prepared.contexts):
+    def score(self, prompts, prepared=None):
+        if any(prompt.ids[-len(tail) :] == tail for prompt in prompts):
             raise error
-        return whole(self, prepared)
+        return whole(self, prompts, prepared)
 
-    monkeypatch.setattr(Scorer, "compute", compute)
+    monkeypatch.setattr(LoadedModel, "score", score)
 
 
 def test_bad_samples_are_found_alone_when_units_overlap(small_grid, quiet_run, request, monkeypatch):

@@ -16,7 +16,7 @@ import pytest
 
 from harness import load_records, run
 from harness.core.errors import RunDirError
-from harness.engine.local.scorer import Scorer
+from harness.engine.local.engine import LoadedModel
 from harness.results.store import RunStore
 from tests.distributed.compare import assert_equal_records
 
@@ -232,14 +232,14 @@ def test_one_bad_sample_is_recorded_alone(small_grid, quiet_run, monkeypatch):
     prepared = prepare(small_grid())
     poison = next(s for s in prepared.data.samples if s.id == victim).fields["document"]
     poisoned = prepared.models[0].tokenizer.whole(f"문장: {poison}\n감정:")
-    whole = Scorer.compute
+    whole = LoadedModel.score
 
-    def compute(self, prepared):
-        if any(context[-len(poisoned) :] == poisoned for context in prepared.contexts):
+    def score(self, prompts, prepared=None):
+        if any(prompt.ids[-len(poisoned) :] == poisoned for prompt in prompts):
             raise RuntimeError("poison")
-        return whole(self, prepared)
+        return whole(self, prompts, prepared)
 
-    monkeypatch.setattr(Scorer, "compute", compute)
+    monkeypatch.setattr(LoadedModel, "score", score)
     hit = run(small_grid("name=hit"))
     found = load_records(hit.run_dir)
     failed = found[found["error"].notna()]

@@ -9,16 +9,18 @@ import pytest
 from harness.cluster.session import Head, ReplicaShape, can_hold, choose_shape
 from harness.config.loading import config_from
 from harness.core.errors import ClusterError, ClusterLostError
+from harness.engine.protocol import Resources
 
 NODE = {"node:10.0.0.1": 1.0, "node:__internal_head__": 1.0}
 
 
 def shape(resources, **sections):
-    return choose_shape(config_from(sections), [{**NODE, **resources}])
+    return shape_of({**NODE, **resources}, **sections)
 
 
 def shape_of(*nodes, **sections):
-    return choose_shape(config_from(sections), nodes)
+    config = config_from(sections)
+    return choose_shape(config, Resources(config.model.device, config.model.gpus_per_replica), nodes)
 
 
 def test_one_replica_per_gpu_by_default():

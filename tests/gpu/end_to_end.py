@@ -14,12 +14,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from harness.core.task import LabelScores, Sample
-from harness.engine.local.scorer import Prepared, Scorer, Scores
+from harness.engine.local.scorer import Prepared, Scorer
+from harness.engine.local.tree.readouts import origins
+from harness.engine.protocol import Scores
 from harness.prompts.rendering import Prompt, Renderer
 from harness.prompts.tokenizing import PromptTokenizer
 from harness.results.schema import Record, UnitStatistics, to_table
 from harness.results.store import RunStore
-from harness.running.shared_prefixes import origins
 from tasks.nsmc import TASK
 from tests.bench.workloads import Workload
 

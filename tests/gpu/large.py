@@ -16,7 +16,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from harness.engine.local import opening as factory
 from harness.engine.local.attention.choice import shape_of
-from harness.engine.local.facts import EngineFacts
+from harness.engine.local.facts import LocalFacts
 from harness.engine.local.loading import ModelSpec
 from harness.engine.local.scorer import Scorer
 from tests.bench.limit import measure_peak
@@ -48,7 +48,7 @@ class Large:
 
     plain: Any
     scorer: Scorer
-    facts: EngineFacts
+    facts: LocalFacts
     tokenizer: Any
     load_s: float
 

@@ -12,9 +12,9 @@ from typing import Any
 
 import torch
 
-from harness.engine.local.memory import Load, predict, shape_of_config
+from harness.engine.local.memory import PackLoad, predict, shape_of_config
 from harness.engine.local.scorer import Scorer
-from harness.running.shared_prefixes import origins
+from harness.engine.local.tree.readouts import origins
 from tests.bench.limit import Work, count_work
 from tests.bench.workloads import Workload
 from tests.gpu.device import CUDA, DEVICE, SIZES, free_memory, peak_bytes
@@ -39,12 +39,12 @@ class Grid:
 
 
 def load_neox(note: Note) -> None:
-    """Load the model: what the engine chose, the peak of its products."""
+    """PackLoad the model: what the engine chose, the peak of its products."""
     note("engine", neox().describe())
 
 
 def load_llama(note: Note) -> None:
-    """Load the model: what the engine chose, the peak of its products."""
+    """PackLoad the model: what the engine chose, the peak of its products."""
     note("engine", llama().describe())
 
 
@@ -89,7 +89,7 @@ def memory_of_neox(note: Note) -> None:
         computed = scorer.score(contexts, labels, origins(prompts)).tokens_computed
         # Beside it lie the scorer that was loaded first and a copy of the model.
         measured = weights + peak_bytes() - before
-        load = Load(size, max(map(len, contexts)), computed, 0, len(contexts) / computed)
+        load = PackLoad(size, max(map(len, contexts)), computed, 0, len(contexts) / computed)
         need = predict(shape, str(model.dtype).removeprefix("torch."), DEVICE.type, True, load, scorer.kernel.name)
         off = (need.total - need.host) / measured - 1
         note(f"packs of {size}", {"measured, GB": measured / 1e9, "predicted, GB": (need.total - need.host) / 1e9,

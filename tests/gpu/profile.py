@@ -13,9 +13,8 @@ import torch
 from torch.profiler import ProfilerActivity
 
 from harness.engine.local.tree.packing import make_packs
-from harness.engine.local.tree.readouts import forks_of, sequences_of
+from harness.engine.local.tree.readouts import forks_of, origins, sequences_of
 from harness.engine.local.tree.tree import build_forked_tree
-from harness.running.shared_prefixes import origins
 from tests.gpu.device import CUDA, SIZES, wait
 from tests.gpu.end_to_end import render_units, run_units
 from tests.gpu.large import Large, neox

@@ -10,7 +10,7 @@ from transformers import AutoTokenizer
 
 from harness.engine.local.loading import ModelSpec
 from harness.engine.local.opening import load_engine
-from harness.running.shared_prefixes import origins
+from harness.engine.local.tree.readouts import origins
 from tests.gpu.device import DEVICE, SIZES, now
 from tests.gpu.large import LONGEST
 from tests.gpu.reviews import lecture_grid

@@ -10,7 +10,7 @@ from harness.engine.local.attention.cascade import CascadeKernel, why_not_flash
 from harness.engine.local.attention.choice import PARTS, AttentionShape, choose_kernel
 from harness.engine.local.attention.flex import FlexKernel, why_not_flex
 from harness.engine.local.loading import ModelSpec
-from harness.engine.local.memory import Load, predict, shape_of_config
+from harness.engine.local.memory import PackLoad, predict, shape_of_config
 from harness.engine.local.opening import load_engine
 from harness.engine.local.parity import sharing_error
 from harness.engine.local.scorer import Scorer
@@ -158,6 +158,6 @@ def test_the_predicted_memory_is_within_15_percent_of_what_torch_allocates(gpu, 
     config = scorer.model.config
     shape = shape_of_config(config, sum(p.numel() for p in scorer.model.parameters()))
     unique = scorer.score(contexts, labels).tokens_computed
-    load = Load(tokens_per_pack, 1540, unique, 0, 2 * len(contexts) / unique)
+    load = PackLoad(tokens_per_pack, 1540, unique, 0, 2 * len(contexts) / unique)
     need = predict(shape, dtype, "cuda", True, load, facts.attention)
     assert need.total - need.host == pytest.approx(measured, rel=0.15), (facts.attention, need)

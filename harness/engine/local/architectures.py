@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
-
 from harness.core.errors import ModelError
+from harness.engine.local.transformers_internals import CAUSAL_ARCHITECTURES
 
-_CAUSAL = frozenset(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values())
+_CAUSAL = frozenset(CAUSAL_ARCHITECTURES.values())
 _SUFFIXES = ("ForCausalLM", "LMHeadModel")
 _EXPECTED = "expected a causal language model, such as GPT, Llama or Qwen"
 
@@ -35,7 +34,7 @@ def check_architecture(path: str, config: Any) -> None:
     # A bare `...Model` may be a backbone whose head is tied to its embeddings: the weights tell.
     if named and not brings_code and not any(map(_is_causal, named)) and not all(n.endswith("Model") for n in named):
         raise ModelError(f"model '{path}' is no causal language model: its architecture is {shown}; {_EXPECTED}")
-    causal_type = getattr(config, "model_type", None) in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    causal_type = not CAUSAL_ARCHITECTURES or getattr(config, "model_type", None) in CAUSAL_ARCHITECTURES
     if not causal_type and not brings_code:
         raise ModelError(f"model '{path}' ({shown}) has no causal language model in transformers; {_EXPECTED}")
     if getattr(config, "is_decoder", None) is False and _is_encoder(config):

@@ -31,11 +31,6 @@ def is_out_of_memory(error: BaseException) -> bool:
     )
 
 
-def naming_lack_of_memory(error: Exception) -> Exception:
-    """The error, under one name however memory ran out."""
-    return OutOfMemoryError(str(error) or type(error).__name__) if is_out_of_memory(error) else error
-
-
 def breaks_the_device(error: BaseException) -> bool:
     """Whether a GPU's context is lost: every later call in this process fails too, whatever its input.
 
@@ -59,11 +54,15 @@ def give_memory_back(error: BaseException) -> None:
 
 
 @contextmanager
-def naming_broken_devices() -> Iterator[None]:
-    """Raise `BrokenDeviceError` for errors in the block that break the device; others pass as they are."""
+def naming_device_errors() -> Iterator[None]:
+    """Raise `BrokenDeviceError` for errors in the block that break the device, and `OutOfMemoryError` however memory
+    ran out; others pass as they are.
+    """
     try:
         yield
     except Exception as error:
+        if is_out_of_memory(error):
+            raise OutOfMemoryError(str(error) or type(error).__name__) from error
         if not breaks_the_device(error):
             raise
         cause = str(error).strip().partition("\n")[0]

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from harness.engine.protocol import EngineFacts
 
 
 @dataclass(frozen=True)
-class EngineFacts:
+class LocalFacts(EngineFacts):
     """For log and manifest."""
 
-    device: str
-    dtype: str
-    tokens_per_pack: int
-    shares_prefixes: bool
-    sharing_notice: str | None
+    tokens_per_pack: int = 0
+    sharing_notice: str | None = None
     """Why prefixes are not shared although that was asked for."""
-    threads: int
+    threads: int = 0
     attention: str = "parts"
     """Kernel of the shared attention: `parts`, `cascade` or `flex`."""
     attention_notice: str | None = None
@@ -36,9 +34,11 @@ class EngineFacts:
     compile_s: float = 0.0
     """Seconds of the warm-up that compiling them took."""
 
-    def as_dict(self) -> dict[str, Any]:
-        """Plain data."""
-        return asdict(self)
+    @property
+    def notices(self) -> Sequence[str]:
+        """Why prefixes are not shared, or attention is slow, where it is so."""
+        sharing = self.sharing_notice and f"it is scored without shared prefixes: {self.sharing_notice}"
+        return [notice for notice in (sharing, self.attention_notice) if notice]
 
     def __str__(self) -> str:
         sharing = "shared prefixes" if self.shares_prefixes else "every prompt by itself"

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -26,8 +25,10 @@ from harness.engine.local.attention.tree_attention import NAME
 from harness.engine.local.finiteness import FiniteLogits, check_tokens, finite_tokens
 from harness.engine.local.scorer import Scorer
 from harness.engine.local.transfer import to_device
+from harness.engine.local.transformers_internals import text_config
 from harness.engine.local.tree.packing import make_packs
 from harness.engine.local.tree.tree import Tree, build_tree
+from harness.engine.protocol import Generations
 
 log = logging.getLogger(__name__)
 Ids = Sequence[int]
@@ -39,23 +40,6 @@ GPU_CACHE_SHARE = 0.4
 LEAST_LEFT = 0.5
 """On a GPU finished sequences are dropped when no more than this share goes on: until then steps stay alike."""
 END, STOP, LENGTH = "end", "stop", "length"
-
-
-@dataclass(frozen=True)
-class Generations:
-    """Generated tokens of a batch of prompts, in their order.
-
-    Attributes:
-        tokens: generated ids of each prompt, the ones that ended it included.
-        reasons: why each ended: `end` (an end token), `stop` (the caller's test), `length`.
-        prompt_tokens_computed: prompt tokens that went through the model, padding included.
-        tokens_decoded: tokens that went through it after that.
-    """
-
-    tokens: list[list[int]]
-    reasons: list[str]
-    prompt_tokens_computed: int
-    tokens_decoded: int
 
 
 class Generator:
@@ -94,15 +78,15 @@ class Generator:
         with torch.inference_mode():
             longest = max(map(len, contexts), default=0) + max_new_tokens
             if self.scorer.can_share(longest):
-                for group in self._groups(contexts):
+                for group in self.groups(contexts):
                     self._shared(group, batch)
             else:
                 self._unshared(batch)
         return Generations(batch.tokens, batch.reasons, batch.prompt_tokens_computed, batch.tokens_decoded)
 
-    def _groups(self, contexts: Sequence[Ids]) -> list[list[int]]:
+    def groups(self, contexts: Sequence[Ids]) -> list[list[int]]:
         """Prompts whose keys and values fit into memory together; neighbours share prefixes."""
-        room = self._cache_tokens()
+        room = self.cache_tokens()
         arrays = [np.asarray(context, dtype=np.int32) for context in contexts]
         order = sorted(range(len(contexts)), key=lambda i: sort_key(arrays[i]))
         shared = shared_prefix_lengths([arrays[i] for i in order]) if order else []
@@ -117,8 +101,9 @@ class Generator:
             used += new
         return groups
 
-    def _cache_tokens(self) -> int:
-        config = self.model.config.get_text_config()
+    def cache_tokens(self) -> int:
+        """Tokens whose keys and values may be in memory at a time."""
+        config = text_config(self.model.config)
         # Models without attention (state spaces) keep less than this.
         all_heads = getattr(config, "num_attention_heads", 1)
         heads = getattr(config, "num_key_value_heads", None) or all_heads
@@ -162,7 +147,7 @@ class Generator:
         stepper = Stepper(self.model, self.scorer.head, state, latest, positions, self.record)
         going = list(range(len(prompts)))
         while going:
-            tokens = self._step(stepper)
+            tokens = self.step(stepper)
             batch.tokens_decoded += len(prompts)
             batch.take([prompts[row] for row in going], [tokens[row] for row in going])
             going = [row for row in going if not batch.reasons[prompts[row]]]
@@ -195,7 +180,7 @@ class Generator:
         assert ends is not None
         return kept, ends
 
-    def _step(self, stepper: Stepper) -> list[int]:
+    def step(self, stepper: Stepper) -> list[int]:
         """The next token of every sequence; here the host waits for the device, once a step."""
         tokens: list[int] = stepper.step().tolist()
         check_tokens(tokens, self.model.dtype)
@@ -204,7 +189,7 @@ class Generator:
     def _unshared(self, batch: _Batch) -> None:
         self.scorer.set_attention(self.scorer.plain_attention)
         order = sorted(range(len(batch.contexts)), key=lambda i: -len(batch.contexts[i]))
-        room = self._cache_tokens()
+        room = self.cache_tokens()
         while order:
             length = len(batch.contexts[order[0]])
             size = min(self.scorer.tokens_per_pack // length, room // (length + batch.max_new_tokens), MOST_ROWS)
@@ -213,14 +198,14 @@ class Generator:
             part = [i for i in part if regimes.of(len(batch.contexts[i]), new) == regimes.of(length, new)]
             regimes.begin()
             try:
-                self._padded(part, length, batch)
+                self.padded(part, length, batch)
             except (RuntimeError, MemoryError) as error:
                 self.scorer.halve_pack(error)
                 batch.restart(part)
                 continue
             order = order[len(part) :]
 
-    def _padded(self, part: list[int], length: int, batch: _Batch) -> None:
+    def padded(self, part: list[int], length: int, batch: _Batch) -> None:
         """transformers' own greedy search over one left-padded batch."""
         ids = torch.zeros(len(part), length, dtype=torch.long)
         mask = torch.zeros_like(ids)
@@ -309,7 +294,7 @@ class _Batch:
 
 def _end_tokens(model: Any) -> frozenset[int]:
     """Those of the generation settings and of the configuration together."""
-    configs = (getattr(model, "generation_config", None), model.config, model.config.get_text_config())
+    configs = (getattr(model, "generation_config", None), model.config, text_config(model.config))
     named = (getattr(config, "eos_token_id", None) for config in configs)
     return frozenset(
         token for found in named if found is not None for token in ([found] if isinstance(found, int) else found)

@@ -6,11 +6,12 @@ gives were measured; docs/performance.md has predictions beside measurements.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from harness.config.schema import RunConfig
+from harness.config.schema import EngineConfig, ModelEntry
+from harness.engine.protocol import Load, MemoryNeed, ReplicaMemory
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 CPU_TOKENS_PER_PACK = 2048
@@ -73,7 +74,7 @@ class ModelShape:
 
 
 @dataclass(frozen=True)
-class Load:
+class PackLoad:
     """What a replica computes at a time.
 
     Attributes:
@@ -91,36 +92,6 @@ class Load:
     unit_prompt_tokens: int
     prompts_per_token: float
     generates: bool = False
-
-
-@dataclass(frozen=True)
-class MemoryNeed:
-    """Bytes at the peak, by what they hold."""
-
-    weights: int
-    head: int
-    """Copy of the head, or of a part of it, in higher precision."""
-    pack: int
-    """Activations of one layer over a pack."""
-    kept: int
-    """Keys and values of shared trunks, of all layers."""
-    logits: int
-    remembered: int
-    """The first layer's results per token."""
-    host: int
-    """The process itself and its prompts; on a GPU what lies beside torch's allocations."""
-    loading: int = 0
-    """All together while a CPU loads weights: with those of the files, where the formats differ."""
-
-    @property
-    def total(self) -> int:
-        """All together, at work or while loading."""
-        return max(self.working, self.loading)
-
-    @property
-    def working(self) -> int:
-        """All together at work."""
-        return self.weights + self.head + self.pack + self.kept + self.logits + self.remembered + self.host
 
 
 def shape_of_config(config: Any, parameters: int, stored_bytes: int = 0) -> ModelShape | None:
@@ -191,24 +162,62 @@ def usual_tokens_per_pack(device: str) -> int:
     return CPU_TOKENS_PER_PACK if device == "cpu" else GPU_TOKENS_PER_PACK[1]
 
 
-def least_need(shape: ModelShape, config: RunConfig, device: str, context: int | None) -> MemoryNeed:
+def predicted(
+    model: ModelEntry, shape: ModelShape, settings: EngineConfig, loads: Sequence[Load]
+) -> tuple[ReplicaMemory, ...]:
+    """What a replica needs at its peak, on each device and in each number format that it may end up with.
+
+    Args:
+        model: as it is loaded.
+        shape: its sizes.
+        settings: of the run.
+        loads: one per template; the largest need counts.
+    """
+    size, shares = settings.tokens_per_pack, settings.share_prefixes
+    found = []
+    for device, dtype in ways(model.device, model.dtype):
+        tokens = usual_tokens_per_pack(device) if size == "auto" else int(size)
+        needs = [
+            predict(
+                shape,
+                dtype,
+                device,
+                shares,
+                PackLoad(
+                    tokens,
+                    load.longest_prompt,
+                    load.unit_tokens_unique if shares else load.unit_tokens,
+                    load.unit_tokens,
+                    load.prompts_per_unique_token if shares else load.prompts_per_token,
+                    load.generates,
+                ),
+            )
+            for load in loads
+        ]
+        largest = max(needs, key=lambda need: need.total)
+        found.append(ReplicaMemory(model.name, device, dtype, tokens, largest))
+    return tuple(found)
+
+
+def least_need(shape: ModelShape, dtype: str, settings: EngineConfig, device: str, context: int | None) -> MemoryNeed:
     """What a replica needs at least: a pack of the least size, read at the end of every review-long path.
 
     For where data are not read; the plan knows more.
 
     Args:
         shape: of the model.
-        config: of the run.
+        dtype: `model.dtype`.
+        settings: of the run.
         device: `cpu` or `cuda`.
         context: most tokens of a prompt.
     """
-    dtype = [found for name, found in ways(device, config.model.dtype) if name == device][-1]
-    chosen = config.engine.chosen_tokens_per_pack
+    chosen = [found for name, found in ways(device, dtype) if name == device][-1]
+    size = settings.chosen_tokens_per_pack
     least = CPU_TOKENS_PER_PACK if device == "cpu" else GPU_TOKENS_PER_PACK[0]
-    tokens = least if chosen is None else chosen
+    tokens = least if size is None else size
     longest = min(tokens, context or tokens)
     return predict(
-        shape, dtype, device, config.engine.share_prefixes, Load(tokens, longest, tokens, 0, PROMPTS_PER_TOKEN)
+        shape, chosen, device, settings.share_prefixes, PackLoad(tokens, longest, tokens, 0, PROMPTS_PER_TOKEN)
     )
 
 
@@ -238,7 +247,7 @@ def tokens_that_fit(
     """
     size = most
     while size > least:
-        need = predict(shape, dtype, "cuda", shares, Load(size, longest_prompt, size, 0, PROMPTS_PER_TOKEN))
+        need = predict(shape, dtype, "cuda", shares, PackLoad(size, longest_prompt, size, 0, PROMPTS_PER_TOKEN))
         if need.head + need.pack + need.kept + need.logits + need.remembered <= free_bytes:
             break
         size //= 2
@@ -253,7 +262,7 @@ def bytes_per_token(shape: ModelShape, dtype: str, device: str, shares: bool, ge
         dtype: of its weights.
         device: `cpu` or `cuda`.
         shares: whether packs attend over a prefix tree.
-        generates: as of `Load`.
+        generates: as of `PackLoad`.
     """
     size = BYTES[dtype]
     query, key = shape.query_size, shape.key_size
@@ -275,7 +284,7 @@ def bytes_per_token(shape: ModelShape, dtype: str, device: str, shares: bool, ge
 
 
 def predict(
-    shape: ModelShape, dtype: str, device: str, shares: bool, load: Load, attention: str = "cascade"
+    shape: ModelShape, dtype: str, device: str, shares: bool, load: PackLoad, attention: str = "cascade"
 ) -> MemoryNeed:
     """Memory of one replica at its peak.
 

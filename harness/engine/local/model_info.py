@@ -6,8 +6,9 @@ Reads files only; torch stays out of the driver.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
-from dataclasses import dataclass
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,31 +16,29 @@ from typing import Any
 from huggingface_hub import hf_hub_download
 from transformers import AutoConfig, AutoTokenizer
 from transformers.utils import logging as transformers_logging
-from transformers.utils.peft_utils import find_adapter_config_file
 
-from harness.config.schema import ModelConfig
+from harness.config.schema import EngineConfig, ModelEntry
 from harness.core.errors import ModelError
 from harness.core.fingerprints import hash_files
 from harness.core.hashing import content_hash
 from harness.engine.local.architectures import check_architecture
-from harness.engine.local.memory import ModelShape, least_parameters, shape_of_config
+from harness.engine.local.memory import ModelShape, least_need, least_parameters, predicted, shape_of_config
 from harness.engine.local.model_errors import loading_error
 from harness.engine.local.model_files import ModelFiles, read_model_files, shown
+from harness.engine.local.transformers_internals import adapter_of, text_config
+from harness.engine.protocol import Load, MemoryNeed, ModelDescription, ReplicaMemory
 
-_READ_WHOLE = 64 * 2**20
-_EDGE = 2**20
+log = logging.getLogger(__name__)
+READ_WHOLE = 64 * 2**20
+"""Files up to this size go into a quick identity whole."""
+EDGE = 2**20
+"""Bytes of each end of larger ones."""
 
 
 @dataclass(frozen=True)
-class ModelInfo:
-    """One model of the grid."""
+class ModelInfo(ModelDescription):
+    """A transformers model, from its files. Its vocabulary is that of the configuration: rows of the embedding."""
 
-    path: str
-    context_length: int | None
-    """Most tokens of a prompt; None when the model names no limit."""
-    tokenizer: Any
-    vocabulary: int | None = None
-    """Rows of the embedding, as the configuration says."""
     files: ModelFiles | None = None
     """Of a local folder."""
     commit: str | None = None
@@ -48,6 +47,37 @@ class ModelInfo:
     """Its sizes, where folder and configuration tell them."""
     known_identity: str | None = None
     """What an earlier session called it, where that was found to hold still."""
+
+    @property
+    def fixed(self) -> ModelEntry:
+        """A hub model is loaded at the commit that was looked at, whatever the hub holds by then."""
+        return self.model if self.commit is None else replace(self.model, revision=self.commit)
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """Other weights beside those that are loaded."""
+        return self.files.notes if self.files is not None else ()
+
+    def as_recorded(self, identity: object) -> ModelInfo:
+        """Runs used to know a model by the two ends of its large files. Such a run goes on under that name."""
+        if not isinstance(identity, str) or self.files is None:
+            return self
+        if identity == self.quick_identity:
+            log.info(
+                "%s: the run knows the model by both ends of its weights, as runs did that began earlier; "
+                "begin anew with --fresh to have every byte of them checked", self.name
+            )  # fmt: skip
+        return replace(self, known_identity=self.quick_identity)
+
+    def memory(self, settings: EngineConfig, loads: Sequence[Load]) -> tuple[ReplicaMemory, ...]:
+        """See `ModelDescription.memory`; nothing where the model's sizes are not known."""
+        return () if self.shape is None else predicted(self.model, self.shape, settings, loads)
+
+    def least_memory(self, settings: EngineConfig, device: str) -> MemoryNeed | None:
+        """See `ModelDescription.least_memory`."""
+        if self.shape is None:
+            return None
+        return least_need(self.shape, self.model.dtype, settings, device, self.context_length)
 
     @property
     def loaded(self) -> dict[str, Any]:
@@ -84,7 +114,7 @@ class ModelInfo:
             found = hash_files(files)
         except OSError as error:
             raise ModelError(
-                f"model folder '{self.path}' cannot be read: {error.filename or ''}: {error.strerror}; "
+                f"model folder '{self.model.path}' cannot be read: {error.filename or ''}: {error.strerror}; "
                 "mend its files or their permissions"
             ) from None
         return {file.relative_to(self.files.folder).as_posix(): found[file] for file in files}
@@ -110,7 +140,7 @@ class ModelInfo:
         return str(self.commit) if self.files is None else _quick_identity(self.files.folder)
 
 
-def read_model_info(config: ModelConfig, path: str) -> ModelInfo:
+def read_model_info(model: ModelEntry) -> ModelInfo:
     """Tokenizer, context length and files of one model.
 
     Raises:
@@ -118,12 +148,13 @@ def read_model_info(config: ModelConfig, path: str) -> ModelInfo:
             language model, or an adapter.
     """
     transformers_logging.set_verbosity_error()
+    path = model.path
     folder = Path(path)
     local = folder.is_dir()
     if not local and (path.startswith((".", "/", "~")) or path.count("/") != 1):
         raise ModelError(f"no model folder '{path}'; expected a folder with config.json, weights and tokenizer")
     files = read_model_files(folder) if local else None
-    options: dict[str, Any] = {"revision": config.revision or "main", "trust_remote_code": config.trust_remote_code}
+    options: dict[str, Any] = {"revision": model.revision or "main", "trust_remote_code": model.trust_remote_code}
     what = "configuration"
     try:
         model_config = AutoConfig.from_pretrained(path, **options)
@@ -134,45 +165,45 @@ def read_model_info(config: ModelConfig, path: str) -> ModelInfo:
         raise
     except Exception as error:
         raise loading_error(path, what, error) from None
-    text_config = model_config.get_text_config()
+    inner = text_config(model_config)
     if files is not None:
-        _check_size(path, config, text_config, files)
-    limit = getattr(text_config, "max_position_embeddings", None) or getattr(text_config, "n_positions", None)
-    if config.max_length is not None:
-        if limit is not None and config.max_length > limit:
+        _check_size(model, inner, files)
+    limit = getattr(inner, "max_position_embeddings", None) or getattr(inner, "n_positions", None)
+    if model.max_length is not None:
+        if limit is not None and model.max_length > limit:
             raise ModelError(
-                f"model.max_length is {config.max_length}, but '{path}' has {limit} positions; set it lower, or null"
+                f"model.max_length is {model.max_length}, but '{path}' has {limit} positions; set it lower, or null"
             )
-        limit = config.max_length
-    shape = None if files is None else shape_of_config(text_config, files.parameters, files.stored_bytes)
-    vocabulary = getattr(text_config, "vocab_size", None)
+        limit = model.max_length
+    shape = None if files is None else shape_of_config(inner, files.parameters, files.stored_bytes)
+    vocabulary = getattr(inner, "vocab_size", None)
     commit = None if local else _hub_commit(path, options["revision"])
-    return ModelInfo(path, limit, tokenizer, vocabulary, files, commit, shape)
+    return ModelInfo(model, tokenizer, limit, vocabulary, files=files, commit=commit, shape=shape)
 
 
-def _check_size(path: str, config: ModelConfig, text_config: Any, files: ModelFiles) -> None:
+def _check_size(model: ModelEntry, inner: Any, files: ModelFiles) -> None:
     """Refuse a configuration of far more weights than the files can hold: to build them may take terabytes.
 
     What differs by less is found tensor by tensor when the model is loaded.
     """
-    needed = least_parameters(text_config)
-    layers = getattr(text_config, "num_hidden_layers", None)
+    needed = least_parameters(inner)
+    layers = getattr(inner, "num_hidden_layers", None)
     found = ""
     if needed > 8 * files.stored_bytes:  # less than one bit for a weight
-        size, dtype = (4, "float32") if config.dtype == "float32" else (2, "16 bits")
+        size, dtype = (4, "float32") if model.dtype == "float32" else (2, "16 bits")
         found = f"at least {needed:,} weights ({needed * size / 2**30:,.1f} GiB in {dtype})"
     elif isinstance(layers, int) and layers > len(files.headers):
         found = f"{layers:,} layers"
     if found:
         raise ModelError(
-            f"model '{path}': its config.json tells of {found}, but its files hold {len(files.headers):,} tensors of "
-            f"{files.stored_bytes / 1e6:,.1f} MB; take the config.json that was saved with them"
+            f"model '{model.path}': its config.json tells of {found}, but its files hold {len(files.headers):,} "
+            f"tensors of {files.stored_bytes / 1e6:,.1f} MB; take the config.json that was saved with them"
         )
 
 
 def _hub_commit(name: str, revision: str) -> str:
     """The commit that a revision of a hub model stands for: its files lie in a folder of that name."""
-    if find_adapter_config_file(name, revision=revision) is not None:
+    if adapter_of(name, revision) is not None:
         raise ModelError(
             f"hub model '{name}' holds an adapter, which would not be loaded; merge it first (peft: merge_and_unload, "
             "then save_pretrained into a folder) and give that folder"
@@ -195,10 +226,10 @@ def _quick_identity(folder: Path) -> str:
             size = file.stat().st_size
             digest.update(f"{file.name}\0{size}\0".encode())
             with file.open("rb") as stream:
-                if size <= _READ_WHOLE:
+                if size <= READ_WHOLE:
                     digest.update(stream.read())
                 else:
-                    digest.update(stream.read(_EDGE))
-                    stream.seek(-_EDGE, 2)
+                    digest.update(stream.read(EDGE))
+                    stream.seek(-EDGE, 2)
                     digest.update(stream.read())
     return digest.hexdigest()

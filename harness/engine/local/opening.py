@@ -10,13 +10,14 @@ import torch
 
 from harness.engine.local import memory
 from harness.engine.local.attention.choice import PARTS, Kernel, KernelChoice, choose_kernel, shape_of
-from harness.engine.local.facts import EngineFacts
+from harness.engine.local.facts import LocalFacts
 from harness.engine.local.layers.compiled import NOT_COMPILED, CompiledLayers, compile_middle_layers
 from harness.engine.local.layers.packed_weights import PackingError, bound_compiled_products, pack_weights
 from harness.engine.local.layers.reproducibility import fix_order_of_sums
 from harness.engine.local.loading import ModelSpec, load_model
 from harness.engine.local.parity import sharing_error
 from harness.engine.local.scorer import Scorer
+from harness.engine.local.transformers_internals import text_config
 
 FREE_SHARE = 0.8
 """Of a GPU's free memory that a pack is planned to take; the rest is for fragmentation."""
@@ -28,7 +29,7 @@ def load_engine(
     tokens_per_pack: int | None,
     longest_prompt: int,
     threads: int | None,
-) -> tuple[Scorer, EngineFacts]:
+) -> tuple[Scorer, LocalFacts]:
     """A scorer ready for work.
 
     Args:
@@ -58,11 +59,11 @@ def load_engine(
     kernel = choice.kernel if choice is not None else PARTS
     compiled = _compile(model, longest_prompt, kernel) if shares else NOT_COMPILED
     scorer = Scorer(model, size, shares, kernel, compiled)
-    facts = EngineFacts(
+    facts = LocalFacts(
         _device_name(scorer.device),
         str(model.dtype).removeprefix("torch."),
-        size,
         shares,
+        size,
         notice,
         torch.get_num_threads(),
         scorer.kernel.name,
@@ -102,7 +103,7 @@ def _tokens_per_pack(model: Any, longest_prompt: int, shares: bool) -> int:
     device = model.get_input_embeddings().weight.device
     if device.type != "cuda":
         return memory.CPU_TOKENS_PER_PACK
-    shape = memory.shape_of_config(model.config.get_text_config(), sum(p.numel() for p in model.parameters()))
+    shape = memory.shape_of_config(text_config(model.config), sum(p.numel() for p in model.parameters()))
     least, most = memory.GPU_TOKENS_PER_PACK
     if shape is None:
         return least

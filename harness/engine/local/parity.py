@@ -21,6 +21,7 @@ from harness.engine.local.layers.compiled import NOT_COMPILED, CompiledLayers
 from harness.engine.local.layers.head import last_logits
 from harness.engine.local.rope_regimes import MARGIN, Regimes
 from harness.engine.local.scorer import Scorer
+from harness.engine.local.transformers_internals import attention_of
 from harness.engine.local.tree.packing import make_packs
 from harness.engine.local.tree.tree import build_tree
 
@@ -50,7 +51,7 @@ def sharing_error(
         return (
             f"its rotary positions change beyond {regimes.limit} tokens, the longest prompt may have {longest_prompt}"
         )
-    plain = model.config._attn_implementation
+    plain = attention_of(model)
     plain = "sdpa" if plain == NAME else plain
     model.set_attn_implementation(plain)
     try:

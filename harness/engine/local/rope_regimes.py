@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from harness.engine.local.transformers_internals import forget_longest, rotary_caches, text_config
+
 _ONCE, _EVER = frozenset({"longrope", "su"}), "dynamic"
 MARGIN = 64
 """Tokens that a prompt may be longer than predicted."""
@@ -23,11 +25,11 @@ class Regimes:
     """
 
     def __init__(self, model: Any) -> None:
-        kinds = dict(_kinds(model.config.get_text_config()))
+        kinds = dict(_kinds(text_config(model.config)))
         self.limit: int | None = min(kinds.values(), default=None)
         """Longest sequence with the positions that short ones have; None where none is too long."""
         self._each_length = _EVER in kinds
-        self._caching = [m for m in model.modules() if hasattr(m, "max_seq_len_cached")] if kinds else []
+        self._caching = rotary_caches(model) if kinds else []
 
     def differ_within(self, longest: int) -> bool:
         """Whether sequences of up to so many tokens have positions of more than one kind."""
@@ -47,13 +49,7 @@ class Regimes:
     def begin(self) -> None:
         """Forget the frequencies that an earlier, longer sequence left behind."""
         for module in self._caching:
-            for name in [n for n in dir(module) if n.endswith("original_inv_freq")]:
-                prefix = name.removesuffix("original_inv_freq")
-                used = getattr(module, f"{prefix}inv_freq")
-                module.register_buffer(
-                    f"{prefix}inv_freq", getattr(module, name).to(used.device).clone(), persistent=False
-                )
-                setattr(module, f"{prefix}max_seq_len_cached", module.original_max_seq_len)
+            forget_longest(module)
 
 
 def _kinds(config: Any) -> Iterator[tuple[str, int]]:

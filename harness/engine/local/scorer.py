@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from harness.engine.local.attention.cache import Kept
@@ -25,30 +24,14 @@ from harness.engine.local.layers.modules import Parts, find_parts
 from harness.engine.local.memory import LOGITS_AT_ONCE
 from harness.engine.local.rope_regimes import Regimes
 from harness.engine.local.transfer import to_device
+from harness.engine.local.transformers_internals import attention_of, text_config
 from harness.engine.local.tree.packing import Pack, make_packs, whole_steps
 from harness.engine.local.tree.readouts import Firsts, Laters, Readouts, Target, forks_of, sequences_of
 from harness.engine.local.tree.tree import Origin, Tree, build_forked_tree, build_tree
+from harness.engine.protocol import Scores
 
 log = logging.getLogger(__name__)
-Floats = npt.NDArray[np.float64]
 Ids = Sequence[int]
-
-
-@dataclass(frozen=True)
-class Scores:
-    """Results for a batch of prompts, in their order.
-
-    Attributes:
-        logprobs: `(n_prompts, n_labels)` sum of each label's token log-probabilities, nats.
-        argmax: `(n_prompts,)` most likely token at the first label position.
-        off_label_mass: `(n_prompts,)` probability there outside the labels' first tokens.
-        tokens_computed: tokens that went through the model, padding of batches included.
-    """
-
-    logprobs: Floats
-    argmax: npt.NDArray[np.int64]
-    off_label_mass: Floats
-    tokens_computed: int
 
 
 @dataclass(frozen=True)
@@ -158,7 +141,7 @@ class Scorer:
         self.compiled = compiled
         self.device: torch.device = model.get_input_embeddings().weight.device
         self.head = Head(model.get_output_embeddings())
-        attention = model.config._attn_implementation
+        attention = attention_of(model)
         self.plain_attention = "sdpa" if attention == NAME else attention
         self.set_attention(self.plain_attention)
         self.plain_logits = logits_are_plain(model, self.head)
@@ -264,7 +247,7 @@ class Scorer:
             need of the caches.
         """
         read = sorted(set(rows))
-        last = self.model.config.get_text_config().num_hidden_layers - 1
+        last = text_config(self.model.config).num_hidden_layers - 1
         state = self.kernel.begin(pack, kept, Needed(last, np.asarray(read, dtype=np.int64)))
         n_tokens = len(pack.tokens)
         # The other kernels are for GPUs.
@@ -297,7 +280,7 @@ class Scorer:
             batch = [i for i in batch if self.regimes.of(len(sequences[i])) == self.regimes.of(length)]
             self.regimes.begin()
             try:
-                hidden = self._forward_batch([sequences[i] for i in batch])
+                hidden = self.forward_batch([sequences[i] for i in batch])
             except (RuntimeError, MemoryError) as error:
                 self.halve_pack(error)
                 continue
@@ -313,7 +296,7 @@ class Scorer:
             start += len(batch)
         return computed
 
-    def _forward_batch(self, sequences: list[Ids]) -> torch.Tensor:
+    def forward_batch(self, sequences: list[Ids]) -> torch.Tensor:
         """Hidden states `(batch, length, hidden_size)` of right-padded sequences.
 
         Of a model that changes its logits after the head, its own logits `(batch, length, vocabulary)`.
@@ -334,7 +317,7 @@ class Scorer:
 
     def set_attention(self, name: str) -> None:
         """Switch the model to an attention implementation: `NAME`, or its own."""
-        if self.model.config._attn_implementation != name:
+        if attention_of(self.model) != name:
             self.model.set_attn_implementation(name)
 
     def halve_pack(self, error: BaseException) -> None:

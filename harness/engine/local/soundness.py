@@ -15,6 +15,7 @@ import torch
 from harness.core.errors import ModelError
 from harness.engine.local.finiteness import remedy
 from harness.engine.local.model_files import shown
+from harness.engine.local.transformers_internals import text_config
 
 TOLERANCE = {torch.float32: 1e-4}
 HALF_TOLERANCE = 0.02
@@ -115,7 +116,7 @@ def check_is_causal(path: str, model: Any) -> None:
     """
     device = model.get_input_embeddings().weight.device
     vocabulary = int(model.get_input_embeddings().weight.shape[0])
-    limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    limit = getattr(text_config(model.config), "max_position_embeddings", None)
     size = PROBE_TOKENS if limit is None or limit < 2 else min(PROBE_TOKENS, limit)
     half = size // 2
     generator = torch.Generator().manual_seed(0)

@@ -69,8 +69,7 @@ class RunFacts:
     @property
     def n_planned(self) -> int:
         """Records of the whole grid."""
-        grid, paths = self.manifest["config"]["grid"], self.manifest["config"]["model"]["path"]
-        models = len(paths) if isinstance(paths, list) else 1
+        grid, models = self.manifest["config"]["grid"], len(layout.model_names(self.manifest["config"]))
         n_cells = models * len(grid["templates"]) * len(grid["k"]) * len(grid["seeds"])
         return n_cells * int(self.manifest["n_samples"])
 

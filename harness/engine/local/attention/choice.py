@@ -21,6 +21,7 @@ from harness.engine.local.attention.cascade import CascadeKernel, why_not_flash
 from harness.engine.local.attention.flex import FlexKernel, why_not_flex
 from harness.engine.local.attention.tree_attention import Needed, PackState, State
 from harness.engine.local.device_errors import breaks_the_device, give_memory_back
+from harness.engine.local.transformers_internals import text_config
 from harness.engine.local.tree.packing import Pack, make_packs
 from harness.engine.local.tree.tree import build_tree
 
@@ -108,7 +109,7 @@ class KernelChoice:
 
 def shape_of(model: Any) -> AttentionShape:
     """The attention of a transformers model's layers."""
-    config = model.config.get_text_config()
+    config = text_config(model.config)
     heads = getattr(config, "num_attention_heads", 1)
     kv_heads = getattr(config, "num_key_value_heads", None) or heads
     size = getattr(config, "head_dim", None) or config.hidden_size // heads

@@ -59,9 +59,9 @@ class FlexKernel:
     def __init__(self, tokens_per_pack: int, compiled: bool = True) -> None:
         self.rows = -(-tokens_per_pack // BLOCK) * BLOCK
         self.shapes: set[tuple[Any, ...]] = set()
-        self._function: Callable[..., Tensor] = flex_attention
+        self.function: Callable[..., Tensor] = flex_attention
         if compiled:
-            self._function = torch.compile(flex_attention, dynamic=False)
+            self.function = torch.compile(flex_attention, dynamic=False)
         self.compiled = compiled
 
     def begin(self, pack: Pack, kept: Kept, needed: Needed | None = None) -> FlexState:
@@ -77,9 +77,9 @@ class FlexKernel:
         grouped = query.shape[1] != key.shape[1]
         shape = (query.device, query.dtype, query.shape, key.shape, value.shape, scale)
         if not self.compiled or shape in self.shapes:
-            return self._function(query, key, value, block_mask=mask, scale=scale, enable_gqa=grouped)
+            return self.function(query, key, value, block_mask=mask, scale=scale, enable_gqa=grouped)
         with torch._dynamo.config.patch(recompile_limit=MOST_SHAPES, fail_on_recompile_limit_hit=True):
-            output = self._function(query, key, value, block_mask=mask, scale=scale, enable_gqa=grouped)
+            output = self.function(query, key, value, block_mask=mask, scale=scale, enable_gqa=grouped)
         self.shapes.add(shape)
         return output
 

@@ -70,7 +70,7 @@ class Stepper:
             self.replay()
         else:
             self.replay, self._ran = None, shape
-            self._advance()
+            self.advance()
         self.state.step_done()
         return self.found
 
@@ -80,7 +80,8 @@ class Stepper:
         index = to_device(np.asarray(rows), self.device)
         self.tokens, self.positions, self.found = self.tokens[index], self.positions[index], self.found[index]
 
-    def _advance(self) -> None:
+    def advance(self) -> None:
+        """Launch one step; tokens, positions and caches are changed in place. This is what a graph records."""
         with attending(self.state):
             output = self.model.base_model(
                 input_ids=self.tokens[None], position_ids=self.positions[None], use_cache=False
@@ -92,7 +93,7 @@ class Stepper:
 
     def _try_recording(self, record: Record, shape: tuple[int, int]) -> None:
         try:
-            self.replay, self._replayed = record(self._advance), shape
+            self.replay, self._replayed = record(self.advance), shape
         except RuntimeError as error:
             if is_out_of_memory(error) or breaks_the_device(error):
                 raise

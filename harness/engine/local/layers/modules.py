@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers.pytorch_utils import Conv1D
 
 from harness.engine.local.attention.tree_attention import NAME, attending
 from harness.engine.local.transfer import to_device
+from harness.engine.local.transformers_internals import TRANSPOSED_LINEAR, attention_of, text_config
 
 Tensor = torch.Tensor
 Module = torch.nn.Module
@@ -93,7 +93,7 @@ def find_parts(model: Any) -> Parts:
             if _is_made_of_linear_maps(part):
                 hooks.callback(part.register_forward_pre_hook(begin).remove)
                 hooks.callback(part.register_forward_hook(watch, with_kwargs=True).remove)
-        hooks.callback(model.set_attn_implementation, model.config._attn_implementation)
+        hooks.callback(model.set_attn_implementation, attention_of(model))
         model.set_attn_implementation(NAME)
         hooks.enter_context(attending(attention))
         model.base_model(
@@ -109,14 +109,14 @@ def find_parts(model: Any) -> Parts:
 
 def layers_of(model: Any) -> torch.nn.ModuleList | None:
     """The layers of a transformers model, in order; None where it has no one list of them."""
-    n_layers = model.config.get_text_config().num_hidden_layers
+    n_layers = text_config(model.config).num_hidden_layers
     stacks = [m for m in model.base_model.modules() if isinstance(m, torch.nn.ModuleList) and len(m) == n_layers]
     return stacks[0] if len(stacks) == 1 else None
 
 
 def _is_made_of_linear_maps(part: Module) -> bool:
     weighted = [m for m in part.modules() if next(m.parameters(recurse=False), None) is not None]
-    return bool(weighted) and all(isinstance(m, torch.nn.Linear | Conv1D) for m in weighted)
+    return bool(weighted) and all(isinstance(m, (torch.nn.Linear, *TRANSPOSED_LINEAR)) for m in weighted)
 
 
 def _outermost(parts: list[Module]) -> list[Module]:

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers.pytorch_utils import Conv1D
+
+from harness.engine.local.transformers_internals import TRANSPOSED_LINEAR
 
 Tensor = torch.Tensor
 log = logging.getLogger(__name__)
@@ -101,13 +102,13 @@ def pack_weights(model: Any) -> int:
     called: set[torch.nn.Module] = set()
     with ExitStack() as hooks:
         for module in model.base_model.modules():
-            if type(module) in (torch.nn.Linear, Conv1D):
+            if type(module) in (torch.nn.Linear, *TRANSPOSED_LINEAR):
                 hooks.callback(module.register_forward_hook(lambda module, *_: called.add(module)).remove)
         before = _short_pass(model)
     if before is None:
         return 0
     count = 0
-    mapped = _mapped_files()
+    mapped = mapped_files()
     for parent in list(model.base_model.modules()):
         for name, child in list(parent.named_children()):
             if child not in called or owners[id(child.weight)] > 1:
@@ -115,7 +116,7 @@ def pack_weights(model: Any) -> int:
             packed = _packed(child)
             if packed is not None:
                 setattr(parent, name, packed)
-                _page_out(child.weight, mapped)
+                page_out(child.weight, mapped)
                 count += 1
     if count:
         after = _short_pass(model)
@@ -148,7 +149,7 @@ def _packed(module: Any) -> PackedLinear | None:
         return None
     if weight.dtype == torch.float32 and weight.numel() > MOST_FLOAT32:
         return None
-    if isinstance(module, Conv1D):
+    if isinstance(module, TRANSPOSED_LINEAR):
         weight = weight.t().contiguous()
     bias = None if module.bias is None else module.bias.detach()
     rows = torch.linspace(-1, 1, TRIED_ROWS * weight.shape[1], dtype=weight.dtype).view(TRIED_ROWS, -1)
@@ -163,7 +164,7 @@ def _packed(module: Any) -> PackedLinear | None:
     return packed if apart <= allowed else None
 
 
-def _mapped_files() -> list[range]:
+def mapped_files() -> list[range]:
     """Addresses of this process where files lie, as Linux tells them; none elsewhere."""
     found = []
     if MAPS.exists():
@@ -175,7 +176,7 @@ def _mapped_files() -> list[range]:
     return found
 
 
-def _page_out(weight: Tensor, mapped: list[range]) -> None:
+def page_out(weight: Tensor, mapped: list[range]) -> None:
     """Let the system take back the memory of a weight that lies in a mapped file.
 
     The whole file stays mapped as long as one of its weights is in use. Nothing is lost where something else uses

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from harness.engine.local.tree.packing import Pack
 from harness.engine.local.tree.tree import Fork, Origin, Tree
+from harness.engine.protocol import Prompt
 
 Ids = Sequence[int]
 
@@ -94,3 +95,12 @@ class Readouts:
                 read.later_rows.append(base + offset)
                 read.targets.append(target)
         return read
+
+
+def origins(prompts: Sequence[Prompt]) -> list[Origin] | None:
+    """The origin of each prompt, so that its scores do not depend on the company it is scored in.
+
+    None where a prompt leaves it to the engine what it shares.
+    """
+    found = [Origin(prompt.family, prompt.trunk) for prompt in prompts if prompt.trunk is not None]
+    return found if len(found) == len(prompts) else None

@@ -1,0 +1,34 @@
+"""Finds the engine that `model.engine` names. Knows the group of entry points; refuses to know which engines exist."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from harness.core.entry_points import Kind
+
+if TYPE_CHECKING:
+    from harness.config.schema import ModelEntry
+    from harness.engine.protocol import Engine, ModelDescription
+
+
+def _is_engine(found: Any) -> bool:
+    methods = (getattr(found, name, None) for name in ("describe", "open"))
+    return not isinstance(found, type) and all(map(callable, methods))
+
+
+KIND = Kind("engine", "harness.engines", "my_engine:ENGINE", "an engine (methods describe and open)", _is_engine)
+
+
+def find_engine(name: str) -> Engine:
+    """The engine of a registered name, or at `module:attribute`.
+
+    Raises:
+        ConfigError: no such engine, the module cannot be imported, or it holds none.
+    """
+    engine: Engine = KIND.find(name)
+    return engine
+
+
+def describe(model: ModelEntry) -> ModelDescription:
+    """What the model's engine says of it; see `harness.engine.protocol.Engine.describe`."""
+    return find_engine(model.engine).describe(model)

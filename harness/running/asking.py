@@ -1,0 +1,79 @@
+"""Asks an engine in a run's way: which method, where answers end. Worker and audit ask through it.
+
+Knows methods and endings; refuses to know how anything is computed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from harness.config.schema import EngineConfig, GenerationConfig
+from harness.core.task import Task
+from harness.engine.protocol import GENERATE, Ending, Generations, LoadedEngine, OpenSettings, Scores
+from harness.prompts.endings import StopTexts, turn_ends
+from harness.prompts.rendering import Prompt
+from harness.prompts.tokenizing import PromptTokenizer
+
+
+class Asking:
+    """A run's questions to one engine.
+
+    Args:
+        engine: that is asked.
+        method: `likelihood` or `generate`.
+        task: whose questions they are.
+        generation: how answers end.
+        tokenizer: of the model.
+    """
+
+    def __init__(
+        self, engine: LoadedEngine, method: str, task: Task, generation: GenerationConfig, tokenizer: PromptTokenizer
+    ) -> None:
+        self.engine = engine
+        self.method = method
+        self.task = task
+        self.generation = generation
+        self._end_tokens = turn_ends(tokenizer.tokenizer)
+        self._stops = StopTexts(tokenizer, generation.stop)
+
+    def prepare(self, prompts: Sequence[Prompt]) -> Any:
+        """What the engine can work out before it computes; runs beside `ask`."""
+        return None if self.method == GENERATE else self.engine.prepare(prompts)
+
+    def ask(self, prompts: Sequence[Prompt], prepared: Any = None) -> Scores | Generations:
+        """The engine's answer to some prompts together.
+
+        Args:
+            prompts: at least one.
+            prepared: what `prepare` gave for them.
+        """
+        if self.method != GENERATE:
+            return self.engine.score(prompts, prepared)
+        ending = Ending(self.most_new_tokens(prompts), self._end_tokens, tuple(self.generation.stop), self._stops)
+        return self.engine.generate(prompts, ending)
+
+    def most_new_tokens(self, prompts: Sequence[Prompt]) -> int:
+        """Tokens that an answer, or the longest label, may have."""
+        if self.task.generates:
+            return self.generation.max_new_tokens
+        return max(len(ids) for prompt in prompts for ids in prompt.label_ids)
+
+
+def open_settings(
+    engine: EngineConfig, longest_prompt: int, share_prefixes: bool | None = None, threads: int | None = None
+) -> OpenSettings:
+    """A configuration's settings for opening a model.
+
+    Args:
+        engine: of the run.
+        longest_prompt: of the whole grid, tokens.
+        share_prefixes: in the place of the configuration's.
+        threads: CPU threads of the replica.
+    """
+    return OpenSettings(
+        engine.share_prefixes if share_prefixes is None else share_prefixes,
+        None if engine.tokens_per_pack == "auto" else int(engine.tokens_per_pack),
+        longest_prompt,
+        threads,
+    )
