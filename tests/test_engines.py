@@ -139,6 +139,42 @@ def test_a_prompt_that_an_engine_fails_on_is_found_alone_and_a_broken_device_end
         run(config(tmp_path, FAKE, "name=broken"))
 
 
+@pytest.mark.parametrize(
+    ("spoil", "kind"),
+    [
+        (lambda found: dataclasses.replace(found, logprobs=found.logprobs[:-1]), "EngineError"),
+        (lambda found: dataclasses.replace(found, logprobs=found.logprobs[:, :1]), "EngineError"),
+        (lambda found: dataclasses.replace(found, argmax=found.argmax[:0]), "EngineError"),
+        (lambda found: dataclasses.replace(found, off_label_mass=found.off_label_mass[:0]), "EngineError"),
+        (lambda found: dataclasses.replace(found, logprobs=found.logprobs * np.nan), "NotFiniteError"),
+        (lambda found: dataclasses.replace(found, off_label_mass=found.off_label_mass + np.inf), "NotFiniteError"),
+    ],
+)
+def test_an_answer_that_does_not_fit_its_prompts_is_never_recorded(tmp_path, monkeypatch, spoil, kind):
+    victim = prepare(config(tmp_path)).data.samples[3].id
+    whole = fake_engine.FakeModel.score
+
+    def score(self, prompts, prepared=None):
+        found = whole(self, prompts, prepared)
+        return spoil(found) if any(prompt.family == victim for prompt in prompts) else found
+
+    monkeypatch.setattr(fake_engine.FakeModel, "score", score)
+    records = load_records(run(config(tmp_path, FAKE)).run_dir)
+    failed = records[records["error"].notna()]
+    assert set(failed["sample_id"]) == {victim}
+    assert set(failed["error_type"]) == {kind}
+    assert failed["label_logprobs"].isna().all()
+
+
+def test_fewer_answers_than_prompts_are_never_recorded(tmp_path, monkeypatch):
+    def generate(self, prompts, ending):
+        return protocol.Generations([[5]] * (len(prompts) - 1), ["end"] * (len(prompts) - 1), 0, 0)
+
+    monkeypatch.setattr(fake_engine.FakeModel, "generate", generate)
+    records = load_records(run(config(tmp_path, FAKE, "scoring=generate", "run.max_failed_share=1")).run_dir)
+    assert set(records["error"]) == {"the engine gave 0 answers to 1 prompts"}
+
+
 def test_the_local_engine_is_described_as_its_files_say():
     entry = load_config("configs/demo.yaml", [f"model.path={KO_TINY}", "model.max_length=100"]).entries[0]
     found = describe(entry)

@@ -8,7 +8,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from harness.config.schema import EngineConfig, GenerationConfig
+from harness.core.errors import EngineError, NotFiniteError
 from harness.core.task import Task
 from harness.engine.protocol import GENERATE, Ending, Generations, LoadedEngine, OpenSettings, Scores
 from harness.prompts.endings import StopTexts, turn_ends
@@ -47,17 +50,34 @@ class Asking:
         Args:
             prompts: at least one.
             prepared: what `prepare` gave for them.
+
+        Raises:
+            EngineError: the answer is not one per prompt, or a log-probability is no finite number.
         """
         if self.method != GENERATE:
-            return self.engine.score(prompts, prepared)
+            return _checked_scores(self.engine.score(prompts, prepared), prompts)
         ending = Ending(self.most_new_tokens(prompts), self._end_tokens, tuple(self.generation.stop), self._stops)
-        return self.engine.generate(prompts, ending)
+        found = self.engine.generate(prompts, ending)
+        if len(found.tokens) != len(prompts) or len(found.reasons) != len(prompts):
+            raise EngineError(f"the engine gave {len(found.tokens)} answers to {len(prompts)} prompts")
+        return found
 
     def most_new_tokens(self, prompts: Sequence[Prompt]) -> int:
         """Tokens that an answer, or the longest label, may have."""
         if self.task.generates:
             return self.generation.max_new_tokens
         return max(len(ids) for prompt in prompts for ids in prompt.label_ids)
+
+
+def _checked_scores(scores: Scores, prompts: Sequence[Prompt]) -> Scores:
+    """An engine's word is not taken for it: scores of another prompt, or none, would be recorded without a word."""
+    shapes = scores.logprobs.shape, scores.argmax.shape, scores.off_label_mass.shape
+    n = len(prompts)
+    if shapes != ((n, len(prompts[0].label_ids)), (n,), (n,)):
+        raise EngineError(f"the engine gave scores of shapes {shapes} to {n} prompts")
+    if not (np.isfinite(scores.logprobs).all() and np.isfinite(scores.off_label_mass).all()):
+        raise NotFiniteError("the engine gave log-probabilities that are NaN or infinite")
+    return scores
 
 
 def open_settings(
