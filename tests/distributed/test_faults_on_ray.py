@@ -134,11 +134,11 @@ def test_the_only_replica_may_be_stopped(tmp_path, quiet):
 def test_replicas_that_somebody_kills_again_and_again_cost_no_sample(tmp_path, quiet, n):
     draws = random.Random(n)
     killed = 0
-    with cluster_of(tmp_path, n, FAKE_SECONDS="0.3") as cluster:
+    with cluster_of(tmp_path, n, FAKE_SECONDS=str(0.5 * n)) as cluster:
         for number in range(ROUNDS):
             driver = start_driver(cluster.address, tmp_path, f"run{number}", *ALL_IN_ONE_SHARD)
             over = threading.Event()
-            while not over.wait(draws.uniform(0.5, 6.0)) and driver.poll() is None:
+            while not over.wait(draws.uniform(0.5, 4.0)) and driver.poll() is None:
                 before = len(list((tmp_path / f"run{number}").glob("parts/*.parquet")))
                 replicas = cluster.replicas()
                 if before and replicas:

@@ -49,8 +49,13 @@ def assert_quiet_but_for(sample: str, error_type: str, run_dir: Path, quiet) -> 
     assert records[~failed][columns].equals(quiet[~failed][columns])
 
 
-@pytest.mark.parametrize("module", ["harness", pytest.param("tests.distributed.overlapping", marks=pytest.mark.slow)])
-def test_a_sample_that_ends_the_process_is_left_out_from_the_fourth_start_on(tmp_path, quiet, module):
+MODULES = ["harness", "tests.distributed.overlapping"]
+ROUNDS = 10
+SLOW_ROUNDS = [pytest.param(module, n, marks=pytest.mark.slow) for n in range(ROUNDS) for module in MODULES]
+
+
+@pytest.mark.parametrize(("module", "number"), [("harness", ROUNDS), *SLOW_ROUNDS])
+def test_a_sample_that_ends_the_process_is_left_out_from_the_fourth_start_on(tmp_path, quiet, module, number):
     starts = [start(tmp_path, "TASK", module) for _ in range(3)]
     assert [one.returncode for one in starts] == [KILLED] * 3, starts[-1].stderr
     assert KILLER in json.loads((tmp_path / "run" / NAME).read_text())["samples"]
@@ -60,9 +65,8 @@ def test_a_sample_that_ends_the_process_is_left_out_from_the_fourth_start_on(tmp
     assert not list((tmp_path / "run").glob("trying-*"))
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("module", ["harness", "tests.distributed.overlapping"])
-def test_a_sample_that_hangs_ends_the_run_with_one_line_and_is_left_out_after_two(tmp_path, quiet, module):
+@pytest.mark.parametrize(("module", "number"), SLOW_ROUNDS)
+def test_a_sample_that_hangs_ends_the_run_with_one_line_and_is_left_out_after_two(tmp_path, quiet, module, number):
     starts = [start(tmp_path, "HANGING", module, "run.hang_after_s=2") for _ in range(3)]
     assert [one.returncode for one in starts] == [KILLED] * 3, starts[-1].stderr
     told = [[line for line in one.stderr.splitlines() if line.startswith("error: ")] for one in starts]
@@ -76,7 +80,8 @@ def test_a_sample_that_hangs_ends_the_run_with_one_line_and_is_left_out_after_tw
 
 
 @pytest.mark.slow
-def test_a_process_that_somebody_kills_again_and_again_puts_no_sample_out(tmp_path, quiet):
+@pytest.mark.parametrize("number", range(ROUNDS))
+def test_a_process_that_somebody_kills_again_and_again_puts_no_sample_out(tmp_path, quiet, number):
     values = questions(tmp_path, "task.name=tests.distributed.poison:HARMLESS", *GRID)
     command = [sys.executable, "-m", "harness", "run", "configs/korquad_demo.yaml", *values]
     killed = 0
@@ -84,6 +89,7 @@ def test_a_process_that_somebody_kills_again_and_again_puts_no_sample_out(tmp_pa
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
         while process.poll() is None and len(list(tmp_path.glob("run/parts/*.parquet"))) <= seen:
             time.sleep(0.01)
+        time.sleep(0.05 * number)
         children = psutil.Process(process.pid).children() if process.poll() is None else []
         process.kill()
         killed += process.wait() == KILLED
