@@ -27,7 +27,7 @@ from harness.distributed.backend import Backend, check_reachable, open_backend
 from harness.distributed.dispatch import dispatch
 from harness.distributed.messages import LectureTable, UnitReport, WorkerSpec, note_name
 from harness.engine.facts import EngineFacts
-from harness.errors import RunDirError, UserError
+from harness.errors import RunDirError, StorageError, UserError
 from harness.escaping import one_line
 from harness.grid import Cell, Plan, WorkUnit, choose_shard_size, grid_identity, make_plan
 from harness.preparation import Prepared, prepare
@@ -365,5 +365,8 @@ def _log_file(store: RunStore) -> Iterator[None]:
         unit_log.removeHandler(handler)
         handler.close()
         if not store.is_local:
-            before = store.read_bytes("run.log") if store.exists("run.log") else b""
-            store.write_bytes("run.log", before + buffer.getvalue().encode())
+            try:
+                before = store.read_bytes("run.log") if store.exists("run.log") else b""
+                store.write_bytes("run.log", before + buffer.getvalue().encode(errors="backslashreplace"))
+            except (RunDirError, StorageError) as error:
+                log.warning("the log of this session is lost, the records are not: %s", error)
