@@ -1,7 +1,7 @@
 """Anything at all in configurations, templates, data files and run directories: an answer or one line.
 
 `HARNESS_FUZZ=1000000 python -m pytest tests/test_fuzz.py -m 'slow or not slow'` tries a million inputs, other ones
-each time; the default suite tries the same 2,000.
+each time, and 10,000 hostile run directories; the default suite tries the same 2,000 inputs.
 """
 
 import contextlib
@@ -232,6 +232,9 @@ FORBIDDEN = (
 )  # fmt: skip
 
 
+WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
+
+
 @pytest.mark.slow
 def test_reading_a_hostile_run_directory_executes_writes_and_opens_nothing(run_dir):
     """10,000 rounds; every file that is opened is the run's own or of what is installed."""
@@ -245,14 +248,15 @@ def test_reading_a_hostile_run_directory_executes_writes_and_opens_nothing(run_d
         if event.startswith(FORBIDDEN):
             seen.append(f"{event} {given}")
         elif event == "open" and isinstance(given[0], str):
-            path, mode = given[0], given[1] or "r"
+            path, mode, flags = given[0], given[1] or "r", given[2] or 0
             known = path.startswith((str(watching[0]), *installed)) or path in sys.path
-            if set(str(mode)) & set("wax+") or (os.path.exists(path) and not known):
-                seen.append(f"open {path} {mode}")
+            writes = set(str(mode)) & set("wax+") or flags & WRITING
+            if writes or (os.path.exists(path) and not known):
+                seen.append(f"open {path} {mode} {flags:#o}")
 
     sys.addaudithook(hook)
 
-    @settings(max_examples=5 * INPUTS, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=10_000, deadline=None, database=None, suppress_health_check=list(HealthCheck))
     @given(data=st.data())
     def rounds(data):
         folder = copied(run_dir)

@@ -3,6 +3,7 @@
 import io
 import json
 import logging
+import re
 import sys
 from pathlib import Path
 
@@ -18,10 +19,12 @@ from harness.reporting.console import SafeFormatter, say, write
 from harness.reporting.export import file_stems
 from harness.reporting.terminal import markdown, new_table
 from harness.running import driver
+from tests.conftest import REPO
 from tests.simulated_runs import classified_run
 from tests.told import call, refused
 
 SECRET = "HUNTER2"
+PROMISES = (REPO / "docs" / "security.md").read_text(encoding="utf-8").partition("## Which test keeps")[2]
 ADDRESS = f"s3://KEY:{SECRET}/x@bucket/runs?secret_key={SECRET}"
 
 
@@ -135,3 +138,17 @@ def test_exported_cells_never_share_a_file():
 def test_a_long_line_keeps_its_beginning_and_its_remedy():
     line = one_line("found " + "x" * 5000 + "; set another", 300)
     assert len(line) <= 300 and line.startswith("found ") and line.endswith("; set another")
+
+
+def test_the_tests_that_keep_the_promises_exist():
+    files = {path.name: path.read_text(encoding="utf-8") for path in REPO.glob("tests/**/test_*.py")}
+    rows = [row for row in PROMISES.splitlines() if row.startswith("| ")][1:]
+    for row in rows:
+        named = re.findall(r"`(test_\w+\.py)?(?:::(test_\w+))?`", row.split("|")[2])
+        assert named, row
+        file = ""
+        for name, function in named:
+            file = name or file
+            assert file in files, row
+            assert not function or f"def {function}(" in files[file], f"{file} has no {function}"
+    assert len(rows) > 20

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from harness.config.schema import TaskConfig
 
 
+MOST_CHARACTERS = 4_000_000
+"""Of one text: far more than any context holds. To tokenise 200 MB takes tens of gigabytes."""
+
+
 def load_data(task: Task, options: TaskConfig) -> TaskData:
     """Load a task's data, check what the loader made of it, and take the samples that `task.limit` asks for.
 
@@ -68,8 +72,11 @@ def _check(task: Task, data: Any, options: TaskConfig) -> None:
             f"{where}: {len(data.raw_pool_texts):,} raw_pool_texts for {len(data.pool):,} demonstrations; "
             "expected one each"
         )
-    if any(not isinstance(text, str) for text in data.raw_pool_texts or ()):
-        raise DataError(f"{where}: its raw_pool_texts are not all texts; expected texts, or None")
+    if any(not isinstance(text, str) or len(text) > MOST_CHARACTERS for text in data.raw_pool_texts or ()):
+        raise DataError(
+            f"{where}: its raw_pool_texts are not all texts of at most {MOST_CHARACTERS:,} characters; expected such, "
+            "or None"
+        )
     seen: set[str] = set()
     for sample in data.samples:
         if sample.id.startswith(CONTENT_FREE):
@@ -123,6 +130,8 @@ def _fault(task: Task, sample: Any, fields: set[str]) -> str:
     for name, text in (*own, *sample.fields.items()):
         if not isinstance(text, str):
             return f"its {name} is {one_line(repr(text), 60)}, expected text"
+        if len(text) > MOST_CHARACTERS:
+            return f"its {name} has {len(text):,} characters, expected at most {MOST_CHARACTERS:,}; leave it out"
         if not text.isascii() and any("\ud800" <= c <= "\udfff" for c in text):
             return f"its {name} holds a lone surrogate, expected text that UTF-8 can hold"
     if not sample.id:

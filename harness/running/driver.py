@@ -24,7 +24,7 @@ from rich.console import Console
 
 from harness.analysis.summary import CELLS, summarise
 from harness.config.schema import RunConfig
-from harness.core.errors import BrokenDeviceError, Interrupted, RunDirError, UserError
+from harness.core.errors import BrokenDeviceError, Interrupted, RunDirError, StorageError, UserError
 from harness.core.escaping import one_line
 from harness.engine.protocol import EngineFacts
 from harness.planning import examples as prompt_examples
@@ -426,5 +426,8 @@ def _log_file(store: RunStore) -> Iterator[None]:
         unit_log.removeHandler(handler)
         handler.close()
         if not store.is_local:
-            before = store.read_bytes("run.log") if store.exists("run.log") else b""
-            store.write_bytes("run.log", before + buffer.getvalue().encode())
+            try:
+                before = store.read_bytes("run.log") if store.exists("run.log") else b""
+                store.write_bytes("run.log", before + buffer.getvalue().encode(errors="backslashreplace"))
+            except (RunDirError, StorageError) as error:
+                log.warning("the log of this session is lost, the records are not: %s", error)
