@@ -7,19 +7,20 @@ estimated.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from harness.analysis.failures import common_samples, failures
 from harness.analysis.intervals import LEVEL, mean_interval
 from harness.analysis.paired import Pair, best_group, compare_pairs, paired_bootstrap
 from harness.analysis.selection import Selection, selection
 from harness.analysis.sensitivity import sensitivity_by_strategy
 from harness.analysis.strategies import Strategies, by_axes, every_cell
-from harness.analysis.table import ACCURACY, ValueTable, value_table
+from harness.analysis.table import ACCURACY, BoolArray, ValueTable, value_table
 from harness.analysis.variance import Decomposition, decompose
 from harness.errors import ConfigError, DataError, RunDirError, did_you_mean
 from harness.hashing import content_hash
@@ -39,19 +40,24 @@ class Comparison:
     settings: dict[str, Any]
     """Runs, metric, axes, level, seeds of the random draws: all that is needed to repeat it."""
     strategies: pd.DataFrame
-    """Best first: `label`, the axes, `mean`, `low`, `high`, `method`, `n_scored`, `n_attempted`,
-    `n_units`, `is_best`, `like_best` (not shown to differ from the best), `share_best` (of
-    bootstrap resamples)."""
+    """Best first: `label`, the axes, `mean`, `low`, `high`, `method`, `n` (samples behind the mean: those that all
+    ranked strategies have), `n_scored`, `n_attempted`, `n_units`, `is_ranked` (else it has too few samples in common
+    with the others: its mean is over its own, and it comes last), `is_best`, `like_best` (not shown to differ
+    from the best), `share_best` (of bootstrap resamples)."""
     pairs: pd.DataFrame
     """As `analysis.paired.compare_pairs`, with labels, `boot_low` and `boot_high`."""
     selection: Selection
     """What the best is worth when the luck of the choice is taken off."""
+    scope: str
+    """What that figure is about, such as `new samples, for this draw of demonstrations`."""
     best: str
     sensitivity: pd.DataFrame
     """Over templates; empty when there is one."""
     variance: pd.DataFrame
     """Components per run and model; empty when nothing but the samples varies."""
     notes: tuple[str, ...]
+    warnings: tuple[str, ...]
+    """What could make the choice of the best wrong."""
 
 
 def compare(
@@ -93,9 +99,11 @@ def compare(
     per_sample = strategies.per_sample
     if not np.isfinite(per_sample).any():
         raise ConfigError("no sample was scored under any strategy; nothing to compare")
-    rows = _strategy_rows(strategies, level)
+    samples, ranked = common_samples(strategies.scored)
+    common = strategies.on(samples)
+    rows = _strategy_rows(strategies, common, ranked, level)
     all_pairs = compare_pairs(strategies, level=level, seed=seed)
-    best, group = best_group(rows["mean"].to_numpy(dtype=float), all_pairs)
+    best, group = best_group(rows["mean"].where(ranked).to_numpy(dtype=float), all_pairs)
     pairs = all_pairs
     if baseline is not None:
         base = find_strategy(strategies, baseline)
@@ -122,14 +130,36 @@ def compare(
             "replicates": replicates,
             "seed": seed,
         },
-        strategies=rows.sort_values("mean", ascending=False, kind="stable", ignore_index=True),
+        strategies=rows.sort_values(
+            ["is_ranked", "mean", "is_best"], ascending=False, kind="stable", ignore_index=True
+        ),
         pairs=pairs,
-        selection=selection(per_sample, strategies.clusters, seed=seed, level=level),
+        selection=_selection(common, ranked, seed, level),
+        scope=_scope(strategies, best, table.cells, fixed_seeds),
         best=labels[best],
         sensitivity=sensitivity_by_strategy(table, seed),
         variance=_variance(table),
-        notes=notes,
+        notes=(*notes, *_common_notes(strategies, samples, ranked)),
+        warnings=_warnings(strategies, best),
     )
+
+
+def _selection(common: Strategies, ranked: BoolArray, seed: int, level: float) -> Selection:
+    rows = np.flatnonzero(ranked)
+    found = selection(common.values[rows], common.clusters, seed, level)
+    return replace(found, best=int(rows[found.best]))
+
+
+def _scope(strategies: Strategies, best: int, cells: pd.DataFrame, fixed_seeds: bool) -> str:
+    """What the figure of the best is about: samples, and draws of demonstrations where several were averaged."""
+    seeds = len(strategies.seeds)
+    if seeds > 1 and not fixed_seeds:
+        return "new samples and new draws of demonstrations"
+    if seeds > 1:
+        return f"new samples, for these {seeds} draws of demonstrations"
+    level = strategies.levels.iloc[best]
+    drawn = bool((cells["k"] > 0).any()) if "k" not in level else level["k"] > 0
+    return "new samples, for this draw of demonstrations" if drawn else "new samples"
 
 
 def find_strategy(strategies: Strategies, text: str) -> int:
@@ -236,10 +266,12 @@ def _run_names(run_dirs: Sequence[str]) -> list[str]:
     return names if len(set(names)) == len(names) else [str(run_dir) for run_dir in run_dirs]
 
 
-def _strategy_rows(strategies: Strategies, level: float) -> pd.DataFrame:
+def _strategy_rows(strategies: Strategies, common: Strategies, ranked: BoolArray, level: float) -> pd.DataFrame:
     rows = []
-    for label, values, attempted in zip(strategies.labels, strategies.values, strategies.n_attempted, strict=True):
-        found = mean_interval(values, strategies.clusters, level)
+    counts = zip(strategies.labels, strategies.scored.sum(axis=1), strategies.n_attempted, strict=True)
+    for row, (label, scored, attempted) in enumerate(counts):
+        judged = common if ranked[row] else strategies
+        found = mean_interval(judged.values[row], judged.clusters, level)
         rows.append(
             {
                 "label": label,
@@ -247,9 +279,11 @@ def _strategy_rows(strategies: Strategies, level: float) -> pd.DataFrame:
                 "low": found.low,
                 "high": found.high,
                 "method": found.method,
-                "n_scored": found.n,
+                "n": found.n,
+                "n_scored": int(scored),
                 "n_attempted": int(attempted),
                 "n_units": found.n_units,
+                "is_ranked": bool(ranked[row]),
             }
         )
     figures = pd.DataFrame(rows)
@@ -263,10 +297,6 @@ def _notes(strategies: Strategies, fixed_seeds: bool) -> tuple[str, ...]:
         notes.append(
             f"{n} samples in {len(np.unique(strategies.clusters))} clusters: intervals and tests are by cluster"
         )
-    missing = int((~np.isfinite(strategies.per_sample)).any(axis=1).sum())
-    if missing:
-        lack = "1 strategy lacks" if missing == 1 else f"{missing} strategies lack"
-        notes.append(f"{lack} samples; each pair is over the samples that both have scored")
     seeds = len(strategies.seeds)
     if seeds > 1 and fixed_seeds:
         notes.append(f"{seeds} seeds averaged; conclusions hold for these seeds only")
@@ -280,6 +310,42 @@ def _notes(strategies: Strategies, fixed_seeds: bool) -> tuple[str, ...]:
     elif seeds == 1:
         notes.append("one seed: nothing is known about others")
     return tuple(notes)
+
+
+def _common_notes(strategies: Strategies, samples: BoolArray, ranked: BoolArray) -> list[str]:
+    missing = int((~strategies.scored).any(axis=1).sum())
+    if not missing:
+        return []
+    lack = "1 strategy lacks" if missing == 1 else f"{missing} strategies lack"
+    notes = [
+        f"{lack} samples: means and the best are over the {int(samples.sum())} that all have, each pair over those "
+        "that both have"
+    ]
+    left_out = [label for label, is_ranked in zip(strategies.labels, ranked, strict=True) if not is_ranked]
+    if left_out:
+        notes.append(f"too few samples in common with the others to be ranked: {', '.join(left_out)}")
+    return notes
+
+
+def _warnings(strategies: Strategies, best: int) -> tuple[str, ...]:
+    """That failure rates differ, and what that could hide."""
+    known = strategies.values[np.isfinite(strategies.values)]
+    found = failures(strategies, best)
+    if found is None:
+        return ()
+    least, most = int(np.nanargmin(found.shares)), int(np.nanargmax(found.shares))
+    labels = strategies.labels
+    text = (
+        f"failure rates differ, from {found.shares[least]:.1%} ({labels[least]}) to {found.shares[most]:.1%} "
+        f"({labels[most]}), and what fails is seldom random"
+    )
+    if known.min() >= 0 and known.max() <= 1 and np.isfinite(found.lead):
+        place = "ahead of" if found.lead > 0 else "behind"
+        text += (
+            f": if every failure of {labels[best]} were wrong and of {labels[found.rival]} right, the latter would be "
+            f"{abs(found.lead):.4f} {place} the best"
+        )
+    return (text,)
 
 
 def _conservative(seeds: int) -> str:

@@ -19,6 +19,7 @@ from harness.results.records import load_records
 from harness.results.store import RunStore
 from harness.summary import Metric, summarise
 from harness.tracking import Tracker, open_tracker
+from harness.tracking_charts import interval_columns
 
 
 def open_run_tracker(
@@ -50,9 +51,13 @@ def tell_results(tracker: Tracker, store: RunStore, cells: pd.DataFrame) -> None
     compared = functools.cache(lambda: compare([store.run_dir]))
 
     def expected() -> dict[str, Any]:
-        estimate = compared().selection.expected
-        facts = {"expected": estimate.value, "expected_low": estimate.low, "expected_high": estimate.high}
-        return {f"best/{name}": value for name, value in {**facts, "expected_n": estimate.n}.items()}
+        found = compared()
+        best = found.strategies[found.strategies["is_best"]].iloc[0]
+        estimate, figure = found.selection.expected, found.settings["metric"]
+        low, high = interval_columns(figure)
+        facts = {figure: estimate.value, low: estimate.low, high: estimate.high, "scope": found.scope}
+        axes = {name: best[name] for name in ("model", "template", "k", "seed") if not pd.isna(best[name])}
+        return {f"best/{name}": value for name, value in {**axes, **facts}.items()}
 
     several = len(cells) > 1
     tracker.finish(

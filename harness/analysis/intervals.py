@@ -211,7 +211,7 @@ def mean_interval(values: FloatArray, clusters: IntArray | None = None, level: f
         return Estimate(error.value, low, high, "Wilson", error.n, error.n_units)
     is_share = bool(table.size and table.min() >= 0 and table.max() <= 1)
     if is_share and error.total == 0:
-        low, high = _wilson_of_share(error.value, error.n_units, level)
+        low, high = wilson_of_share(error.value, error.n_units, level)
         return Estimate(error.value, low, high, "Wilson over units", error.n, error.n_units)
     half = half_width(error, level)
     low, high, method = error.value - half, error.value + half, method_of(error, codes is not None)
@@ -221,7 +221,8 @@ def mean_interval(values: FloatArray, clusters: IntArray | None = None, level: f
     return Estimate(error.value, low, high, method, error.n, error.n_units)
 
 
-def _wilson_of_share(share: float, n: int, level: float) -> tuple[float, float]:
+def wilson_of_share(share: float, n: int, level: float) -> tuple[float, float]:
+    """Wilson's interval of a mean of values in 0..1 that was not counted as successes of n."""
     if share in (0.0, 1.0):
         return wilson_interval(round(share * n), n, level)
     return wilson_form(share, float(special.ndtri((1 + level) / 2)) * math.sqrt(share * (1 - share) / n))

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from harness.analysis.table import AXES, FloatArray, IntArray, ValueTable
+from harness.analysis.table import AXES, BoolArray, FloatArray, IntArray, ValueTable
 from harness.errors import ConfigError, did_you_mean
 
 Levels = tuple[Any, ...]
@@ -32,8 +32,8 @@ class Strategies:
     """The axes that differ, as people read them."""
     values: FloatArray
     """(strategies, seeds, samples); one seed where seeds are not averaged over."""
-    n_attempted: IntArray
-    """(strategies,) samples with a record in all cells that are averaged."""
+    attempted: BoolArray
+    """(strategies, samples) there is a record in all cells that are averaged."""
     clusters: IntArray | None
     seeds: tuple[int, ...] = ()
     """Seeds that are averaged over."""
@@ -41,6 +41,17 @@ class Strategies:
     """Other axes that are averaged over, with fixed weights."""
     notes: tuple[str, ...] = ()
     """What was left out to keep the comparison balanced."""
+
+    @property
+    def scored(self) -> BoolArray:
+        """(strategies, samples) there is a value under every seed."""
+        return np.asarray(np.isfinite(self.values).all(axis=1))
+
+    @property
+    def n_attempted(self) -> IntArray:
+        """(strategies,) samples with a record in all cells that are averaged."""
+        counts: IntArray = self.attempted.sum(axis=1)
+        return counts
 
     @property
     def per_sample(self) -> FloatArray:
@@ -52,6 +63,15 @@ class Strategies:
         """The same strategies, conclusions limited to these very seeds."""
         return replace(self, values=self.per_sample[:, None, :])
 
+    def on(self, samples: BoolArray) -> Strategies:
+        """The same strategies on some of the samples."""
+        return replace(
+            self,
+            values=self.values[..., samples],
+            attempted=self.attempted[:, samples],
+            clusters=None if self.clusters is None else self.clusters[samples],
+        )
+
 
 def every_cell(table: ValueTable) -> Strategies:
     """Each cell (model, template, K, seed) as a strategy of its own."""
@@ -59,7 +79,7 @@ def every_cell(table: ValueTable) -> Strategies:
         levels=table.cells,
         labels=labels_of(table.cells),
         values=table.values[:, None, :],
-        n_attempted=table.n_attempted,
+        attempted=table.attempted,
         clusters=table.clusters,
     )
 
@@ -111,7 +131,7 @@ def by_axes(table: ValueTable, axes: Sequence[str]) -> Strategies:
         levels=frame,
         labels=labels_of(frame),
         values=values,
-        n_attempted=np.array([table.attempted[np.unique(i)].all(axis=0).sum() for i in index]),
+        attempted=np.array([table.attempted[np.unique(i)].all(axis=0) for i in index]),
         clusters=table.clusters,
         seeds=tuple(seed for seed in seeds if seed is not None),
         averaged=tuple(varied),

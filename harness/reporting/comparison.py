@@ -36,9 +36,9 @@ def write_comparison(console: Console, comparison: Comparison, fmt: str) -> None
     elif fmt == "md":
         write(console, markdown(comparison.strategies) + "\n" + markdown(comparison.pairs))
     elif fmt == "table":
+        _selection_lines(console, comparison)
         _strategies_table(console, comparison)
         _pairs_table(console, comparison)
-        _selection_line(console, comparison)
         _sensitivity_table(console, comparison)
         _variance_table(console, comparison)
         _write_notes(console, comparison.notes)
@@ -75,7 +75,7 @@ def _strategies_table(console: Console, comparison: Comparison) -> None:
     table = new_table(console, f"{comparison.settings['metric']} (* best, = not shown to differ from the best)")
     table.add_column("", no_wrap=True)
     table.add_column("strategy", overflow="fold")
-    for name in ("mean", _interval_title(comparison), "scored", "best in resamples"):
+    for name in ("as scored", _interval_title(comparison), "scored", "best in resamples"):
         table.add_column(name, justify="right", no_wrap=True)
     for row in comparison.strategies.to_dict("records"):
         table.add_row(
@@ -129,14 +129,18 @@ def _interval_title(comparison: Comparison) -> str:
     return f"{100 * comparison.settings['level']:g}% interval"
 
 
-def _selection_line(console: Console, comparison: Comparison) -> None:
-    found = comparison.selection
+def _selection_lines(console: Console, comparison: Comparison) -> None:
+    found, level = comparison.selection, f"{100 * comparison.settings['level']:g}%"
+    expected, seen = found.expected, found.as_seen
     say(
         console,
-        f"Best as seen: {comparison.best} {found.as_seen:.4f}. Expected of a strategy chosen like this on new samples: "
-        f"{found.expected.value:.4f} ({found.expected.low:.4f}-{found.expected.high:.4f}, {found.expected.method}, "
-        f"n={found.expected.n}); by the bootstrap {found.bootstrap_expected:.4f}.",
+        f"Best: {comparison.best}. Expected {comparison.settings['metric']} {expected.value:.4f} "
+        f"({level}: {expected.low:.4f}-{expected.high:.4f}) on {comparison.scope}; "
+        f"the luck of picking 1 of {found.n_strategies} is taken off.",
     )
+    say(console, f"As scored, the luck included: {seen.value:.4f} ({seen.low:.4f}-{seen.high:.4f}, n={seen.n}).")
+    for warning in comparison.warnings:
+        say(console, f"Warning: {warning}.")
 
 
 def _sensitivity_table(console: Console, comparison: Comparison) -> None:
@@ -212,8 +216,10 @@ def _comparison_facts(comparison: Comparison) -> dict[str, Any]:
         "settings": comparison.settings,
         **{name: json_rows(getattr(comparison, name)) for name in frames},
         "best": comparison.best,
+        "scope": comparison.scope,
         "selection": selection_facts(comparison.selection),
         "notes": list(comparison.notes),
+        "warnings": list(comparison.warnings),
     }
 
 

@@ -3,6 +3,7 @@
 import io
 import json
 import math
+import re
 
 import numpy as np
 import pandas as pd
@@ -190,7 +191,12 @@ def test_failed_samples_are_counted_and_left_out_by_pair(records, tmp_path):
     ]
     found = compare([write_run(tmp_path / "b", broken)], replicates=50)
     row = found.strategies.set_index("label").loc["good K=0"]
-    assert (row["n_scored"], row["n_attempted"]) == (N - 2, N)
+    assert (row["n_scored"], row["n_attempted"], row["n"]) == (N - 2, N, N - 2)
+    assert set(found.strategies["n"]) == {N - 2}
+    assert found.selection.as_seen.n == N - 2
+    (warning,) = found.warnings
+    assert "from 0.0%" in warning and "to 3.3% (good K=0)" in warning
+    assert f"Warning: {warning}" in " ".join(printed(write_comparison, found, "table").split())
     involved = (found.pairs["first"] == "good K=0") | (found.pairs["second"] == "good K=0")
     assert set(found.pairs.loc[involved, "n"]) == {N - 2}
     assert set(found.pairs.loc[~involved, "n"]) == {N}
@@ -245,7 +251,30 @@ def test_the_table_marks_the_best_and_is_plain_in_a_pipe(run_dir):
     assert text.isascii()
     assert text.count("|* |") == 1
     assert "Pairs with the best" in text
-    assert "Expected of a strategy chosen like this" in text
+    first, second = text.splitlines()[:2]
+    assert first.startswith("Best: good")
+    assert "on new samples" in first and "the luck of picking 1 of 9 is taken off" in first
+    assert second.startswith("As scored, the luck included: 0.")
+
+
+@pytest.mark.parametrize(
+    ("by", "fixed", "scope"),
+    [
+        ([], False, "new samples(, for this draw of demonstrations)?"),
+        (["template"], False, "new samples and new draws of demonstrations"),
+        (["template"], True, "new samples, for these 2 draws of demonstrations"),
+        (["seed"], False, "new samples, for this draw of demonstrations"),
+    ],
+)
+def test_the_figure_of_the_best_says_what_it_is_about(run_dir, by, fixed, scope):
+    found = compare([run_dir], by, fixed_seeds=fixed, replicates=10)
+    assert re.fullmatch(scope, found.scope)
+    level = found.strategies[found.strategies["is_best"]].iloc[0]
+    if not by:
+        assert ("draw" in found.scope) == (level["k"] > 0)
+    expected, seen = found.selection.expected, found.selection.as_seen
+    assert (seen.value, seen.low, seen.high) == (level["mean"], level["low"], level["high"])
+    assert expected.low <= expected.value <= expected.high
 
 
 def test_markdown_has_both_tables(run_dir):

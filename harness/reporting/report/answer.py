@@ -59,6 +59,8 @@ class Answer:
     bars: tuple[Bar, ...]
     strategies: tuple[Tick, ...]
     axis: tuple[Tick, ...]
+    strip: str
+    """What the strip shows."""
     which: tuple[Fact, ...]
     sure: tuple[Fact, ...]
     cost: tuple[Fact, ...]
@@ -66,7 +68,7 @@ class Answer:
     key: str
     """What the strip's dotted line is; empty without one."""
     warning: str
-    """That the grid is not finished; empty when it is."""
+    """That the grid is not finished, or that failures may hide something; empty when all is well."""
 
 
 def answer(data: ReportData, scale: Scale, chance: float | None) -> Answer:
@@ -79,15 +81,21 @@ def answer(data: ReportData, scale: Scale, chance: float | None) -> Answer:
     """
     best = data.strategies[data.strategies["is_best"]].iloc[0]
     bars, strategies, axis = _strip(data, scale, chance)
+    metric, value, low, high = scale.name, best["mean"], best["low"], best["high"]
+    if data.comparison is not None:
+        found = data.comparison.selection.expected
+        metric = f"{scale.name} to expect on {data.comparison.scope}"
+        value, low, high = found.value, found.low, found.high
     return Answer(
         best=str(best["label"]),
-        metric=scale.name,
-        value=scale.value(best["mean"]),
-        interval=f"{100 * data.level:g}% interval {scale.interval(best['low'], best['high'])}",
+        metric=metric,
+        value=scale.value(value),
+        interval=f"{100 * data.level:g}% interval {scale.interval(low, high)}",
         verdict=_verdict(data, scale),
         bars=bars,
         strategies=strategies,
         axis=axis,
+        strip=f"{scale.name.capitalize()}: what to expect of the best, the best as scored, and every strategy",
         which=_which(data),
         sure=_sure(data, scale, chance),
         cost=_cost(data),
@@ -137,13 +145,21 @@ def _short(text: str) -> str:
 def _sure(data: ReportData, scale: Scale, chance: float | None) -> tuple[Fact, ...]:
     facts = []
     if data.comparison is not None:
-        found = data.comparison.selection.expected
+        found = data.comparison.selection
         n = len(data.strategies)
         facts.append(
             Fact(
-                f"Expected {scale.name} on new samples",
-                scale.value(found.value),
-                f"{scale.interval(found.low, found.high)}; the luck of picking 1 of {count(n)} is taken off",
+                f"Expected {scale.name} on {data.comparison.scope}",
+                scale.value(found.expected.value),
+                f"{scale.interval(found.expected.low, found.expected.high)}; the luck of picking 1 of "
+                f"{count(found.n_strategies)} is taken off",
+            )
+        )
+        facts.append(
+            Fact(
+                "As scored, that luck included",
+                scale.value(found.as_seen.value),
+                f"{scale.interval(found.as_seen.low, found.as_seen.high)}; n = {count(found.as_seen.n)}",
             )
         )
         alike, others = int(data.strategies["like_best"].sum()) - 1, n - 1
@@ -200,6 +216,8 @@ def _warning(data: ReportData) -> str:
         if status != "complete" or done < run.n_planned:
             name = f"Run {run.name}" if run.name else "This run"
             texts.append(f"{name} is {status}: {count(done)} of {count(run.n_planned)} records are there.")
+    if data.comparison is not None:
+        texts += [f"{warning[0].upper()}{warning[1:]}." for warning in data.comparison.warnings]
     return " ".join(texts)
 
 
@@ -214,7 +232,7 @@ def _strip(
     rows = [("Best, as scored", best["low"], best["mean"], best["high"], "best")]
     if data.comparison is not None:
         found = data.comparison.selection.expected
-        rows.append(("Expected, after choosing", found.low, found.value, found.high, "expected"))
+        rows.insert(0, ("Expected of the best", found.low, found.value, found.high, "expected"))
     ends = [float(v) for _, *values, _ in rows for v in values if math.isfinite(float(v))] + frame["mean"].tolist()
     if chance is not None:
         ends.append(chance)

@@ -211,9 +211,4 @@ def _strategies(runs: Sequence[RunFacts], metric: str, comparison: Comparison | 
         return frame.assign(is_best=first, like_best=first)
     shared = ["label", "mean", "low", "high", "method", "is_best", "like_best", "share_best"]
     own = frame.drop(columns=["low", "high"], errors="ignore")
-    # The best is the first of equals in the order of the cells, which need not be the first row.
-    return (
-        comparison.strategies[shared]
-        .sort_values(["mean", "is_best"], ascending=False, kind="stable")
-        .merge(own, on="label", how="left", validate="one_to_one")
-    )
+    return comparison.strategies[shared].merge(own, on="label", how="left", validate="one_to_one")
