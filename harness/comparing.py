@@ -16,7 +16,7 @@ import pandas as pd
 
 from harness.analysis.failures import common_samples, failures
 from harness.analysis.intervals import LEVEL, mean_interval
-from harness.analysis.paired import Pair, best_group, compare_pairs, paired_bootstrap
+from harness.analysis.paired import Pair, best_of, compare_pairs, may_be_best, paired_bootstrap
 from harness.analysis.selection import Selection, selection
 from harness.analysis.sensitivity import sensitivity_by_strategy
 from harness.analysis.strategies import Strategies, by_axes, every_cell
@@ -42,8 +42,8 @@ class Comparison:
     strategies: pd.DataFrame
     """Best first: `label`, the axes, `mean`, `low`, `high`, `method`, `n` (samples behind the mean: those that all
     ranked strategies have), `n_scored`, `n_attempted`, `n_units`, `is_ranked` (else it has too few samples in common
-    with the others: its mean is over its own, and it comes last), `is_best`, `like_best` (not shown to differ
-    from the best), `share_best` (of bootstrap resamples)."""
+    with the others: its mean is over its own, and it comes last), `is_best`, `may_be_best` (the truly best
+    is one of these with probability `level`), `share_best` (of bootstrap resamples)."""
     pairs: pd.DataFrame
     """As `analysis.paired.compare_pairs`, with labels, `boot_low` and `boot_high`."""
     selection: Selection
@@ -103,7 +103,8 @@ def compare(
     common = strategies.on(samples)
     rows = _strategy_rows(strategies, common, ranked, level)
     all_pairs = compare_pairs(strategies, level=level, seed=seed)
-    best, group = best_group(rows["mean"].where(ranked).to_numpy(dtype=float), all_pairs)
+    best = best_of(rows["mean"].where(ranked).to_numpy(dtype=float))
+    group = may_be_best(all_pairs, len(rows), level) & strategies.scored.any(axis=1)
     pairs = all_pairs
     if baseline is not None:
         base = find_strategy(strategies, baseline)
@@ -115,7 +116,7 @@ def compare(
     pairs = pairs.assign(boot_low=boot.low, boot_high=boot.high)
     pairs = pairs.assign(first=pairs["first"].map(labels), second=pairs["second"].map(labels))
     rows["is_best"] = [row == best for row in range(len(rows))]
-    rows["like_best"] = [row in group for row in range(len(rows))]
+    rows["may_be_best"] = [row == best or bool(inside) for row, inside in enumerate(group)]
     rows["share_best"] = boot.share_best
     return Comparison(
         settings={

@@ -19,7 +19,7 @@ from scipy import special
 from harness.analysis.intervals import LEVEL, MeanError, complete, mean_error, paired_interval, tail_probability
 from harness.analysis.resampling import bootstrap_weights, sign_flip_probability, unit_sums
 from harness.analysis.strategies import Strategies
-from harness.analysis.table import FloatArray, IntArray
+from harness.analysis.table import BoolArray, FloatArray, IntArray
 
 FEW_UNITS = 30
 """Below so many samples or clusters signs are flipped instead of trusting the t distribution."""
@@ -180,23 +180,35 @@ def samples_to_settle(error: MeanError, alpha: float, discordance: float | None 
     return max(0, math.ceil(needed) - n) if needed <= MOST_SAMPLES else None
 
 
-def best_group(means: FloatArray, all_pairs: pd.DataFrame) -> tuple[int, list[int]]:
-    """The best strategy and all that are not shown to differ from it.
+def best_of(means: FloatArray) -> int:
+    """Row of the highest mean, the first of equals; NaN is passed over."""
+    return int(np.flatnonzero(means >= np.nanmax(means) - TIE)[0])
 
-    Holm over all pairs allows for the best being chosen by looking.
+
+def may_be_best(all_pairs: pd.DataFrame, n_strategies: int, level: float = LEVEL) -> BoolArray:
+    """Strategies that may be the best of all: the truly best is among them with probability `level`.
+
+    A strategy is out when some other is shown to be better by a one-sided test at (1 - level) / (A - 1),
+    A strategies. The truly best can only be lost by one of A - 1 false claims, all against it, so pairs among
+    the others need no allowance: Holm over all A (A - 1) / 2 pairs would keep far more (Hsu 1984, Annals of
+    Statistics 12(3), multiple comparisons with the best; Gupta 1965's subset selection).
 
     Args:
-        means: (strategies,) NaN where nothing was scored.
-        all_pairs: from `compare_pairs` over all pairs.
+        all_pairs: from `compare_pairs` over all pairs. Its tests are symmetric, so half of p is the
+            one-sided p of the better one.
+        n_strategies: A.
+        level: of the group.
 
     Returns:
-        Row of the highest mean (the first of equals) and the rows of the group, it included.
+        (strategies,)
     """
-    best = int(np.flatnonzero(means >= np.nanmax(means) - TIE)[0])
-    touching = all_pairs[(all_pairs["first"] == best) | (all_pairs["second"] == best)]
-    open_pairs = touching[~touching["differs"]]
-    group = {best, *open_pairs["first"].tolist(), *open_pairs["second"].tolist()}
-    return best, sorted(row for row in group if np.isfinite(means[row]))
+    inside = np.ones(n_strategies, dtype=bool)
+    if all_pairs.empty:
+        return inside
+    shown = all_pairs[all_pairs["p"] / 2 <= (1 - level) / (n_strategies - 1) + 1e-15]
+    inside[shown["second"][shown["difference"] > 0].to_numpy(dtype=int)] = False
+    inside[shown["first"][shown["difference"] < 0].to_numpy(dtype=int)] = False
+    return inside
 
 
 @dataclass(frozen=True)

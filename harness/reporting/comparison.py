@@ -72,20 +72,21 @@ def write_calibration(console: Console, calibration: Calibration, fmt: str) -> N
 
 
 def _strategies_table(console: Console, comparison: Comparison) -> None:
-    table = new_table(console, f"{comparison.settings['metric']} (* best, = not shown to differ from the best)")
+    level = f"{100 * comparison.settings['level']:g}%"
+    table = new_table(console, f"{comparison.settings['metric']} (* best as scored, = may be the best, {level})")
     table.add_column("", no_wrap=True)
     table.add_column("strategy", overflow="fold")
     for name in ("as scored", _interval_title(comparison), "scored", "best in resamples"):
         table.add_column(name, justify="right", no_wrap=True)
     for row in comparison.strategies.to_dict("records"):
         table.add_row(
-            "*" if row["is_best"] else "=" if row["like_best"] else "",
+            "*" if row["is_best"] else "=" if row["may_be_best"] else "",
             str(row["label"]),
             f"{row['mean']:.4f}",
             f"{row['low']:.4f}-{row['high']:.4f}",
             f"{row['n_scored']}/{row['n_attempted']}",
             f"{row['share_best']:.3f}",
-            style="bold" if row["like_best"] else "",
+            style="bold" if row["may_be_best"] else "",
         )
     print_table(console, table, ["best in resamples", "scored"])
 
@@ -139,6 +140,13 @@ def _selection_lines(console: Console, comparison: Comparison) -> None:
         f"the luck of picking 1 of {found.n_strategies} is taken off.",
     )
     say(console, f"As scored, the luck included: {seen.value:.4f} ({seen.low:.4f}-{seen.high:.4f}, n={seen.n}).")
+    inside = int(comparison.strategies["may_be_best"].sum())
+    say(
+        console,
+        f"The truly best is one of {inside} of {len(comparison.strategies)} strategies ({level}; marked)."
+        if inside > 1
+        else f"No other strategy may be the best ({level}).",
+    )
     for warning in comparison.warnings:
         say(console, f"Warning: {warning}.")
 

@@ -13,9 +13,10 @@ from statsmodels.stats.multitest import multipletests
 
 from harness.analysis.intervals import mean_error, paired_interval
 from harness.analysis.paired import (
-    best_group,
+    best_of,
     compare_pairs,
     holm,
+    may_be_best,
     pair_test,
     paired_bootstrap,
     samples_to_settle,
@@ -146,8 +147,6 @@ def test_a_strategy_without_scores_settles_nothing_and_breaks_nothing():
     assert frame["n"].tolist() == [0, 0, 200]
     assert np.isnan(frame["p_holm"]).tolist() == [True, True, False]
     assert frame["differs"].tolist()[:2] == [False, False]
-    means = np.array([np.nan, *values[1:].mean(axis=1)])
-    assert 0 not in best_group(means, frame)[1]
     boot = paired_bootstrap(values, None, [(0, 1), (1, 2)], 200)
     assert np.isnan(boot.low).tolist() == [True, False]
     assert boot.share_best[0] == 0.0
@@ -158,7 +157,8 @@ def test_ties_share_the_place_of_the_best():
     values[0, :80] = values[1, 20:] = 1.0
     values[2, :20] = 1.0
     frame = compare_pairs(cells(values))
-    assert best_group(values.mean(axis=1), frame) == (0, [0, 1])
+    assert best_of(values.mean(axis=1)) == 0
+    assert may_be_best(frame, 3).tolist() == [True, True, False]
     boot = paired_bootstrap(np.stack([values[0], values[0], values[2]]), None, [(0, 1)], 100)
     assert boot.share_best.tolist() == [0.5, 0.5, 0.0]
     assert (boot.low[0], boot.high[0]) == (0.0, 0.0)
@@ -166,7 +166,8 @@ def test_ties_share_the_place_of_the_best():
 
 def test_the_best_is_alone_when_all_others_are_shown_to_be_worse():
     values = binary_strategies(np.random.default_rng(0), [0.5, 0.9, 0.5], 400)
-    assert best_group(values.mean(axis=1), compare_pairs(cells(values))) == (1, [1])
+    assert best_of(values.mean(axis=1)) == 1
+    assert may_be_best(compare_pairs(cells(values)), 3).tolist() == [False, True, False]
 
 
 def test_k0_against_itself_under_seeds_is_one_mcnemar_test():

@@ -107,18 +107,17 @@ def answer(data: ReportData, scale: Scale, chance: float | None) -> Answer:
 
 def _verdict(data: ReportData, scale: Scale) -> str:
     frame = data.strategies
-    others, alike = len(frame) - 1, int(frame["like_best"].sum()) - 1
+    others, alike = len(frame) - 1, int(frame["may_be_best"].sum()) - 1
     if data.comparison is None:
         return f"There is no comparison: {data.comparison_note}."
     ties = int((np.abs(frame["mean"] - frame["mean"].max()) < 1e-12).sum()) - 1
     tied = f" {plural(ties, 'other has', 'others have')} the very same score." if ties else ""
+    level = f"{100 * data.level:g}%"
     if alike == 0:
-        return f"It is shown to be better than each of the {plural(others, 'other')}."
+        return f"None of the {plural(others, 'other')} may be the best ({level})."
     if alike == others:
-        verdict = f"But none of the {plural(others, 'other')} is shown to be worse: these samples do not settle it."
-        return verdict + tied
-    verb = "is" if alike == 1 else "are"
-    return f"{count(alike)} of the {plural(others, 'other')} {verb} not shown to be worse; the rest are.{tied}"
+        return f"But each of the {plural(others, 'other')} may be the best: these samples do not settle it.{tied}"
+    return f"{count(alike)} of the {plural(others, 'other')} may be the best as well ({level}), the rest not.{tied}"
 
 
 def _which(data: ReportData) -> tuple[Fact, ...]:
@@ -162,9 +161,13 @@ def _sure(data: ReportData, scale: Scale, chance: float | None) -> tuple[Fact, .
                 f"{scale.interval(found.as_seen.low, found.as_seen.high)}; n = {count(found.as_seen.n)}",
             )
         )
-        alike, others = int(data.strategies["like_best"].sum()) - 1, n - 1
+        alike, others = int(data.strategies["may_be_best"].sum()) - 1, n - 1
         facts.append(
-            Fact("Not shown to differ from the best", f"{count(alike)} of {count(others)}", "Holm over all pairs")
+            Fact(
+                "Others that may be the best",
+                f"{count(alike)} of {count(others)}",
+                f"the truly best is among them or is this one ({100 * data.level:g}%)",
+            )
         )
     if chance is not None:
         facts.append(Fact("Always the most frequent class", scale.value(chance), "what no prompt should fall below"))
@@ -175,10 +178,10 @@ def _cost(data: ReportData) -> tuple[Fact, ...]:
     frame = data.strategies
     best = frame[frame["is_best"]].iloc[0]
     facts = [Fact("Tokens per prompt", count(best["tokens"]), "mean, of the best")]
-    alike = frame[frame["like_best"]].sort_values("tokens", kind="stable")
+    alike = frame[frame["may_be_best"]].sort_values("tokens", kind="stable")
     if len(alike) > 1 and alike.iloc[0]["tokens"] < best["tokens"]:
         cheapest = alike.iloc[0]
-        facts.append(Fact("Shortest not shown to be worse", count(cheapest["tokens"]), f"tokens: {cheapest['label']}"))
+        facts.append(Fact("Shortest that may be the best", count(cheapest["tokens"]), f"tokens: {cheapest['label']}"))
     one_pass = sum(run.cost.prompt_tokens for run in data.runs)
     computed = sum(run.cost.tokens_computed for run in data.runs)
     # Of generated answers the tokens computed include those written, so the two are no parts of each other.
@@ -246,7 +249,7 @@ def _strip(
         for title, low, mean, high, kind in rows
         if math.isfinite(low)
     )
-    marks = np.where(frame["is_best"], "best", np.where(frame["like_best"], "like", "other")).tolist()
+    marks = np.where(frame["is_best"], "best", np.where(frame["may_be_best"], "like", "other")).tolist()
     points = zip(frame["mean"].tolist(), frame["label"].tolist(), marks, strict=True)
     strategies = [Tick(place(value), f"{label}: {scale.value(value)}", mark) for value, label, mark in points]
     if chance is not None:

@@ -85,7 +85,7 @@ class ReportData:
     level: float
     strategies: pd.DataFrame
     """Best first: `label`, the axes, `mean`, `low`, `high`, `method`, `n_scored`, `n_attempted`,
-    `is_best`, `like_best`, `share_best`, `tokens` (mean per prompt), and the figures of the cell."""
+    `is_best`, `may_be_best`, `share_best`, `tokens` (mean per prompt), and the figures of the cell."""
     comparison: Comparison | None
     comparison_note: str
     """Why there is no comparison; empty where there is."""
@@ -208,7 +208,7 @@ def _strategies(runs: Sequence[RunFacts], metric: str, comparison: Comparison | 
         frame = frame.assign(mean=frame[metric], low=frame[low], high=frame[high], method="", share_best=np.nan)
         frame = frame.sort_values("mean", ascending=False, kind="stable", ignore_index=True)
         first: NDArray[np.bool_] = np.arange(len(frame)) == 0
-        return frame.assign(is_best=first, like_best=first)
-    shared = ["label", "mean", "low", "high", "method", "is_best", "like_best", "share_best"]
+        return frame.assign(is_best=first, may_be_best=first)
+    shared = ["label", "mean", "low", "high", "method", "is_best", "may_be_best", "share_best"]
     own = frame.drop(columns=["low", "high"], errors="ignore")
     return comparison.strategies[shared].merge(own, on="label", how="left", validate="one_to_one")

@@ -166,19 +166,19 @@ def _against_k(data: ReportData, scale: Scale, chance: float | None) -> Section:
 def _ranking(data: ReportData, scale: Scale) -> Section:
     frame = data.strategies
     top = frame.head(CHARTED)
-    alike = int(frame["like_best"].sum())
+    alike = int(frame["may_be_best"].sum())
     rest = len(frame) - alike
     lead = (
-        f"Every strategy with its {100 * data.level:g}% interval, best first: {count(alike)} "
-        f"{'forms' if alike == 1 else 'form'} the group that is not shown to differ from the best, "
-        f"{'none is' if rest == 0 else count(rest) + (' is' if rest == 1 else ' are')} shown to be worse."
+        f"Every strategy with its {100 * data.level:g}% interval, best first: {count(alike)} may be the best, "
+        f"{'none' if rest == 0 else count(rest)} {'is' if rest < 2 else 'are'} shown not to be."
     )
     name = f"{scale.name.capitalize()} of the strategies with intervals"
     chart = _rows_chart("ranking", name, lead, charts.ranking(top, scale, data.level), len(top), None)
     notes = [
-        "Intervals are for one strategy at a time. Overlap of two does not mean that they are equal: the group is "
-        "decided by paired tests on the same samples (see Differences).",
-        "Open: not shown to differ from the best; more samples may decide.",
+        "Intervals are for one strategy at a time. Overlap of two does not mean that they are equal: who may be the "
+        "best is decided by paired tests on the same samples (see Differences).",
+        f"May be the best: no other is shown to be better; the truly best is among these in {100 * data.level:g}% of "
+        "such comparisons. More samples may decide.",
     ]
     if len(frame) > CHARTED:
         notes.append(f"The chart shows the first {CHARTED} of {len(frame)}; the table has all.")

@@ -15,7 +15,7 @@ from harness.reporting.report.wording import NOTHING, Scale, count, decimals, la
 
 PAIRS = 500
 """Rows of the table of pairs at most; with more, it has those of the best."""
-STATUS = {"best": "★ best", "like": "● open", "": "worse"}
+STATUS = {"best": "★ best", "like": "● may be best", "": "worse"}
 
 
 def ranking_table(data: ReportData, scale: Scale) -> Table:
@@ -24,7 +24,7 @@ def ranking_table(data: ReportData, scale: Scale) -> Table:
     extra = _answer_columns(data) if data.is_generated else _class_columns(data)
     rows = []
     for place, row in enumerate(data.strategies.to_dict("records"), 1):
-        mark = "best" if row["is_best"] else "like" if row["like_best"] else ""
+        mark = "best" if row["is_best"] else "like" if row["may_be_best"] else ""
         cells = [
             Cell(str(row["label"]), mark=mark),
             Cell(str(place), float(place)),
