@@ -16,13 +16,20 @@ import pandas as pd
 from numpy.typing import ArrayLike
 from scipy import special
 
-from harness.analysis.intervals import LEVEL, MeanError, complete, mean_error, paired_interval, tail_probability
+from harness.analysis.intervals import (
+    FEW_UNITS,
+    LEVEL,
+    MeanError,
+    complete,
+    mean_error,
+    paired_interval,
+    steadied,
+    tail_probability,
+)
 from harness.analysis.resampling import bootstrap_weights, sign_flip_probability, unit_sums
 from harness.analysis.strategies import Strategies
 from harness.analysis.table import BoolArray, FloatArray, IntArray
 
-FEW_UNITS = 30
-"""Below so many samples or clusters signs are flipped instead of trusting the t distribution."""
 SIGN_FLIPS = 99_999
 TIE = 1e-12
 """Means that differ by less are equal but for rounding."""
@@ -52,8 +59,12 @@ def pair_test(differences: FloatArray, clusters: IntArray | None, seed: int = 0)
     |---|---|
     | over several seeds | t, seeds as drawn at random (`intervals.tail_probability`) |
     | independent, of 0/1 values | McNemar's exact test |
-    | fewer than `FEW_UNITS` units | sign flips of samples or whole clusters |
+    | fewer than `FEW_UNITS` clusters | sign flips of whole clusters |
+    | fewer than `FEW_UNITS` samples | sign flips of samples or t, the larger p |
     | else | t, cluster-robust with clusters |
+
+    All t are `steadied`: with few samples that differ, or rare but large wins, t alone claims up to 0.4 of equal
+    strategies to differ at 0.05, and sign flips, which presume symmetry, do as well.
 
     Args:
         differences: (seeds, samples) first minus second, without NaN.
@@ -68,16 +79,20 @@ def pair_test(differences: FloatArray, clusters: IntArray | None, seed: int = 0)
         more, fewer = int((differences == 1).sum()), int((differences == -1).sum())
     if error.n_units < 2:
         return PairTest(math.nan, "none", more, fewer)
+    steady = steadied(error, differences, clusters)
     if len(differences) > 1:
-        return PairTest(tail_probability(error, error.value), "t, random seeds", more, fewer)
+        return PairTest(tail_probability(steady, steady.value), "t, random seeds", more, fewer)
     if clusters is None and more is not None and fewer is not None:
         p = 2 * float(special.bdtr(min(more, fewer), more + fewer, 0.5)) if more + fewer else 1.0
         return PairTest(min(p, 1.0), "McNemar exact", more, fewer)
     if error.n_units < FEW_UNITS:
         sums = unit_sums(differences[0], clusters)
-        return PairTest(sign_flip_probability(sums[sums != 0], SIGN_FLIPS, seed), "sign flips", more, fewer)
+        p = sign_flip_probability(sums[sums != 0], SIGN_FLIPS, seed)
+        if clusters is None:
+            return PairTest(max(p, tail_probability(steady, steady.value)), "sign flips and t", more, fewer)
+        return PairTest(p, "sign flips", more, fewer)
     name = "paired t" if clusters is None else "cluster-robust t"
-    return PairTest(tail_probability(error, error.value), name, more, fewer)
+    return PairTest(tail_probability(steady, steady.value), name, more, fewer)
 
 
 def holm(p_values: ArrayLike) -> FloatArray:
