@@ -16,7 +16,7 @@ import pandas as pd
 
 from harness.analysis.failures import common_samples, failures
 from harness.analysis.intervals import LEVEL, mean_interval
-from harness.analysis.paired import Pair, best_of, compare_pairs, may_be_best, paired_bootstrap
+from harness.analysis.paired import Pair, best_of, best_shares, compare_pairs, may_be_best
 from harness.analysis.selection import Selection, selection
 from harness.analysis.sensitivity import sensitivity_by_strategy
 from harness.analysis.strategies import Strategies, by_axes, every_cell
@@ -45,7 +45,7 @@ class Comparison:
     with the others: its mean is over its own, and it comes last), `is_best`, `may_be_best` (the truly best
     is one of these with probability `level`), `share_best` (of bootstrap resamples)."""
     pairs: pd.DataFrame
-    """As `analysis.paired.compare_pairs`, with labels, `boot_low` and `boot_high`."""
+    """As `analysis.paired.compare_pairs`, with labels."""
     selection: Selection
     """What the best is worth when the luck of the choice is taken off."""
     scope: str
@@ -110,14 +110,12 @@ def compare(
         base = find_strategy(strategies, baseline)
         against: list[Pair] = [(row, base) for row in range(len(rows)) if row != base]
         pairs = compare_pairs(strategies, against, level, seed)
-    chosen = list(zip(pairs["first"].tolist(), pairs["second"].tolist(), strict=True))
-    boot = paired_bootstrap(per_sample, strategies.clusters, chosen, replicates, seed, level)
     labels = dict(enumerate(strategies.labels))
-    pairs = pairs.assign(boot_low=boot.low, boot_high=boot.high)
     pairs = pairs.assign(first=pairs["first"].map(labels), second=pairs["second"].map(labels))
     rows["is_best"] = [row == best for row in range(len(rows))]
     rows["may_be_best"] = [row == best or bool(inside) for row, inside in enumerate(group)]
-    rows["share_best"] = boot.share_best
+    rows["share_best"] = 0.0
+    rows.loc[ranked, "share_best"] = best_shares(common.per_sample[ranked], common.clusters, replicates, seed)
     return Comparison(
         settings={
             "run_dirs": list(run_dirs),

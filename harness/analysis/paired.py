@@ -226,68 +226,25 @@ def may_be_best(all_pairs: pd.DataFrame, n_strategies: int, level: float = LEVEL
     return inside
 
 
-@dataclass(frozen=True)
-class PairedBootstrap:
-    """Percentile intervals over resamples of the samples or clusters, seeds being given."""
-
-    low: FloatArray
-    """(pairs,)"""
-    high: FloatArray
-    """(pairs,)"""
-    share_best: FloatArray
-    """(strategies,) share of resamples in which it has the highest mean; ties are split."""
-    replicates: int
-    seed: int
-
-
-def paired_bootstrap(
-    values: FloatArray,
-    clusters: IntArray | None,
-    pairs: Sequence[Pair],
-    replicates: int = 2000,
-    seed: int = 0,
-    level: float = LEVEL,
-) -> PairedBootstrap:
-    """Resample samples (whole clusters) for all strategies together.
-
-    A pair's difference is over the samples that both have scored, as in `compare_pairs`.
+def best_shares(values: FloatArray, clusters: IntArray | None, replicates: int = 2000, seed: int = 0) -> FloatArray:
+    """How often each strategy has the highest mean when samples (whole clusters) are drawn again; ties are split.
 
     Args:
-        values: (strategies, samples) means over seeds; NaN is missing.
+        values: (strategies, samples) means over seeds, which are given; NaN is missing.
         clusters: (samples,) codes.
-        pairs: (first, second) rows.
-        replicates: resamples.
+        replicates: resamples (Efron and Tibshirani 1993).
         seed: of the stream.
-        level: of the percentile intervals (Efron and Tibshirani 1993).
+
+    Returns:
+        (strategies,)
     """
     known = np.isfinite(values)
-    filled = np.where(known, values, 0.0)
-    sums, counts = unit_sums(filled, clusters), unit_sums(known.astype(float), clusters)
-    firsts, seconds = (np.array([pair[i] for pair in pairs], dtype=int) for i in (0, 1))
-    if known.all():
-        pair_sums, pair_counts = None, counts[:1]
-    else:
-        both = known[firsts] & known[seconds]
-        pair_counts = unit_sums(both.astype(float), clusters)
-        pair_sums = unit_sums(np.where(both, filled[firsts] - filled[seconds], 0.0), clusters)
-    found, wins = [], np.zeros(len(values))
-    with np.errstate(invalid="ignore", divide="ignore"):
-        for weights in bootstrap_weights(sums.shape[-1], replicates, seed):
-            totals = weights @ sums.T
+    sums, counts = (unit_sums(x, clusters) for x in (np.where(known, values, 0.0), known.astype(float)))
+    wins = np.zeros(len(values))
+    for weights in bootstrap_weights(sums.shape[-1], replicates, seed):
+        with np.errstate(invalid="ignore", divide="ignore"):
             # A strategy that a resample leaves without samples cannot be its best.
-            means = np.nan_to_num(totals / (weights @ counts.T), nan=-np.inf)
-            top = means >= means.max(axis=1, keepdims=True) - TIE
-            wins += (top / top.sum(axis=1, keepdims=True)).sum(axis=0)
-            above = totals[:, firsts] - totals[:, seconds] if pair_sums is None else weights @ pair_sums.T
-            found.append(above / (weights @ pair_counts.T))
-    low, high = _percentiles(np.concatenate(found), level)
-    return PairedBootstrap(low, high, wins / replicates, replicates, seed)
-
-
-def _percentiles(found: FloatArray, level: float) -> tuple[FloatArray, FloatArray]:
-    """Per column; NaN for a pair without common samples."""
-    bounds = np.full((2, found.shape[1]), np.nan)
-    some = np.isfinite(found).any(axis=0)
-    if some.any():
-        bounds[:, some] = np.nanpercentile(found[:, some], [50 * (1 - level), 50 * (1 + level)], axis=0)
-    return bounds[0], bounds[1]
+            means = np.nan_to_num((weights @ sums.T) / (weights @ counts.T), nan=-np.inf)
+        top = means >= means.max(axis=1, keepdims=True) - TIE
+        wins += (top / top.sum(axis=1, keepdims=True)).sum(axis=0)
+    return wins / replicates

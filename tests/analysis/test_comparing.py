@@ -244,6 +244,8 @@ def test_csv_holds_the_pairs(run_dir):
     found = compare([run_dir], ["template"], replicates=50)
     frame = pd.read_csv(io.StringIO(printed(write_comparison, found, "csv")))
     assert frame["p_holm"].tolist() == pytest.approx(found.pairs["p_holm"].tolist())
+    bounds = [name for name in frame if name.endswith(("low", "high"))]
+    assert bounds == ["low", "high"], "percentiles of resamples cover as little as 0.53 where few samples differ"
 
 
 def test_the_table_marks_the_best_and_is_plain_in_a_pipe(run_dir):

@@ -12,7 +12,6 @@ from scipy import stats
 
 from harness.analysis.discordance import score_interval
 from harness.analysis.intervals import interval_probability, mean_error, mean_interval, paired_interval, seeds_interval
-from harness.analysis.paired import paired_bootstrap
 from tests.analysis.grids import binary_strategies, crossed
 
 GRIDS = 2000
@@ -118,16 +117,6 @@ def test_paired_differences_over_uneven_clusters(n_clusters, shares):
         return paired_interval(values[0] - values[1], clusters)
 
     assert 0.93 <= coverage(draw, shares[0] - shares[1]) <= 0.97
-
-
-def test_the_bootstrap_of_a_difference():
-    rng = np.random.default_rng(7)
-    held = 0
-    for _ in range(1000):
-        values = binary_strategies(rng, (0.7, 0.8), 200)
-        found = paired_bootstrap(values, None, [(0, 1)], 400, int(rng.integers(1 << 30)))
-        held += found.low[0] <= -0.1 <= found.high[0]
-    assert 0.93 <= held / 1000 <= 0.97
 
 
 def seed_coverage(n_seeds, seed, n=60, sample=1.0, grids=1000):
