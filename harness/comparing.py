@@ -19,7 +19,7 @@ from harness.analysis.intervals import LEVEL, mean_interval
 from harness.analysis.paired import Pair, best_of, best_shares, compare_pairs, may_be_best
 from harness.analysis.selection import Selection, selection
 from harness.analysis.sensitivity import sensitivity_by_strategy
-from harness.analysis.strategies import Strategies, by_axes, every_cell
+from harness.analysis.strategies import THIS_DRAW, Strategies, by_axes, every_cell
 from harness.analysis.table import ACCURACY, BoolArray, ValueTable, value_table
 from harness.analysis.variance import Decomposition, decompose
 from harness.errors import ConfigError, DataError, RunDirError, did_you_mean
@@ -48,6 +48,8 @@ class Comparison:
     """As `analysis.paired.compare_pairs`, with labels."""
     selection: Selection
     """What the best is worth when the luck of the choice is taken off."""
+    is_one_draw: bool
+    """Whether each strategy with K > 0 is one draw of demonstrations: verdicts hold for this draw."""
     scope: str
     """What that figure is about, such as `new samples, for this draw of demonstrations`."""
     best: str
@@ -93,7 +95,7 @@ def compare(
     strategies = by_axes(table, by) if by else every_cell(table)
     if len(strategies.labels) < 2:
         raise ConfigError("one strategy in these records; comparing needs two (templates, K, seeds, models or runs)")
-    notes = _notes(strategies, fixed_seeds)
+    notes = _notes(strategies, table.cells, fixed_seeds)
     if fixed_seeds:
         strategies = strategies.with_fixed_seeds()
     per_sample = strategies.per_sample
@@ -134,6 +136,7 @@ def compare(
         ),
         pairs=pairs,
         selection=_selection(common, ranked, seed, level),
+        is_one_draw=strategies.is_one_draw,
         scope=_scope(strategies, best, table.cells, fixed_seeds),
         best=labels[best],
         sensitivity=sensitivity_by_strategy(table, seed),
@@ -157,7 +160,7 @@ def _scope(strategies: Strategies, best: int, cells: pd.DataFrame, fixed_seeds: 
     if seeds > 1:
         return f"new samples, for these {seeds} draws of demonstrations"
     level = strategies.levels.iloc[best]
-    drawn = bool((cells["k"] > 0).any()) if "k" not in level else level["k"] > 0
+    drawn = level["k"] > 0 if "k" in level else bool((cells["k"] > 0).any())
     return "new samples, for this draw of demonstrations" if drawn else "new samples"
 
 
@@ -289,7 +292,7 @@ def _strategy_rows(strategies: Strategies, common: Strategies, ranked: BoolArray
     return pd.concat([figures[["label"]], strategies.levels, figures.drop(columns="label")], axis=1)
 
 
-def _notes(strategies: Strategies, fixed_seeds: bool) -> tuple[str, ...]:
+def _notes(strategies: Strategies, cells: pd.DataFrame, fixed_seeds: bool) -> tuple[str, ...]:
     notes = list(strategies.notes)
     n = strategies.values.shape[-1]
     if strategies.clusters is not None:
@@ -306,8 +309,12 @@ def _notes(strategies: Strategies, fixed_seeds: bool) -> tuple[str, ...]:
                 f"{seeds} seeds say little about seeds at large: {_conservative(seeds)} "
                 "Run 5 or more, or limit to these: --fixed-seeds"
             )
-    elif seeds == 1:
-        notes.append("one seed: nothing is known about others")
+    if strategies.is_one_draw:
+        several = cells["seed"].nunique() > 1
+        how = "average the draws: --by template,k" if several else "run more (grid.seeds=[1,2,3,4,5]), --by template,k"
+        notes.append(
+            f"{THIS_DRAW}. Another may turn a verdict round, however small p is; for templates and K at large, {how}"
+        )
     return tuple(notes)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import pandas as pd
 
+from harness.analysis.strategies import THIS_DRAW
 from harness.comparing import compare
 from harness.config import RunConfig
 from harness.grid import Cell, Plan
@@ -57,7 +58,8 @@ def tell_results(tracker: Tracker, store: RunStore, cells: pd.DataFrame) -> None
         low, high = interval_columns(figure)
         facts = {figure: estimate.value, low: estimate.low, high: estimate.high, "scope": found.scope}
         axes = {name: best[name] for name in ("model", "template", "k", "seed") if not pd.isna(best[name])}
-        return {f"best/{name}": value for name, value in {**axes, **facts}.items()}
+        pairs = {"paired_differences/scope": THIS_DRAW} if found.is_one_draw else {}
+        return {f"best/{name}": value for name, value in {**axes, **facts}.items()} | pairs
 
     several = len(cells) > 1
     tracker.finish(

@@ -42,6 +42,7 @@ class Strategy:
     def text(self) -> str:
         """The figures as people read them."""
         bounds = "95% interval" if self.n_seeds == 1 else f"95% intervals of {self.n_seeds} seeds together"
+        bounds += ", this demonstration draw" if self.k > 0 and self.n_seeds == 1 else ""
         return (
             f"{self.model}, {self.template}, K={self.k}: {self.value:.4f} "
             f"({self.low:.4f} to {self.high:.4f}, {bounds}; n={self.n_scored})"

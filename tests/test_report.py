@@ -129,6 +129,16 @@ def test_the_first_screen_answers_which_how_sure_and_at_what_cost(run_dir, soup)
     assert facts["Always the most frequent class"].startswith("50.0%")
 
 
+def test_figures_of_one_draw_say_so_wherever_they_stand(soup):
+    draw = "K > 0: this demonstration draw"
+    assert draw in soup.find(id="answer").select_one(".verdict").get_text()
+    for name in ("ranking", "differences", "confusion"):
+        section = soup.find(id=name)
+        assert draw in section.select_one(".lead").get_text()
+        captions = [c.get_text() for c in section.select("figcaption, caption") if not c.find_parent(class_="matrices")]
+        assert captions and all(draw in caption for caption in captions)
+
+
 def test_heatmap_and_lines_hold_the_means_over_seeds(run_dir, soup):
     specs = data_block(soup, "chart-data")
     seeds = over_seeds(summarise(run_dir)).set_index(["template", "k"])

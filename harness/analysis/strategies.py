@@ -20,6 +20,8 @@ from harness.analysis.table import AXES, BoolArray, FloatArray, IntArray, ValueT
 from harness.errors import ConfigError, did_you_mean
 
 Levels = tuple[Any, ...]
+THIS_DRAW = "K > 0: this demonstration draw"
+"""What figures of cells with demonstrations of one seed are about, beside samples."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,12 @@ class Strategies:
     def scored(self) -> BoolArray:
         """(strategies, samples) there is a value under every seed."""
         return np.asarray(np.isfinite(self.values).all(axis=1))
+
+    @property
+    def is_one_draw(self) -> bool:
+        """Whether each strategy stands for one draw of demonstrations, so that other draws may differ."""
+        drawn = bool((self.levels["k"] > 0).any()) if "k" in self.levels else bool(self.seeds)
+        return len(self.seeds) <= 1 and drawn
 
     @property
     def n_attempted(self) -> IntArray:

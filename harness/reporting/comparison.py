@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 from rich.console import Console
 
+from harness.analysis.strategies import THIS_DRAW
 from harness.calibrating import Calibration
 from harness.comparing import Comparison, selection_facts
 from harness.escaping import csv_text
@@ -73,7 +74,8 @@ def write_calibration(console: Console, calibration: Calibration, fmt: str) -> N
 
 def _strategies_table(console: Console, comparison: Comparison) -> None:
     level = f"{100 * comparison.settings['level']:g}%"
-    table = new_table(console, f"{comparison.settings['metric']} (* best as scored, = may be the best, {level})")
+    legend = f"* best as scored, = may be the best, {level}{_draw(comparison)}"
+    table = new_table(console, f"{comparison.settings['metric']} ({legend})")
     table.add_column("", no_wrap=True)
     table.add_column("strategy", overflow="fold")
     for name in ("as scored", _interval_title(comparison), "scored", "best in resamples"):
@@ -94,10 +96,11 @@ def _strategies_table(console: Console, comparison: Comparison) -> None:
 def _pairs_table(console: Console, comparison: Comparison) -> None:
     pairs = comparison.pairs
     family = len(pairs)
-    title = f"Pairs (p adjusted by Holm over {family})"
+    title = f"Pairs (p adjusted by Holm over {family}{_draw(comparison)})"
     if family > PAIRS_SHOWN and comparison.settings["baseline"] is None:
         pairs = pairs[(pairs["first"] == comparison.best) | (pairs["second"] == comparison.best)]
-        title = f"Pairs with the best (p adjusted by Holm over all {family}; --format json, csv or md has them)"
+        all_of_them = f"p adjusted by Holm over all {family}; --format json, csv or md has them"
+        title = f"Pairs with the best ({all_of_them}{_draw(comparison)})"
     table = new_table(console, title)
     table.add_column("first", overflow="fold")
     table.add_column("second", overflow="fold")
@@ -124,6 +127,10 @@ def _verdict(row: dict[Any, Any]) -> str:
     if pd.isna(row["more_samples"]):
         return "open"
     return f"open; {row['more_samples']:,} more samples?"
+
+
+def _draw(comparison: Comparison) -> str:
+    return f"; {THIS_DRAW}" if comparison.is_one_draw else ""
 
 
 def _interval_title(comparison: Comparison) -> str:
@@ -225,6 +232,7 @@ def _comparison_facts(comparison: Comparison) -> dict[str, Any]:
         **{name: json_rows(getattr(comparison, name)) for name in frames},
         "best": comparison.best,
         "scope": comparison.scope,
+        "is_one_draw": comparison.is_one_draw,
         "selection": selection_facts(comparison.selection),
         "notes": list(comparison.notes),
         "warnings": list(comparison.warnings),

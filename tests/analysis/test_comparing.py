@@ -259,6 +259,26 @@ def test_the_table_marks_the_best_and_is_plain_in_a_pipe(run_dir):
     assert second.startswith("As scored, the luck included: 0.")
 
 
+def test_cells_with_demonstrations_hold_for_this_draw(run_dir):
+    cells, averaged = compare([run_dir], replicates=10), compare([run_dir], ["template", "k"], replicates=10)
+    assert (cells.is_one_draw, averaged.is_one_draw) == (True, False)
+    text = " ".join(printed(write_comparison, cells, "table").split())
+    assert text.count("K > 0: this demonstration draw") == 3
+    assert "average the draws: --by template,k" in text
+    assert "this demonstration draw" not in printed(write_comparison, averaged, "table")
+
+
+def test_runs_of_one_seed_are_told_to_run_more(records, tmp_path):
+    run_dir = write_run(tmp_path / "one", [r for r in records if r.seed == 1])
+    for by in ([], ["template", "k"], ["template"]):
+        found = compare([run_dir], by, replicates=10)
+        assert found.is_one_draw
+        assert any("grid.seeds=[1,2,3,4,5]" in note for note in found.notes)
+    zero = compare([write_run(tmp_path / "zero", [r for r in records if r.k == 0])], replicates=10)
+    assert not zero.is_one_draw
+    assert zero.scope == "new samples"
+
+
 @pytest.mark.parametrize(
     ("by", "fixed", "scope"),
     [

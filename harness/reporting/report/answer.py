@@ -114,10 +114,12 @@ def _verdict(data: ReportData, scale: Scale) -> str:
     tied = f" {plural(ties, 'other has', 'others have')} the very same score." if ties else ""
     level = f"{100 * data.level:g}%"
     if alike == 0:
-        return f"None of the {plural(others, 'other')} may be the best ({level})."
-    if alike == others:
-        return f"But each of the {plural(others, 'other')} may be the best: these samples do not settle it.{tied}"
-    return f"{count(alike)} of the {plural(others, 'other')} may be the best as well ({level}), the rest not.{tied}"
+        verdict = f"None of the {plural(others, 'other')} may be the best ({level})"
+    elif alike == others:
+        verdict = f"But each of the {plural(others, 'other')} may be the best: these samples do not settle it"
+    else:
+        verdict = f"{count(alike)} of the {plural(others, 'other')} may be the best as well ({level}), the rest not"
+    return f"{verdict}{data.draw}.{tied}"
 
 
 def _which(data: ReportData) -> tuple[Fact, ...]:

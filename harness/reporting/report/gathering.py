@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from harness import prompt_examples
 from harness.analysis.cells import main_figure
 from harness.analysis.intervals import LEVEL
-from harness.analysis.strategies import labels_of
+from harness.analysis.strategies import THIS_DRAW, labels_of
 from harness.analysis.table import AXES
 from harness.calibrating import Calibration, calibrate
 from harness.comparing import Comparison, compare, read_manifest
@@ -96,6 +96,11 @@ class ReportData:
     def is_generated(self) -> bool:
         """Whether answers are texts that metrics judge."""
         return bool(self.runs[0].manifest.get("answer_metrics"))
+
+    @property
+    def draw(self) -> str:
+        """What figures of single cells hold for, to stand behind a sentence or title; empty without demonstrations."""
+        return f" ({THIS_DRAW})" if (self.strategies["k"] > 0).any() else ""
 
     @property
     def class_names(self) -> list[str]:

@@ -10,6 +10,7 @@ import pandas as pd
 
 from harness.analysis.cells import over_seeds
 from harness.analysis.paired import TIE
+from harness.analysis.strategies import THIS_DRAW
 from harness.reporting.report import charts
 from harness.reporting.report.audit import audit_sections
 from harness.reporting.report.blocks import Cell, Chart, Column, Section, Table
@@ -71,12 +72,17 @@ def _groups(data: ReportData) -> Iterator[tuple[str, str, RunFacts, pd.DataFrame
             yield f"{number}-{place}", ", ".join(names), run, seeds[seeds["model"] == model]
 
 
+def _one_draw(seeds: pd.DataFrame) -> str:
+    """That points with K > 0 are of one draw, where some are."""
+    return f" ({THIS_DRAW})" if ((seeds["k"] > 0) & (seeds["n_seeds"] < 2)).any() else ""
+
+
 def _heatmap(data: ReportData, scale: Scale) -> Section:
     found: list[Chart] = []
     for key, title, _, seeds in _groups(data):
         templates, ks = list(dict.fromkeys(seeds["template"])), sorted(set(seeds["k"].tolist()))
         spec = charts.heatmap(seeds, templates, ks, scale)
-        name = f"{scale.name.capitalize()} by template and K"
+        name = f"{scale.name.capitalize()} by template and K{_one_draw(seeds)}"
         rows = [
             [
                 Cell(str(t)),
@@ -89,9 +95,10 @@ def _heatmap(data: ReportData, scale: Scale) -> Section:
         summary = f"Heatmap, {plural(len(templates), 'template')} by {len(ks)} values of K. {_extremes(seeds, scale)}"
         height = FRAME + 40 * len(templates)
         found.append(Chart(f"heatmap-{key}", _titled(name, title), summary, spec, height, table))
+    first = next(_groups(data))[3]
     lead = (
         f"Mean {scale.name} of each template (rows) at each number of demonstrations K (columns), averaged over "
-        f"seeds. {_extremes(next(_groups(data))[3], scale)}"
+        f"seeds{_one_draw(first)}. {_extremes(first, scale)}"
     )
     return Section("heatmap", "Templates and demonstrations", "Templates", lead, found)
 
@@ -131,7 +138,7 @@ def _against_k(data: ReportData, scale: Scale, chance: float | None) -> Section:
     for key, title, _, seeds in groups:
         templates = list(dict.fromkeys(seeds["template"]))
         spec = charts.against_k(seeds, templates, scale, limits, chance)
-        name = _titled(f"{scale.name.capitalize()} against K", title)
+        name = _titled(f"{scale.name.capitalize()} against K{_one_draw(seeds)}", title)
         summary = f"Lines of {plural(len(templates), 'template')} over K; all figures are in the table below."
         rows = [
             [
@@ -148,7 +155,9 @@ def _against_k(data: ReportData, scale: Scale, chance: float | None) -> Section:
         table = Table(f"{name}, over seeds", [Column("Template", False), *map(Column, titles)], rows, folded=True)
         found.append(Chart(f"against-k-{key}", name, summary, spec, 420, table))
     n_seeds = max(int(seeds["n_seeds"].max()) for *_, seeds in groups)
-    band = "the band goes from the worst to the best seed" if n_seeds > 1 else "one seed was run, so there is no band"
+    band = "the band goes from the worst to the best seed"
+    if n_seeds < 2:
+        band = f"one seed was run, so there is no band{data.draw}"
     widths = (data.strategies["high"] - data.strategies["low"]) / 2
     lead = (
         f"How {scale.name} changes with the number of demonstrations: a line per template, its mean over seeds; "
@@ -170,9 +179,9 @@ def _ranking(data: ReportData, scale: Scale) -> Section:
     rest = len(frame) - alike
     lead = (
         f"Every strategy with its {100 * data.level:g}% interval, best first: {count(alike)} may be the best, "
-        f"{'none' if rest == 0 else count(rest)} {'is' if rest < 2 else 'are'} shown not to be."
+        f"{'none' if rest == 0 else count(rest)} {'is' if rest < 2 else 'are'} shown not to be{data.draw}."
     )
-    name = f"{scale.name.capitalize()} of the strategies with intervals"
+    name = f"{scale.name.capitalize()} of the strategies with intervals{data.draw}"
     chart = _rows_chart("ranking", name, lead, charts.ranking(top, scale, data.level), len(top), None)
     notes = [
         "Intervals are for one strategy at a time. Overlap of two does not mean that they are equal: who may be the "
@@ -201,11 +210,11 @@ def _differences(data: ReportData, scale: Scale) -> Iterator[Section]:
     settled, family = int(data.comparison.pairs["differs"].sum()), len(data.comparison.pairs)
     lead = (
         f"Each strategy against each other on the same samples: {count(settled)} of {plural(family, 'pair')} are shown "
-        f"to differ (family-wise error {100 * (1 - data.level):.2g}%, Holm)."
+        f"to differ (family-wise error {100 * (1 - data.level):.2g}%, Holm){data.draw}."
     )
     spec = charts.difference_matrix(labels, differences, differs, scale)
     height = FRAME + 110 + max(22 * len(labels), 160)
-    name = f"Differences in {scale.name}, row minus column"
+    name = f"Differences in {scale.name}, row minus column{data.draw}"
     chart = Chart("differences", name, f"Matrix. {lead}", spec, height, pairs_table(data, scale), wide=True)
     notes = ["A dot marks a pair that is shown to differ; blue: the row is better, orange: the column is."]
     if len(data.strategies) > CHARTED:
@@ -320,16 +329,17 @@ def _confusion(data: ReportData) -> Iterator[Section]:
     best = found[0][1]
     recalls = [best.recall(i) for i in range(len(data.class_names))]
     known = [(r, name) for r, name in zip(recalls, data.class_names, strict=True) if math.isfinite(r.value)]
-    lead = "Which classes are taken for which, per strategy."
+    lead = f"Which classes are taken for which, per strategy{data.draw}."
     if known:
         worst, name = min(known, key=lambda pair: pair[0].value)
         lead = (
             f"Which classes are taken for which: of the gold samples of “{name}”, the class that the best strategy "
-            f"finds least, it finds {share(worst.value)} ({share(worst.low)} to {share(worst.high)}, n={worst.n})."
+            f"finds least, it finds {share(worst.value)} ({share(worst.low)} to {share(worst.high)}, n={worst.n})"
+            f"{data.draw}."
         )
     matrices = [confusion_table(label, matrix, data.class_names) for label, matrix in found[:MATRICES]]
     notes = [f"Matrices of the first {MATRICES} strategies; the table has all."] if len(found) > MATRICES else []
-    tables = [*matrices, class_table(found, data.class_names)]
+    tables = [*matrices, class_table(found, data.class_names, data.draw)]
     yield Section("confusion", "Confusion matrices", "Confusion", lead, tables=tables, notes=notes)
 
 
