@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from harness.analysis.allocation import allocations
 from harness.analysis.failures import common_samples, failures
 from harness.analysis.intervals import LEVEL, mean_interval
 from harness.analysis.paired import Pair, best_of, best_shares, compare_pairs, may_be_best
@@ -57,6 +58,8 @@ class Comparison:
     """Over templates; empty when there is one."""
     variance: pd.DataFrame
     """Components per run and model; empty when nothing but the samples varies."""
+    allocation: pd.DataFrame
+    """What limits a difference and what to buy, per run and model: `analysis.allocation.Allocation` and `buy`."""
     notes: tuple[str, ...]
     warnings: tuple[str, ...]
     """What could make the choice of the best wrong."""
@@ -141,6 +144,7 @@ def compare(
         best=labels[best],
         sensitivity=sensitivity_by_strategy(table, seed),
         variance=_variance(table),
+        allocation=allocations(table, level),
         notes=(*notes, *_common_notes(strategies, samples, ranked)),
         warnings=_warnings(strategies, best),
     )

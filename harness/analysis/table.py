@@ -7,7 +7,7 @@ several seeds are one cell here, whose seed is null.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -42,6 +42,15 @@ class ValueTable:
     """(cells, samples); NaN where the sample failed or was not attempted."""
     attempted: BoolArray
     """(cells, samples): there is a record."""
+
+    def only(self, cells: pd.DataFrame) -> ValueTable:
+        """The table of some of its cells, given by their rows."""
+        return replace(
+            self,
+            cells=cells.reset_index(drop=True),
+            values=self.values[cells.index],
+            attempted=self.attempted[cells.index],
+        )
 
     @property
     def n_scored(self) -> IntArray:

@@ -42,6 +42,7 @@ def write_comparison(console: Console, comparison: Comparison, fmt: str) -> None
         _pairs_table(console, comparison)
         _sensitivity_table(console, comparison)
         _variance_table(console, comparison)
+        _write_notes(console, allocation_texts(comparison.allocation))
         _write_notes(console, comparison.notes)
     else:
         raise ValueError(f"no format {fmt!r}")
@@ -162,7 +163,9 @@ def _sensitivity_table(console: Console, comparison: Comparison) -> None:
     frame = comparison.sensitivity
     if frame.empty:
         return
-    table = new_table(console, "Over templates (spread by chance: if all were equally good)")
+    table = new_table(
+        console, "Over templates (by chance: the spread if all were equally good on other samples and seeds)"
+    )
     keys = [name for name in ("run", "model") if frame[name].nunique() > 1] + ["k"]
     for name in (*keys, "templates", "best", "worst", "mean", _interval_title(comparison), "spread", "by chance"):
         table.add_column(name, justify="right", no_wrap=True)
@@ -202,6 +205,33 @@ def _variance_table(console: Console, comparison: Comparison) -> None:
     _write_notes(console, [str(note) for note in frame["note"].unique() if note])
 
 
+def allocation_texts(frame: pd.DataFrame) -> list[str]:
+    """What limits a difference between two (template, K) and what to buy next, a sentence per run and model."""
+    texts = []
+    for row in frame.to_dict("records"):
+        names = [str(row[name]) for name in ("run", "model") if frame[name].nunique() > 1]
+        where = f" ({', '.join(names)})" if names else ""
+        if row["n_seeds"] < 2:
+            texts.append(
+                f"a difference between two (template, K){where} is known to +-{row['half_width']:.4f} for this draw; "
+                "run several seeds to learn whether samples or seeds limit it"
+            )
+            continue
+        total = row["samples"] + row["seeds"] + row["both"]
+        if not total:
+            continue
+        parts = ", ".join(
+            f"{name} {100 * row[part] / total:.0f}%"
+            for name, part in (("samples", "samples"), ("seeds", "seeds"), ("the two together", "both"))
+        )
+        texts.append(
+            f"the variance of a difference between two (template, K){where} comes from: {parts}. Its interval is "
+            f"+-{row['half_width']:.4f}; for twice the tokens +-{row['with_samples']:.4f} with twice the samples, "
+            f"+-{row['with_seeds']:.4f} with twice the seeds: more {row['buy']} pay more"
+        )
+    return texts
+
+
 def _calibration_table(console: Console, frame: pd.DataFrame, keys: Sequence[str], title: str | None) -> None:
     table = new_table(console, title)
     for name in keys:
@@ -226,7 +256,7 @@ def _write_notes(console: Console, notes: Sequence[str]) -> None:
 
 
 def _comparison_facts(comparison: Comparison) -> dict[str, Any]:
-    frames = ("strategies", "pairs", "sensitivity", "variance")
+    frames = ("strategies", "pairs", "sensitivity", "variance", "allocation")
     return {
         "settings": comparison.settings,
         **{name: json_rows(getattr(comparison, name)) for name in frames},

@@ -11,6 +11,7 @@ import pandas as pd
 from harness.analysis.cells import over_seeds
 from harness.analysis.paired import TIE
 from harness.analysis.strategies import THIS_DRAW
+from harness.reporting.comparison import allocation_texts
 from harness.reporting.report import charts
 from harness.reporting.report.audit import audit_sections
 from harness.reporting.report.blocks import Cell, Chart, Column, Section, Table
@@ -241,14 +242,14 @@ def _variance(data: ReportData, scale: Scale) -> Iterator[Section]:
             if not found:
                 lead = (
                     f"What makes single results differ: {share(largest['share'])} of their variance comes from "
-                    f"{_effect(str(largest['effect']))}; where a share is large, more of that is what the next "
-                    "evaluation should buy."
+                    f"{_effect(str(largest['effect']))}."
                 )
             table = variance_table(own, f"{name} of single results")
             found.append(_rows_chart(f"variance-{number}", name, lead, charts.shares(own), len(own), table))
         notes += [f"{note[0].upper()}{note[1:]}." for note in variance["note"].unique() if note]
         if found:
             notes.append("Bars have two standard errors; components below zero count as zero.")
+    notes = [f"{text[0].upper()}{text[1:]}." for text in allocation_texts(data.comparison.allocation)] + notes
     tables = [sensitivity_table(sensitivity, scale, data.level)] if not sensitivity.empty else []
     yield Section("variance", "What the score depends on", "Variance", lead, found, tables, notes)
 

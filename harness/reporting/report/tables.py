@@ -141,7 +141,10 @@ def sensitivity_table(frame: pd.DataFrame, scale: Scale, level: float) -> Table:
         "By chance",
         "n",
     )
-    caption = "How much the wording matters: over templates (by chance: the spread if all were equally good)"
+    caption = (
+        "How much the wording matters: over templates (by chance: the spread if all were equally good, on other "
+        "samples and seeds)"
+    )
     return Table(caption, [Column("K", False), *map(Column, titles)], rows)
 
 
