@@ -130,7 +130,10 @@ def compare_command(
         str | None,
         typer.Option("--baseline", metavar="STRATEGY", help="A label, or axis=value,...; all pairs by default."),
     ] = None,
-    metric: Annotated[str | None, typer.Option("--metric", help="accuracy, or a metric of generated answers.")] = None,
+    metric: Annotated[
+        str | None,
+        typer.Option("--metric", metavar="NAME", help="accuracy, a metric of answers, or a figure of single records."),
+    ] = None,
     fixed_seeds: Annotated[
         bool, typer.Option("--fixed-seeds", help="Conclude about these seeds only, not about seeds at large.")
     ] = False,

@@ -6,7 +6,7 @@ estimated.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import PurePosixPath
 from typing import Any
@@ -16,6 +16,7 @@ import pandas as pd
 
 from harness.analysis.allocation import allocations
 from harness.analysis.failures import common_samples, failures
+from harness.analysis.figures import FIGURES, figure_values
 from harness.analysis.intervals import LEVEL, mean_interval
 from harness.analysis.paired import Pair, best_of, best_shares, compare_pairs, may_be_best
 from harness.analysis.selection import Selection, selection
@@ -32,6 +33,7 @@ from harness.results.store import RunStore
 from harness.summary import sample_clusters
 
 KEYS = ["model", "task", "template", "k", "seed", "sample_id"]
+_WHERE_NONE = "labels that are compared have no answers, generated ones no scores, and failed samples nothing"
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,7 @@ class Comparison:
     """What that figure is about, such as `new samples, for this draw of demonstrations`."""
     best: str
     sensitivity: pd.DataFrame
-    """Over templates; empty when there is one."""
+    """Over templates; empty when there is one, or where more is not better."""
     variance: pd.DataFrame
     """Components per run and model; empty when nothing but the samples varies."""
     allocation: pd.DataFrame
@@ -83,7 +85,8 @@ def compare(
         by: axes whose levels are the strategies, the others averaged; empty: every cell.
         baseline: a strategy that all others are compared with; its label, or `axis=value` pairs
             separated by commas. None: all pairs.
-        metric: `accuracy` or a metric of generated answers; None: what the task is judged by.
+        metric: `accuracy`, a metric of generated answers or one of `analysis.figures.FIGURES`; None: what the task
+            is judged by.
         fixed_seeds: conclude about the seeds that were run only, not about seeds at large.
         level: of all intervals; 1 - level is the family-wise error rate.
         replicates: bootstrap resamples.
@@ -95,6 +98,7 @@ def compare(
         DataError: runs of different tasks or samples.
     """
     table, name = _table(run_dirs, metric)
+    is_quality = name not in FIGURES or FIGURES[name].is_quality
     strategies = by_axes(table, by) if by else every_cell(table)
     if len(strategies.labels) < 2:
         raise ConfigError("one strategy in these records; comparing needs two (templates, K, seeds, models or runs)")
@@ -125,6 +129,7 @@ def compare(
         settings={
             "run_dirs": list(run_dirs),
             "metric": name,
+            "is_quality": is_quality,
             "by": list(by),
             "averaged": [*strategies.averaged, *(["seed"] if strategies.seeds else [])],
             "seeds": list(strategies.seeds),
@@ -142,7 +147,7 @@ def compare(
         is_one_draw=strategies.is_one_draw,
         scope=_scope(strategies, best, table.cells, fixed_seeds),
         best=labels[best],
-        sensitivity=sensitivity_by_strategy(table, seed),
+        sensitivity=sensitivity_by_strategy(table, seed) if is_quality else pd.DataFrame(),
         variance=_variance(table),
         allocation=allocations(table, level),
         notes=(*notes, *_common_notes(strategies, samples, ranked)),
@@ -204,10 +209,10 @@ def read_manifest(run_dir: str, *entries: str) -> dict[str, Any]:
 
 
 def _table(run_dirs: Sequence[str], metric: str | None) -> tuple[ValueTable, str]:
-    known = read_manifest(run_dirs[0]).get("answer_metrics") or [ACCURACY]
+    known = known_metrics(read_manifest(run_dirs[0]))
     name = known[0] if metric is None else metric
     if name not in known:
-        raise ConfigError(f"no metric '{name}' in '{run_dirs[0]}'{did_you_mean(name, known)}")
+        raise ConfigError(f"no metric '{name}' of single samples in '{run_dirs[0]}'{did_you_mean(name, known)}")
     values = ["gold", "prediction"] if name == ACCURACY else ["answer_values"]
     names = _run_names(run_dirs)
     frames: list[pd.DataFrame] = []
@@ -215,16 +220,21 @@ def _table(run_dirs: Sequence[str], metric: str | None) -> tuple[ValueTable, str
     asked: dict[str, tuple[str, str]] = {}
     for run_dir, run in zip(run_dirs, names, strict=True):
         manifest = read_manifest(run_dir)
-        found = manifest.get("answer_metrics") or [ACCURACY]
+        found = known_metrics(manifest)
         if name not in found:
             raise ConfigError(
-                f"no metric '{name}' in '{run_dir}', which is judged by {', '.join(found)}; compare runs of one task"
+                f"no metric '{name}' in '{run_dir}', which has {', '.join(found)}; compare runs of one task"
             )
-        frame = load_records(run_dir, [*KEYS, *values], categories=True)
+        is_own = name in (manifest.get("answer_metrics") or [ACCURACY])
+        frame = load_records(run_dir, [*KEYS, *(values if is_own else FIGURES[name].columns)], categories=True)
         if frame.empty:
             raise RunDirError(
                 f"'{run_dir}' has no records yet, or none that can be read; run or resume it with `harness run`"
             )
+        if not is_own:
+            frame = frame.assign(**{name: figure_values(frame, name)})
+            if frame[name].isna().all():
+                raise ConfigError(f"no record of '{run_dir}' has a value for '{name}'; {_WHERE_NONE}")
         frames.append(frame.assign(run=run))
         own = sample_clusters(RunStore(run_dir))
         check_known(RunStore(run_dir), own, frame["sample_id"].cat.categories)
@@ -241,6 +251,17 @@ def _table(run_dirs: Sequence[str], metric: str | None) -> tuple[ValueTable, str
         for frame in frames:
             frame[column] = frame[column].cat.set_categories(known_names)
     return value_table(pd.concat(frames, ignore_index=True), name, clusters), name
+
+
+def known_metrics(manifest: Mapping[str, Any]) -> list[str]:
+    """What the strategies of a run can be compared by, what it is judged by first."""
+    own = list(manifest.get("answer_metrics") or [ACCURACY])
+    further = [name for name in FIGURES if name not in own]
+    if manifest.get("answer_metrics"):
+        further = [name for name in further if not {"prediction", "off_label_mass"} & set(FIGURES[name].columns)]
+    elif len(manifest["class_names"]) != 2:
+        further.remove("predicted_positive_share")
+    return own + further
 
 
 def _check_same_samples(asked: dict[str, tuple[str, str]], run_dir: str) -> None:

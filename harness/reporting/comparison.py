@@ -75,11 +75,12 @@ def write_calibration(console: Console, calibration: Calibration, fmt: str) -> N
 
 def _strategies_table(console: Console, comparison: Comparison) -> None:
     level = f"{100 * comparison.settings['level']:g}%"
-    legend = f"* best as scored, = may be the best, {level}{_draw(comparison)}"
+    best, _ = _words(comparison)
+    legend = f"* {best} as scored, = may be the {best}, {level}{_draw(comparison)}"
     table = new_table(console, f"{comparison.settings['metric']} ({legend})")
     table.add_column("", no_wrap=True)
     table.add_column("strategy", overflow="fold")
-    for name in ("as scored", _interval_title(comparison), "scored", "best in resamples"):
+    for name in ("as scored", _interval_title(comparison), "scored", f"{best} in resamples"):
         table.add_column(name, justify="right", no_wrap=True)
     for row in comparison.strategies.to_dict("records"):
         table.add_row(
@@ -91,17 +92,17 @@ def _strategies_table(console: Console, comparison: Comparison) -> None:
             f"{row['share_best']:.3f}",
             style="bold" if row["may_be_best"] else "",
         )
-    print_table(console, table, ["best in resamples", "scored"])
+    print_table(console, table, [f"{best} in resamples", "scored"])
 
 
 def _pairs_table(console: Console, comparison: Comparison) -> None:
-    pairs = comparison.pairs
+    pairs, (best, better) = comparison.pairs, _words(comparison)
     family = len(pairs)
     title = f"Pairs (p adjusted by Holm over {family}{_draw(comparison)})"
     if family > PAIRS_SHOWN and comparison.settings["baseline"] is None:
         pairs = pairs[(pairs["first"] == comparison.best) | (pairs["second"] == comparison.best)]
         all_of_them = f"p adjusted by Holm over all {family}; --format json, csv or md has them"
-        title = f"Pairs with the best ({all_of_them}{_draw(comparison)})"
+        title = f"Pairs with the {best} ({all_of_them}{_draw(comparison)})"
     table = new_table(console, title)
     table.add_column("first", overflow="fold")
     table.add_column("second", overflow="fold")
@@ -117,14 +118,19 @@ def _pairs_table(console: Console, comparison: Comparison) -> None:
             f"{row['p']:.4f}",
             f"{row['p_holm']:.4f}",
             str(row["n"]),
-            _verdict(row),
+            _verdict(row, better),
         )
     print_table(console, table, ["p", "n"])
 
 
-def _verdict(row: dict[Any, Any]) -> str:
+def _words(comparison: Comparison) -> tuple[str, str]:
+    """What the highest mean and the higher of two are called."""
+    return ("best", "better") if comparison.settings["is_quality"] else ("highest", "higher")
+
+
+def _verdict(row: dict[Any, Any], better: str) -> str:
     if row["differs"]:
-        return "first better" if row["difference"] > 0 else "second better"
+        return f"first {better}" if row["difference"] > 0 else f"second {better}"
     if pd.isna(row["more_samples"]):
         return "open"
     return f"open; {row['more_samples']:,} more samples?"
@@ -141,9 +147,10 @@ def _interval_title(comparison: Comparison) -> str:
 def _selection_lines(console: Console, comparison: Comparison) -> None:
     found, level = comparison.selection, f"{100 * comparison.settings['level']:g}%"
     expected, seen = found.expected, found.as_seen
+    best, _ = _words(comparison)
     say(
         console,
-        f"Best: {comparison.best}. Expected {comparison.settings['metric']} {expected.value:.4f} "
+        f"{best.capitalize()}: {comparison.best}. Expected {comparison.settings['metric']} {expected.value:.4f} "
         f"({level}: {expected.low:.4f}-{expected.high:.4f}) on {comparison.scope}; "
         f"the luck of picking 1 of {found.n_strategies} is taken off.",
     )
@@ -151,9 +158,9 @@ def _selection_lines(console: Console, comparison: Comparison) -> None:
     inside = int(comparison.strategies["may_be_best"].sum())
     say(
         console,
-        f"The truly best is one of {inside} of {len(comparison.strategies)} strategies ({level}; marked)."
+        f"The truly {best} is one of {inside} of {len(comparison.strategies)} strategies ({level}; marked)."
         if inside > 1
-        else f"No other strategy may be the best ({level}).",
+        else f"No other strategy may be the {best} ({level}).",
     )
     for warning in comparison.warnings:
         say(console, f"Warning: {warning}.")

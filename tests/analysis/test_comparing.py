@@ -3,7 +3,9 @@
 import io
 import json
 import math
+import pathlib
 import re
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -18,6 +20,7 @@ from harness.errors import ConfigError, DataError, RunDirError
 from harness.reporting.comparison import write_calibration, write_comparison
 from harness.results.schema import Record, to_table
 from harness.results.store import RunStore
+from harness.summary import summarise
 
 N = 60
 GOLD = [i % 2 for i in range(N)]
@@ -221,6 +224,44 @@ def test_generated_answers_are_compared_by_their_metrics(tmp_path):
         compare([run_dir], metric="accuracy")
     with pytest.raises(ConfigError, match="generated answers"):
         calibrate(run_dir)
+
+
+def test_every_stored_figure_is_compared_by_its_mean_over_samples(run_dir, records):
+    greedy = [
+        Record(**{f: getattr(r, f) for f in Record.__slots__}
+               | {"greedy_prediction": r.prediction if i % 3 else None, "off_label_mass": 0.01 * (i % 7),
+                  "n_prompt_tokens": 20 + i % 5})
+        for i, r in enumerate(records)
+    ]  # fmt: skip
+    folder = write_run(pathlib.Path(run_dir).parent / "greedy", greedy)
+    cells = summarise(folder).set_index(["template", "k", "seed"])
+    for name in ("accuracy", "greedy_accuracy", "off_label_mass", "predicted_positive_share"):
+        rows = compare([folder], metric=name, replicates=10).strategies
+        for row in rows.to_dict("records"):
+            cell = cells.loc[(row["template"], row["k"], 1 if pd.isna(row["seed"]) else row["seed"])]
+            assert row["mean"] == pytest.approx(cell[name])
+    tokens = compare([folder], metric="prompt_tokens", replicates=10)
+    assert not tokens.settings["is_quality"]
+    text = printed(write_comparison, tokens, "table")
+    assert text.startswith("Highest: ")
+    assert not re.search("best|better", text)
+    with pytest.raises(ConfigError, match=r"no record of .* has a value for 'answer_length'"):
+        compare([folder], metric="answer_length")
+    with pytest.raises(ConfigError, match="no metric 'macro_f1' of single samples"):
+        compare([folder], metric="macro_f1")
+
+
+def test_figures_of_generated_answers_are_those_of_the_cells(tmp_path):
+    rows = answered("a", np.ones((6, 1))) + answered("b", np.zeros((6, 1)))
+    for i, record in enumerate(rows):
+        rows[i] = replace(record, answer="ab"[: i % 3], finish_reason=("stop", "length")[i % 2])
+    folder = write_run(tmp_path / "qa", rows, metrics=["exact_match"])
+    cells = summarise(folder).set_index("template")
+    for name in ("exact_match", "answer_length", "empty_share", "truncated_share"):
+        found = compare([folder], metric=name, replicates=10).strategies.set_index("template")["mean"]
+        assert found.to_dict() == pytest.approx(cells[name].to_dict())
+    with pytest.raises(ConfigError, match="no metric 'off_label_mass'"):
+        compare([folder], metric="off_label_mass")
 
 
 def printed(write, figures, fmt, terminal=False):
