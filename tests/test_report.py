@@ -5,7 +5,9 @@ import hashlib
 import json
 import re
 import shutil
+from dataclasses import replace
 
+import pandas as pd
 import pytest
 from bs4 import BeautifulSoup
 
@@ -17,7 +19,7 @@ from harness.preparation import prepare
 from harness.prompt_examples import NAME as PROMPTS
 from harness.prompt_examples import prompt_examples
 from harness.reporting.report.browser import BITS, browser
-from harness.reporting.report.build import write_report
+from harness.reporting.report.build import render, write_report
 from harness.reporting.report.gathering import gather, run_names
 from harness.reporting.report.page import embedded_json
 from harness.reporting.report.wording import scale_of
@@ -178,11 +180,32 @@ def test_variance_and_calibration_are_those_of_the_analysis(run_dir, soup):
     names = [effect.replace("k", "K").replace(" x ", " × ") for effect in variance["effect"]]
     assert [r["Effect"][0] for r in shown] == names
     overall = calibrate(run_dir).overall.set_index("method")
-    rows = rows_of(soup, "Accuracy before and after batch calibration")
-    averaged = {r["Method"][0]: r for r in rows if r["Cell"][0].startswith("all ")}
-    assert set(averaged) == set(overall.index) == {"batch", "ensemble"}
-    for method, row in averaged.items():
+    assert set(overall.index) == {"batch", "ensemble"}
+    for method, name in (("batch", "batch calibration"), ("ensemble", "the ensemble of templates")):
+        rows = rows_of(soup, f"Accuracy before and after {name}")
+        (row,) = [r for r in rows if r["Cell"][0].startswith("all ")]
         assert (row["Before"][1], row["After"][1]) == (overall.loc[method, "before"], overall.loc[method, "after"])
+
+
+def test_every_calibration_has_its_own_sentence_chart_and_table(run_dir):
+    data = gather([run_dir])
+    found = data.runs[0].calibration
+    scores = {"contextual": -0.1, "PMI_DC": 0.05}
+    frames = [found.cells, found.overall]
+    for method, change in scores.items():
+        for place in (0, 1):
+            batch = frames[place][frames[place]["method"] == "batch"]
+            bounds = {"difference": change, "low": change - 0.01, "high": change + 0.01}
+            frames[place] = pd.concat([frames[place], batch.assign(method=method, **bounds)])
+    run = replace(data.runs[0], calibration=replace(found, cells=frames[0], overall=frames[1]))
+    soup = BeautifulSoup(render(replace(data, runs=(run,))), "html.parser")
+    section = soup.find(id="calibration")
+    lead = section.select_one(".lead").get_text()
+    assert "contextual calibration lowers it" in lead and "domain-conditional PMI raises it" in lead
+    assert {"calibration-0", "calibration-0-contextual", "calibration-0-pmi_dc"} <= set(data_block(soup, "chart-data"))
+    for name in ("contextual calibration", "domain-conditional PMI"):
+        rows = rows_of(soup, f"Accuracy before and after {name}")
+        assert len(rows) == 1 + (found.cells["method"] == "batch").sum()
 
 
 def test_confusion_matrices_count_every_scored_sample(run_dir, soup):
