@@ -24,6 +24,7 @@ from harness.analysis.sensitivity import sensitivity_by_strategy
 from harness.analysis.strategies import THIS_DRAW, Strategies, by_axes, every_cell
 from harness.analysis.table import ACCURACY, BoolArray, ValueTable, value_table
 from harness.analysis.variance import Decomposition, decompose
+from harness.calibrated import KEYS, calibrated_records
 from harness.errors import ConfigError, DataError, RunDirError, did_you_mean
 from harness.hashing import content_hash
 from harness.results import manifest as manifests
@@ -32,7 +33,6 @@ from harness.results.samples import check_known, read_samples
 from harness.results.store import RunStore
 from harness.summary import sample_clusters
 
-KEYS = ["model", "task", "template", "k", "seed", "sample_id"]
 _WHERE_NONE = "labels that are compared have no answers, generated ones no scores, and failed samples nothing"
 
 
@@ -74,6 +74,7 @@ def compare(
     metric: str | None = None,
     *,
     fixed_seeds: bool = False,
+    calibrated: Sequence[str] = (),
     level: float = LEVEL,
     replicates: int = 2000,
     seed: int = 0,
@@ -88,6 +89,8 @@ def compare(
         metric: `accuracy`, a metric of generated answers or one of `analysis.figures.FIGURES`; None: what the task
             is judged by.
         fixed_seeds: conclude about the seeds that were run only, not about seeds at large.
+        calibrated: of `calibrated.METHODS`; what so corrected scores predict are further strategies, which the best
+            is chosen from as well.
         level: of all intervals; 1 - level is the family-wise error rate.
         replicates: bootstrap resamples.
         seed: of all random draws.
@@ -97,7 +100,10 @@ def compare(
         ConfigError: unknown axis, metric or baseline; fewer than two strategies.
         DataError: runs of different tasks or samples.
     """
-    table, name = _table(run_dirs, metric)
+    table, name = _table(run_dirs, metric, calibrated)
+    as_scored = table.only(table.cells[table.cells["calibration"] == ""])
+    if calibrated and by:
+        by = [*by, "calibration"]
     is_quality = name not in FIGURES or FIGURES[name].is_quality
     strategies = by_axes(table, by) if by else every_cell(table)
     if len(strategies.labels) < 2:
@@ -134,6 +140,7 @@ def compare(
             "averaged": [*strategies.averaged, *(["seed"] if strategies.seeds else [])],
             "seeds": list(strategies.seeds),
             "fixed_seeds": fixed_seeds,
+            "calibrated": list(calibrated),
             "baseline": baseline,
             "level": level,
             "replicates": replicates,
@@ -147,9 +154,9 @@ def compare(
         is_one_draw=strategies.is_one_draw,
         scope=_scope(strategies, best, table.cells, fixed_seeds),
         best=labels[best],
-        sensitivity=sensitivity_by_strategy(table, seed) if is_quality else pd.DataFrame(),
-        variance=_variance(table),
-        allocation=allocations(table, level),
+        sensitivity=sensitivity_by_strategy(as_scored, seed) if is_quality else pd.DataFrame(),
+        variance=_variance(as_scored),
+        allocation=allocations(as_scored, level),
         notes=(*notes, *_common_notes(strategies, samples, ranked)),
         warnings=_warnings(strategies, best),
     )
@@ -208,12 +215,14 @@ def read_manifest(run_dir: str, *entries: str) -> dict[str, Any]:
     return manifests.read_manifest(RunStore(run_dir), "config", "class_names", "n_samples", *entries)
 
 
-def _table(run_dirs: Sequence[str], metric: str | None) -> tuple[ValueTable, str]:
+def _table(run_dirs: Sequence[str], metric: str | None, calibrated: Sequence[str]) -> tuple[ValueTable, str]:
     known = known_metrics(read_manifest(run_dirs[0]))
     name = known[0] if metric is None else metric
     if name not in known:
         raise ConfigError(f"no metric '{name}' of single samples in '{run_dirs[0]}'{did_you_mean(name, known)}")
     values = ["gold", "prediction"] if name == ACCURACY else ["answer_values"]
+    if calibrated and name != ACCURACY:
+        raise ConfigError(f"calibrated predictions are compared by {ACCURACY}, not by '{name}'")
     names = _run_names(run_dirs)
     frames: list[pd.DataFrame] = []
     clusters: dict[str, str] = {}
@@ -235,6 +244,10 @@ def _table(run_dirs: Sequence[str], metric: str | None) -> tuple[ValueTable, str
             frame = frame.assign(**{name: figure_values(frame, name)})
             if frame[name].isna().all():
                 raise ConfigError(f"no record of '{run_dir}' has a value for '{name}'; {_WHERE_NONE}")
+        if calibrated:
+            plain = frame.assign(calibration="", **{column: frame[column].astype(str) for column in NAMES})
+            frame = pd.concat([plain, calibrated_records(run_dir, calibrated)], ignore_index=True)
+            frame = frame.assign(**{column: frame[column].astype("category") for column in NAMES})
         frames.append(frame.assign(run=run))
         own = sample_clusters(RunStore(run_dir))
         check_known(RunStore(run_dir), own, frame["sample_id"].cat.categories)
@@ -334,6 +347,8 @@ def _notes(strategies: Strategies, cells: pd.DataFrame, fixed_seeds: bool) -> tu
                 f"{seeds} seeds say little about seeds at large: {_conservative(seeds)} "
                 "Run 5 or more, or limit to these: --fixed-seeds"
             )
+    if "batch" in set(cells["calibration"]):
+        notes.append("+batch uses the other test samples (not their labels), so it cannot judge a single sample")
     if strategies.is_one_draw:
         several = cells["seed"].nunique() > 1
         how = "average the draws: --by template,k" if several else "run more (grid.seeds=[1,2,3,4,5]), --by template,k"

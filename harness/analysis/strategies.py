@@ -105,7 +105,7 @@ def by_axes(table: ValueTable, axes: Sequence[str]) -> Strategies:
     Raises:
         ConfigError: an unknown axis, fewer than two strategies, or no common cells.
     """
-    known = [axis for axis in AXES if axis != "run" or table.cells["run"].nunique() > 1]
+    known = [axis for axis in AXES if axis not in ("run", "calibration") or table.cells[axis].nunique() > 1]
     for axis in axes:
         if axis not in known:
             raise ConfigError(f"no axis '{axis}' to compare by{did_you_mean(axis, known)}")
@@ -176,7 +176,7 @@ def _common(
 def labels_of(levels: pd.DataFrame) -> tuple[str, ...]:
     """One short text per row, naming the axes that differ."""
     names = [n for n in levels.columns if len(levels) == 1 or levels[n].nunique(dropna=False) > 1]
-    order = [n for n in ("run", "model", "template", "k", "seed") if n in names]
+    order = [n for n in ("run", "model", "template", "k", "seed", "calibration") if n in names]
     cells = levels.to_dict("records")
     short = tuple(" ".join(_words(cell, order, short=True)) for cell in cells)
     if len(set(short)) == len(short):
@@ -191,6 +191,8 @@ def _words(cell: dict[Any, Any], names: Sequence[str], short: bool) -> list[str]
         if name == "seed":
             if not pd.isna(cell[name]):
                 words.append(f"seed={cell[name]}")
+        elif name == "calibration":
+            words += [f"+{cell[name]}"] if cell[name] else []
         elif name == "k":
             words.append(f"K={cell[name]}")
         elif name in ("model", "run") and short:

@@ -37,7 +37,7 @@ def crossed(rng, n_seeds, n, sample=1.0, seed=0.0, noise=1.0, mean=0.0):
 def table_of(values, keys, clusters=None, name="accuracy"):
     """A table; keys are (model, template, k, seed), seed None for K = 0."""
     values = np.asarray(values, dtype=float)
-    cells = pd.DataFrame([("", *key) for key in keys], columns=list(AXES))
+    cells = pd.DataFrame([("", *key, "") for key in keys], columns=list(AXES))
     cells["seed"] = cells["seed"].astype("Int64")
     ids = np.array([f"s{i}" for i in range(values.shape[1])], dtype=object)
     return ValueTable(name, cells, ids, clusters, values, np.ones(values.shape, dtype=bool))

@@ -264,6 +264,52 @@ def test_figures_of_generated_answers_are_those_of_the_cells(tmp_path):
         compare([folder], metric="off_label_mass")
 
 
+def test_calibrated_predictions_are_strategies_that_count_in_the_choice(run_dir):
+    found = compare([run_dir], replicates=10, calibrated=["batch"])
+    rows = found.strategies.set_index("label")
+    assert found.selection.n_strategies == len(rows) == 18
+    cells = calibrate(run_dir).cells
+    for cell in cells[cells["method"] == "batch"].to_dict("records"):
+        seed = f" seed={cell['seed']}" if cell["k"] else ""
+        label = f"{cell['template']} K={cell['k']}{seed}"
+        assert rows.loc[label, "mean"] == pytest.approx(cell["before"])
+        assert rows.loc[f"{label} +batch", "mean"] == pytest.approx(cell["after"])
+    by_template = compare([run_dir], ["template"], replicates=10, calibrated=["batch"])
+    assert set(by_template.strategies["label"]) == {f"{t}{c}" for t in SHARES for c in ("", " +batch")}
+    pair = by_template.pairs.set_index(["first", "second"]).loc[("good", "good +batch")]
+    assert pair["n"] == N
+    assert any("cannot judge a single sample" in note for note in found.notes)
+    plain = compare([run_dir], replicates=10)
+    assert found.variance.equals(plain.variance)
+    assert "+batch" in printed(write_comparison, found, "table")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"calibrated": ["bach"]}, "no calibration 'bach'; did you mean 'batch'"),
+        ({"calibrated": ["PMI_DC"]}, r"no scores for PMI_DC calibration; run it with scoring.calibration=\[domain\]"),
+        ({"calibrated": ["batch"], "metric": "greedy_accuracy"}, "compared by accuracy, not by 'greedy_accuracy'"),
+    ],
+)
+def test_calibrations_that_cannot_be_had_are_said_in_one_line(run_dir, options, message):
+    with pytest.raises(ConfigError, match=message):
+        compare([run_dir], **options)
+
+
+def test_failed_samples_stay_failed_when_calibrated(records, tmp_path):
+    broken = [
+        Record(r.model, r.task, r.template, r.k, r.seed, r.sample_id, r.gold, error_type="X", error="x")
+        if (r.template, r.k) == ("good", 0) and r.sample_id in ("s1", "s2")
+        else r
+        for r in records
+    ]
+    found = compare([write_run(tmp_path / "b", broken)], replicates=10, calibrated=["batch"])
+    rows = found.strategies.set_index("label")
+    assert rows.loc["good K=0 +batch", "n_scored"] == N - 2
+    assert rows.loc["fair K=0 +batch", "n_scored"] == N
+
+
 def printed(write, figures, fmt, terminal=False):
     out = io.StringIO()
     write(Console(file=out, width=200, force_terminal=terminal), figures, fmt)

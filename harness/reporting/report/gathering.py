@@ -201,7 +201,7 @@ def _cost(store: RunStore, manifest: Mapping[str, Any]) -> Cost:
 
 def _strategies(runs: Sequence[RunFacts], metric: str, comparison: Comparison | None) -> pd.DataFrame:
     """The cells, K = 0 once, with what the comparison says of them."""
-    frame = pd.concat([run.cells.assign(run=run.name) for run in runs], ignore_index=True)
+    frame = pd.concat([run.cells.assign(run=run.name, calibration="") for run in runs], ignore_index=True)
     frame["cell_seed"] = frame["seed"]
     zero = frame["k"] == 0
     copies = frame[zero].sort_values("seed", kind="stable").duplicated(["run", "model", "template"])
