@@ -134,9 +134,10 @@ def compare_command(
         str | None,
         typer.Option("--metric", metavar="NAME", help="accuracy, a metric of answers, or a figure of single records."),
     ] = None,
-    fixed_seeds: Annotated[
-        bool, typer.Option("--fixed-seeds", help="Conclude about these seeds only, not about seeds at large.")
-    ] = False,
+    seeds: Annotated[
+        str,
+        typer.Option("--seeds", metavar="random|pooled|fixed", help="What averaged seeds stand for."),
+    ] = "random",
     calibrated: Annotated[
         str,
         typer.Option("--calibrated", metavar="METHODS", help="Also what these predict: batch, contextual, PMI_DC."),
@@ -150,7 +151,7 @@ def compare_command(
     _check_format(fmt)
     axes, methods = ([part.strip() for part in text.split(",") if part.strip()] for text in (by, calibrated))
     with told_as_damage(run_dirs):
-        found = compare(run_dirs, axes, baseline, metric, fixed_seeds=fixed_seeds, calibrated=methods)
+        found = compare(run_dirs, axes, baseline, metric, seeds=seeds, calibrated=methods)
         write_comparison(output_console(), found, fmt)
 
 

@@ -33,6 +33,7 @@ from harness.results.samples import check_known, read_samples
 from harness.results.store import RunStore
 from harness.summary import sample_clusters
 
+SEEDS = ("random", "pooled", "fixed")
 _WHERE_NONE = "labels that are compared have no answers, generated ones no scores, and failed samples nothing"
 
 
@@ -73,7 +74,7 @@ def compare(
     baseline: str | None = None,
     metric: str | None = None,
     *,
-    fixed_seeds: bool = False,
+    seeds: str = "random",
     calibrated: Sequence[str] = (),
     level: float = LEVEL,
     replicates: int = 2000,
@@ -88,7 +89,8 @@ def compare(
             separated by commas. None: all pairs.
         metric: `accuracy`, a metric of generated answers or one of `analysis.figures.FIGURES`; None: what the task
             is judged by.
-        fixed_seeds: conclude about the seeds that were run only, not about seeds at large.
+        seeds: one of `SEEDS`, where seeds are averaged: `random` concludes about seeds at large; `pooled` too, and
+            takes draws to move all strategies equally much; `fixed` concludes about the seeds that were run.
         calibrated: of `calibrated.METHODS`; what so corrected scores predict are further strategies, which the best
             is chosen from as well.
         level: of all intervals; 1 - level is the family-wise error rate.
@@ -108,8 +110,11 @@ def compare(
     strategies = by_axes(table, by) if by else every_cell(table)
     if len(strategies.labels) < 2:
         raise ConfigError("one strategy in these records; comparing needs two (templates, K, seeds, models or runs)")
-    notes = _notes(strategies, table.cells, fixed_seeds)
-    if fixed_seeds:
+    if seeds not in SEEDS:
+        raise ConfigError(f"no way '{seeds}' to take seeds{did_you_mean(seeds, SEEDS)}")
+    fixed, pooled = seeds == "fixed", seeds == "pooled"
+    notes = _notes(strategies, table.cells, seeds)
+    if fixed:
         strategies = strategies.with_fixed_seeds()
     per_sample = strategies.per_sample
     if not np.isfinite(per_sample).any():
@@ -117,14 +122,14 @@ def compare(
     samples, ranked = common_samples(strategies.scored)
     common = strategies.on(samples)
     rows = _strategy_rows(strategies, common, ranked, level)
-    all_pairs = compare_pairs(strategies, level=level, seed=seed)
+    all_pairs = compare_pairs(strategies, None, level, seed, pool_seeds=pooled)
     best = best_of(rows["mean"].where(ranked).to_numpy(dtype=float))
     group = may_be_best(all_pairs, len(rows), level) & strategies.scored.any(axis=1)
     pairs = all_pairs
     if baseline is not None:
         base = find_strategy(strategies, baseline)
         against: list[Pair] = [(row, base) for row in range(len(rows)) if row != base]
-        pairs = compare_pairs(strategies, against, level, seed)
+        pairs = compare_pairs(strategies, against, level, seed, pool_seeds=pooled)
     labels = dict(enumerate(strategies.labels))
     pairs = pairs.assign(first=pairs["first"].map(labels), second=pairs["second"].map(labels))
     rows["is_best"] = [row == best for row in range(len(rows))]
@@ -139,7 +144,7 @@ def compare(
             "by": list(by),
             "averaged": [*strategies.averaged, *(["seed"] if strategies.seeds else [])],
             "seeds": list(strategies.seeds),
-            "fixed_seeds": fixed_seeds,
+            "seeds_as": seeds,
             "calibrated": list(calibrated),
             "baseline": baseline,
             "level": level,
@@ -152,7 +157,7 @@ def compare(
         pairs=pairs,
         selection=_selection(common, ranked, seed, level),
         is_one_draw=strategies.is_one_draw,
-        scope=_scope(strategies, best, table.cells, fixed_seeds),
+        scope=_scope(strategies, best, table.cells, fixed),
         best=labels[best],
         sensitivity=sensitivity_by_strategy(as_scored, seed) if is_quality else pd.DataFrame(),
         variance=_variance(as_scored),
@@ -330,7 +335,7 @@ def _strategy_rows(strategies: Strategies, common: Strategies, ranked: BoolArray
     return pd.concat([figures[["label"]], strategies.levels, figures.drop(columns="label")], axis=1)
 
 
-def _notes(strategies: Strategies, cells: pd.DataFrame, fixed_seeds: bool) -> tuple[str, ...]:
+def _notes(strategies: Strategies, cells: pd.DataFrame, seeds_as: str) -> tuple[str, ...]:
     notes = list(strategies.notes)
     n = strategies.values.shape[-1]
     if strategies.clusters is not None:
@@ -338,14 +343,19 @@ def _notes(strategies: Strategies, cells: pd.DataFrame, fixed_seeds: bool) -> tu
             f"{n} samples in {len(np.unique(strategies.clusters))} clusters: intervals and tests are by cluster"
         )
     seeds = len(strategies.seeds)
-    if seeds > 1 and fixed_seeds:
+    if seeds > 1 and seeds_as == "fixed":
         notes.append(f"{seeds} seeds averaged; conclusions hold for these seeds only")
     elif seeds > 1:
         notes.append(f"{seeds} seeds averaged, as drawn at random: intervals and tests include their variance")
-        if seeds < 5:
+        if seeds_as == "pooled":
+            notes.append(
+                "pooled: the seeds' part of every difference is that of all strategies together, which holds if draws "
+                "of demonstrations move all of them equally much; means and the figure of the best do not use it"
+            )
+        elif seeds < 5:
             notes.append(
                 f"{seeds} seeds say little about seeds at large: {_conservative(seeds)} "
-                "Run 5 or more, or limit to these: --fixed-seeds"
+                "Run 5 or more, take all strategies together (--seeds pooled) or limit to these (--seeds fixed)"
             )
     if "batch" in set(cells["calibration"]):
         notes.append("+batch uses the other test samples (not their labels), so it cannot judge a single sample")

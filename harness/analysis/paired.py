@@ -20,11 +20,14 @@ from harness.analysis.intervals import (
     FEW_UNITS,
     LEVEL,
     MeanError,
+    SeedPool,
     complete,
     mean_error,
     paired_interval,
+    pooled_seeds,
     steadied,
     tail_probability,
+    with_pool,
 )
 from harness.analysis.resampling import bootstrap_weights, sign_flip_probability, unit_sums
 from harness.analysis.strategies import Strategies
@@ -52,7 +55,9 @@ class PairTest:
     """Samples on which only the second is right."""
 
 
-def pair_test(differences: FloatArray, clusters: IntArray | None, seed: int = 0) -> PairTest:
+def pair_test(
+    differences: FloatArray, clusters: IntArray | None, seed: int = 0, pool: SeedPool | None = None
+) -> PairTest:
     """A p-value by the test that suits the differences.
 
     | differences | test |
@@ -70,10 +75,11 @@ def pair_test(differences: FloatArray, clusters: IntArray | None, seed: int = 0)
         differences: (seeds, samples) first minus second, without NaN.
         clusters: (samples,) codes.
         seed: of the sign flips.
+        pool: the seeds' variance over all strategies, to be used in place of the pair's own.
     """
     if (differences == differences[:1]).all():
         differences = differences[:1]
-    error = mean_error(differences, clusters)
+    error = with_pool(mean_error(differences, clusters), pool)
     more = fewer = None
     if len(differences) == 1 and np.isin(differences, (-1.0, 0.0, 1.0)).all():
         more, fewer = int((differences == 1).sum()), int((differences == -1).sum())
@@ -81,7 +87,8 @@ def pair_test(differences: FloatArray, clusters: IntArray | None, seed: int = 0)
         return PairTest(math.nan, "none", more, fewer)
     steady = steadied(error, differences, clusters)
     if len(differences) > 1:
-        return PairTest(tail_probability(steady, steady.value), "t, random seeds", more, fewer)
+        name = "t, random seeds" if pool is None else "t, pooled seeds"
+        return PairTest(tail_probability(steady, steady.value), name, more, fewer)
     if clusters is None and more is not None and fewer is not None:
         p = 2 * float(special.bdtr(min(more, fewer), more + fewer, 0.5)) if more + fewer else 1.0
         return PairTest(min(p, 1.0), "McNemar exact", more, fewer)
@@ -110,7 +117,12 @@ def holm(p_values: ArrayLike) -> FloatArray:
 
 
 def compare_pairs(
-    strategies: Strategies, pairs: Sequence[Pair] | None = None, level: float = LEVEL, seed: int = 0
+    strategies: Strategies,
+    pairs: Sequence[Pair] | None = None,
+    level: float = LEVEL,
+    seed: int = 0,
+    *,
+    pool_seeds: bool = False,
 ) -> pd.DataFrame:
     """One row per pair of strategies.
 
@@ -119,6 +131,8 @@ def compare_pairs(
         pairs: (first, second) rows of the strategies; None: all.
         level: of the intervals; 1 - level is the family-wise error of the verdicts.
         seed: of sign flips.
+        pool_seeds: take draws of demonstrations to move all strategies equally much (`intervals.pooled_seeds`);
+            pairs with K = 0, which has no draws, keep their own variance.
 
     Returns:
         `first`, `second` (rows of the strategies), `n`, `n_units`, `difference` (first minus
@@ -127,7 +141,15 @@ def compare_pairs(
         null where the pair is settled or no number suffices).
     """
     chosen = list(itertools.combinations(range(len(strategies.labels)), 2)) if pairs is None else list(pairs)
-    rows = [_pair_row(strategies, pair, level, seed, len(chosen)) for pair in chosen]
+    drawn = np.array([bool((row != row[:1])[:, np.isfinite(row).all(axis=0)].any()) for row in strategies.values])
+    pool = None
+    if pool_seeds:
+        both = strategies.values[drawn]
+        pool = pooled_seeds(both[..., np.isfinite(both).all(axis=(0, 1))])
+    rows = [
+        _pair_row(strategies, pair, level, seed, len(chosen), pool if drawn[list(pair)].all() else None)
+        for pair in chosen
+    ]
     frame = pd.DataFrame(rows)
     if frame.empty:
         return frame
@@ -139,12 +161,14 @@ def compare_pairs(
     return frame
 
 
-def _pair_row(strategies: Strategies, pair: Pair, level: float, seed: int, family: int) -> dict[str, object]:
+def _pair_row(
+    strategies: Strategies, pair: Pair, level: float, seed: int, family: int, pool: SeedPool | None
+) -> dict[str, object]:
     first, second = pair
     differences, clusters = complete(strategies.values[first] - strategies.values[second], strategies.clusters)
-    estimate = paired_interval(differences, clusters, level)
-    tested = pair_test(differences, clusters, seed)
-    error = mean_error(differences, clusters)
+    estimate = paired_interval(differences, clusters, level, pool)
+    tested = pair_test(differences, clusters, seed, pool)
+    error = with_pool(mean_error(differences, clusters), pool)
     discordance = None
     if tested.test == "McNemar exact" and tested.more is not None and tested.fewer is not None:
         discordance = (tested.more + tested.fewer) / error.n

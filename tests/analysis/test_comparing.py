@@ -99,7 +99,7 @@ def test_cells_are_compared_as_they_are_and_k0_once(run_dir, records):
 
 
 def test_the_best_comes_first_and_those_like_it_are_marked(run_dir):
-    found = compare([run_dir], ["template"], fixed_seeds=True, replicates=500)
+    found = compare([run_dir], ["template"], seeds="fixed", replicates=500)
     assert found.strategies["label"].tolist() == ["good", "fair", "poor"]
     assert found.strategies["is_best"].tolist() == [True, False, False]
     assert not found.strategies["may_be_best"].tolist()[2]
@@ -112,7 +112,7 @@ def test_seeds_at_large_widen_what_these_seeds_show(run_dir):
     widths = [
         np.mean(pairs["high"] - pairs["low"])
         for pairs in (
-            compare([run_dir], ["template"], fixed_seeds=fixed, replicates=50).pairs for fixed in (True, False)
+            compare([run_dir], ["template"], seeds=seeds, replicates=50).pairs for seeds in ("fixed", "random")
         )
     ]
     assert widths[1] > widths[0]
@@ -376,7 +376,7 @@ def test_runs_of_one_seed_are_told_to_run_more(records, tmp_path):
     ],
 )
 def test_the_figure_of_the_best_says_what_it_is_about(run_dir, by, fixed, scope):
-    found = compare([run_dir], by, fixed_seeds=fixed, replicates=10)
+    found = compare([run_dir], by, seeds="fixed" if fixed else "random", replicates=10)
     assert re.fullmatch(scope, found.scope)
     level = found.strategies[found.strategies["is_best"]].iloc[0]
     if not by:
