@@ -184,7 +184,7 @@ def steadied(error: MeanError, differences: FloatArray, clusters: IntArray | Non
     if units < 2:
         return error
     if clusters is not None:
-        differing = len(np.unique(clusters[(differences != 0).any(axis=0)]))
+        differing = np.count_nonzero(np.bincount(clusters, (differences != 0).any(axis=0)))
         if units < FEW_UNITS or differing >= FEW_DIFFERING:
             return error
     size = max(1.0, float(np.abs(differences).max()))

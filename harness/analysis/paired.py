@@ -85,13 +85,13 @@ def pair_test(
         more, fewer = int((differences == 1).sum()), int((differences == -1).sum())
     if error.n_units < 2:
         return PairTest(math.nan, "none", more, fewer)
+    if clusters is None and more is not None and fewer is not None:
+        p = 2 * float(special.bdtr(min(more, fewer), more + fewer, 0.5)) if more + fewer else 1.0
+        return PairTest(min(p, 1.0), "McNemar exact", more, fewer)
     steady = steadied(error, differences, clusters)
     if len(differences) > 1:
         name = "t, random seeds" if pool is None else "t, pooled seeds"
         return PairTest(tail_probability(steady, steady.value), name, more, fewer)
-    if clusters is None and more is not None and fewer is not None:
-        p = 2 * float(special.bdtr(min(more, fewer), more + fewer, 0.5)) if more + fewer else 1.0
-        return PairTest(min(p, 1.0), "McNemar exact", more, fewer)
     if error.n_units < FEW_UNITS:
         sums = unit_sums(differences[0], clusters)
         p = sign_flip_probability(sums[sums != 0], SIGN_FLIPS, seed)
