@@ -1,6 +1,6 @@
 """How often does a comparison of equal strategies claim any difference? At most 5% of the time.
 
-1,000 grids with fixed streams each; the rates found are 0.1 to 3.8%.
+1,000 grids with fixed streams each; the rates found are 0 to 3.4%.
 """
 
 from dataclasses import replace
@@ -59,6 +59,7 @@ def test_all_pairs_averaged_over_seeds(n_seeds, seed_effect):
         values = [crossed(rng, n_seeds, 100, sample=0.5, seed=seed_effect) for _ in range(4)]
         p = [pair_test(values[a] - values[b], None).p for a in range(4) for b in range(a)]
         wrong += (holm(p) <= 0.05).any()
+    print(f"{n_seeds} seeds, effect {seed_effect}: any claim in {wrong / GRIDS:.3f}")
     assert wrong / GRIDS <= LIMIT
 
 
