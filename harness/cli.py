@@ -139,10 +139,18 @@ def compare_command(
         str | None,
         typer.Option("--baseline", metavar="STRATEGY", help="A label, or axis=value,...; all pairs by default."),
     ] = None,
-    metric: Annotated[str | None, typer.Option("--metric", help="accuracy, or a metric of generated answers.")] = None,
-    fixed_seeds: Annotated[
-        bool, typer.Option("--fixed-seeds", help="Conclude about these seeds only, not about seeds at large.")
-    ] = False,
+    metric: Annotated[
+        str | None,
+        typer.Option("--metric", metavar="NAME", help="accuracy, a metric of answers, or a figure of single records."),
+    ] = None,
+    seeds: Annotated[
+        str,
+        typer.Option("--seeds", metavar="random|pooled|fixed", help="What averaged seeds stand for."),
+    ] = "random",
+    calibrated: Annotated[
+        str,
+        typer.Option("--calibrated", metavar="METHODS", help="Also what these predict: batch, contextual, PMI_DC."),
+    ] = "",
     fmt: Format = "table",
 ) -> None:
     """Differences between strategies on the same samples: intervals, tests, what is still open."""
@@ -150,9 +158,10 @@ def compare_command(
     from harness.reporting.comparison import write_comparison
 
     _check_format(fmt)
-    axes = [axis.strip() for axis in by.split(",") if axis.strip()]
+    axes, methods = ([part.strip() for part in text.split(",") if part.strip()] for text in (by, calibrated))
     with told_as_damage(run_dirs):
-        write_comparison(output_console(), compare(run_dirs, axes, baseline, metric, fixed_seeds=fixed_seeds), fmt)
+        found = compare(run_dirs, axes, baseline, metric, seeds=seeds, calibrated=methods)
+        write_comparison(output_console(), found, fmt)
 
 
 @app.command("calibrate", epilog="Example: harness calibrate data_out/demo")

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
+from harness.analysis.cells import over_seeds
 from harness.reporting.terminal import new_table, print_table, write_cells
 
 CELLS = pd.DataFrame(
@@ -27,7 +28,7 @@ CELLS = pd.DataFrame(
         "off_label_mass": 0.026,
     }
 )
-SEEDS = pd.DataFrame({"n_seeds": [1]})
+SEEDS = pd.DataFrame({"k": [16], "n_seeds": [1]})
 
 
 def printed(width):
@@ -51,6 +52,27 @@ def test_a_narrow_terminal_has_fewer_columns_and_whole_figures(width, left_out):
     assert max(map(len, text.splitlines())) <= width
     note = re.search(r"- not shown for want of width: (.*)", text)
     assert (note[1] if note else "") == left_out
+
+
+def test_k0_has_one_row_under_any_seed_and_no_spread():
+    cells = pd.concat([CELLS.assign(seed=[seed, seed + 1], accuracy=[0.81, 0.8 + seed / 100]) for seed in (1, 2)])
+    seeds = over_seeds(cells)
+    file = io.StringIO()
+    write_cells(Console(file=file, width=140), cells.reset_index(drop=True), seeds, "table")
+    text = file.getvalue()
+    assert re.findall(r"lecture_1 +\| 0 \| *(\w+) ", text) == ["any", "any"]
+    assert len(re.findall(r"document_first +\|16 \| *\d ", text)) == 3
+    assert re.search(r"lecture_1 +\| 0 +\| +any \|0\.8100 +\| +\| +\| +\|", text)
+    assert "highest of 3 figures is too high" in text
+    assert "K > 0: this demonstration draw, of the row's seed; compare --by template,k" in text
+
+
+def test_copies_of_k0_that_differ_stay_apart():
+    cells = CELLS.assign(k=0, template="lecture_1", accuracy=[0.8, 0.9])
+    file = io.StringIO()
+    write_cells(Console(file=file, width=140), cells, over_seeds(cells), "table")
+    assert "any" not in file.getvalue()
+    assert "demonstration" not in file.getvalue()
 
 
 def test_of_columns_with_one_title_the_last_goes_first():

@@ -76,7 +76,7 @@ RECORDS = pd.DataFrame({
 })  # fmt: skip
 
 
-EXPECTED = {"best/expected_accuracy": 0.625, "best/expected_low": math.nan}
+EXPECTED = {"best/accuracy": 0.625, "best/low": math.nan}
 
 
 @pytest.fixture(scope="module")
@@ -363,9 +363,10 @@ def test_the_summary_names_the_best_cell_and_what_to_expect_of_it(finished):
     summary = finished.logged.summary
     assert summary["best/template"] == "good & bad"
     assert (summary["best/k"], summary["best/seed"]) == (4, 1)
-    assert [summary[f"best/{n}"] for n in ("accuracy", "low", "high")] == pytest.approx([0.71, 0.61, 0.81])
-    assert summary["best/expected_accuracy"] == 0.625
-    assert "best/expected_low" not in summary
+    as_scored = [summary[f"best/{n}_as_scored"] for n in ("accuracy", "low", "high")]
+    assert as_scored == pytest.approx([0.71, 0.61, 0.81])
+    assert summary["best/accuracy"] == 0.625
+    assert "best/low" not in summary
     assert summary["cells/count"] == 8
 
 
@@ -717,7 +718,10 @@ def test_grids_of_generated_answers_are_compared_by_their_first_metric():
     ]  # fmt: skip
     cells = pd.DataFrame(rows)
     summary = cells_message(cells)["summary"]
-    assert (summary["best/k"], summary["best/exact_match"], summary["best/exact_match_low"]) == (4, 0.5, 0.4)
+    names = ("k", "exact_match_as_scored", "exact_match_low_as_scored")
+    assert [summary[f"best/{name}"] for name in names] == [4, 0.5, 0.4]
+    alone = cells_message(cells.head(1))["summary"]
+    assert (alone["best/exact_match"], alone["best/exact_match_low"]) == (0.25, 0.15)
     for chart in charts_message(cells)["charts"]:
         shown = [dict(zip(chart["columns"], row, strict=True)) for row in chart["rows"]]
         assert "exact_match" in chart["fields"].values()

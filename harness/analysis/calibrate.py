@@ -5,7 +5,7 @@ Knows where label log-probabilities lie; refuses to know how anything is printed
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,17 +13,21 @@ import numpy as np
 import pandas as pd
 
 from harness.analysis import calibration as calibrations
-from harness.analysis.compare import KEYS, read_manifest
+from harness.analysis.calibrated import (
+    KEYS,
+    CellKey,
+    cell_arrays,
+    corrected_scores,
+    one_seed_of_k0,
+    stored_content_free,
+)
+from harness.analysis.compare import read_manifest
 from harness.analysis.intervals import LEVEL, mean_interval, paired_interval
 from harness.analysis.summary import sample_clusters
 from harness.analysis.table import FloatArray, IntArray, cluster_codes
 from harness.core.errors import ConfigError, RunDirError
-from harness.core.task import CONTENT_FREE
 from harness.results.records import load_records
 from harness.results.store import RunStore
-
-CellKey = tuple[str, str, int, int]
-"""(model, template, K, seed)"""
 
 
 @dataclass(frozen=True)
@@ -36,30 +40,6 @@ class Calibration:
     overall: pd.DataFrame
     """The same per method, averaged over its cells."""
     notes: tuple[str, ...]
-
-
-def stored_content_free(run_dir: str) -> tuple[dict[CellKey, FloatArray], dict[CellKey, FloatArray]]:
-    """What the run scored for its calibration arms (`scoring.calibration`).
-
-    Returns:
-        Per cell the label log-probabilities after all content-free inputs, (inputs, labels), where
-        there are several; and those after the empty input, (labels,).
-    """
-    store = RunStore(run_dir)
-    units = set(read_manifest(run_dir).get("calibration_units", ())) & store.part_ids()
-    if not units:
-        return {}, {}
-    records = load_records(run_dir, [*KEYS, "label_logprobs"], units).dropna(subset="label_logprobs")
-    several: dict[CellKey, FloatArray] = {}
-    empty: dict[CellKey, FloatArray] = {}
-    for _, cell in records.groupby(["model", "template", "k", "seed"], sort=False):
-        first = cell.iloc[0]
-        key = (str(first["model"]), str(first["template"]), int(first["k"]), int(first["seed"]))
-        if len(cell) > 1:
-            several[key] = np.stack(cell["label_logprobs"].tolist())
-        for scores in cell.loc[cell["sample_id"] == CONTENT_FREE, "label_logprobs"]:
-            empty[key] = np.asarray(scores, dtype=float)
-    return several, empty
 
 
 def calibrate(run_dir: str, level: float = LEVEL) -> Calibration:
@@ -87,22 +67,15 @@ def calibrate(run_dir: str, level: float = LEVEL) -> Calibration:
             f"'{run_dir}' has no label log-probabilities (labels were generated, or all samples failed); "
             "expected a run with scoring.method=likelihood"
         )
-    seeds = records["seed"].where(
-        records["k"] > 0, records.groupby(["model", "template", "k"])["seed"].transform("min")
-    )
-    records = records[records["seed"] == seeds]
+    records = one_seed_of_k0(records)
     ids = records["sample_id"].drop_duplicates().tolist()
     golds = records.drop_duplicates("sample_id").set_index("sample_id")["gold"].loc[ids].to_numpy(dtype=np.int64)
     codes = cluster_codes(ids, sample_clusters(RunStore(run_dir)))
-    logprobs, before = _cell_arrays(records, ids)
+    logprobs, before = cell_arrays(records, ids)
     content_free, domain = stored_content_free(run_dir)
     found: list[tuple[dict[str, Any], FloatArray, FloatArray]] = []
     for key, scores in logprobs.items():
-        methods = {"batch": calibrations.batch_calibrated(scores)}
-        if key in content_free:
-            methods["contextual"] = calibrations.contextually_calibrated(scores, content_free[key])
-        if key in domain:
-            methods["PMI_DC"] = calibrations.domain_conditional(scores, domain[key])
+        methods = corrected_scores(key, scores, content_free, domain)
         names = dict(zip(("model", "template", "k", "seed"), key, strict=True))
         for method, calibrated in methods.items():
             found.append((names | {"method": method}, before[key], calibrations.correct(calibrated, golds)))
@@ -119,27 +92,6 @@ def calibrate(run_dir: str, level: float = LEVEL) -> Calibration:
         "intervals take the correction itself as given, and are for one row at a time",
     )
     return Calibration(cells, pd.DataFrame(overall), notes)
-
-
-def _cell_arrays(
-    records: pd.DataFrame, ids: Sequence[str]
-) -> tuple[dict[CellKey, FloatArray], dict[CellKey, FloatArray]]:
-    """Per cell the log-probabilities (samples, labels) and right or wrong (samples,), NaN when failed."""
-    place = {sample_id: i for i, sample_id in enumerate(ids)}
-    n_labels = len(records["label_logprobs"].dropna().iloc[0])
-    logprobs: dict[CellKey, FloatArray] = {}
-    before: dict[CellKey, FloatArray] = {}
-    for _, cell in records.groupby(["model", "template", "k", "seed"], sort=False):
-        first = cell.iloc[0]
-        key = (str(first["model"]), str(first["template"]), int(first["k"]), int(first["seed"]))
-        scored = cell[cell["label_logprobs"].notna() & cell["prediction"].notna()]
-        rows = scored["sample_id"].map(place).to_numpy(dtype=np.int64)
-        logprobs[key] = np.full((len(ids), n_labels), np.nan)
-        before[key] = np.full(len(ids), np.nan)
-        if len(rows):
-            logprobs[key][rows] = np.stack(scored["label_logprobs"].tolist())
-            before[key][rows] = (scored["prediction"] == scored["gold"]).to_numpy(dtype=float)
-    return logprobs, before
 
 
 def _ensembles(

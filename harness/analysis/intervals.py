@@ -7,7 +7,7 @@ codes of dependent samples. Refuses to know what the values mean.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -18,6 +18,10 @@ from harness.analysis.discordance import score_interval
 from harness.analysis.table import FloatArray, IntArray, is_binary
 
 LEVEL = 0.95
+FEW_UNITS = 30
+"""Below so many samples or clusters signs are flipped, too, instead of trusting the t distribution alone."""
+FEW_DIFFERING = 12
+"""Differing clusters, among many, from which on Student's t holds by itself."""
 SHORTER_FROM = 3
 """Seeds from which on intervals are shorter than those of the tests. With two, an interval that covers
 0.93 to 0.97 would have to jump to many times its length where V2 passes a threshold."""
@@ -38,6 +42,15 @@ class Estimate:
 
 
 @dataclass(frozen=True, slots=True)
+class SeedPool:
+    """The variance of a strategy's mean over seeds, less what all strategies share, pooled over strategies."""
+
+    variance: float
+    """Of a difference of two: twice that of one."""
+    df: int
+
+
+@dataclass(frozen=True, slots=True)
 class MeanError:
     """Sampling variance of a mean over samples and, where they are drawn, seeds."""
 
@@ -53,6 +66,18 @@ class MeanError:
     n_seeds: int = 1
     n: int = 0
     n_units: int = 0
+    pooled_df: int = 0
+    """Degrees of freedom of `seed_variance` where it is pooled over strategies; 0: n_seeds - 1, its own."""
+
+    @property
+    def has_seeds(self) -> bool:
+        """Whether seeds made any difference at all; else they are one observation."""
+        return self.n_seeds > 1 and (self.seed_variance > 0 or self.noise_variance > 0)
+
+    @property
+    def seed_df(self) -> int:
+        """Degrees of freedom of `seed_variance`."""
+        return self.pooled_df or self.n_seeds - 1
 
     @property
     def total(self) -> float:
@@ -110,6 +135,65 @@ def _unit_sums(values: FloatArray, codes: IntArray | None) -> FloatArray:
     return np.asarray(np.bincount(codes, values)[np.bincount(codes) > 0], dtype=np.float64)
 
 
+def pooled_seeds(values: FloatArray) -> SeedPool | None:
+    """What draws of demonstrations add to a difference of two strategies, if they move all strategies equally much.
+
+    The mean square of the strategy x seed residuals of the means has (A - 1)(S - 1) degrees of freedom, where a pair
+    by itself has S - 1: with two or three seeds the difference between knowing and guessing. Where draws
+    move one strategy more than others its differences are claimed too readily, those of the others too rarely.
+
+    Args:
+        values: (strategies, seeds, samples), without NaN, of strategies with demonstrations.
+
+    Returns:
+        None with fewer than two strategies or seeds.
+    """
+    count, n_seeds, n = values.shape
+    df = (count - 1) * (n_seeds - 1)
+    if not df or not n:
+        return None
+    means = values.mean(axis=2)
+    residual = means - means.mean(axis=0) - means.mean(axis=1, keepdims=True) + means.mean()
+    return SeedPool(2 * float((residual**2).sum()) / df / n_seeds, df)
+
+
+def with_pool(error: MeanError, pool: SeedPool | None) -> MeanError:
+    """The error of a difference with the pooled variance of seeds in place of its own."""
+    if pool is None or error.n_seeds == 1:
+        return error
+    return replace(error, seed_variance=pool.variance, pooled_df=pool.df)
+
+
+def steadied(error: MeanError, differences: FloatArray, clusters: IntArray | None) -> MeanError:
+    """The error of a mean difference with one more unit at +1 and one at -1, as far as values in 0..1 can differ.
+
+    Where only a few units differ, or one side wins rarely but by much, the variance of those seen is too
+    small and Student's t claims too much. The two units, which Bonett and Price 2012 (Journal of
+    Educational and Behavioral Statistics 37(4)) add for 0/1 values, hardly matter among many. Differences beyond 1 have
+    units as large as the largest of them.
+
+    Whole clusters rarely differ by 1 in all their samples: they get the two units only where fewer than
+    `FEW_DIFFERING` of at least `FEW_UNITS` differ at all. Among few clusters they would drown what there is.
+
+    Args:
+        error: of the differences, from `mean_error`.
+        differences: (seeds, samples).
+        clusters: (samples,) codes.
+    """
+    units = error.n_units
+    if units < 2:
+        return error
+    if clusters is not None:
+        differing = np.count_nonzero(np.bincount(clusters, (differences != 0).any(axis=0)))
+        if units < FEW_UNITS or differing >= FEW_DIFFERING:
+            return error
+    size = max(1.0, float(np.abs(differences).max()))
+    total = units + 2
+    value = error.value * units / total
+    squares = error.sample_variance * units * (units - 1) + units * error.value**2 + 2 * size**2 - total * value**2
+    return replace(error, value=value, sample_variance=squares / (total * (total - 1)), df=error.df + 2)
+
+
 def tail_probability(error: MeanError, distance: float) -> float:
     """Two-sided p-value of a mean this far from the supposed one.
 
@@ -121,11 +205,11 @@ def tail_probability(error: MeanError, distance: float) -> float:
     """
     if not math.isfinite(error.sample_variance):
         return math.nan
-    if error.n_seeds == 1 or error.seed_variance == 0:
+    if not error.has_seeds:
         if error.sample_variance == 0:
             return 1.0 if distance == 0 else 0.0
         return float(2 * special.stdtr(error.df, -abs(distance) / math.sqrt(error.sample_variance)))
-    return _seed_tail(error, distance, error.n_seeds - 1)
+    return _seed_tail(error, distance, error.seed_df)
 
 
 def interval_probability(error: MeanError, distance: float) -> float:
@@ -142,7 +226,7 @@ def interval_probability(error: MeanError, distance: float) -> float:
     """
     longer = tail_probability(error, distance)
     steady = max(error.sample_variance - error.noise_variance, 0.0)
-    if error.n_seeds < SHORTER_FROM or error.seed_variance == 0 or not steady:
+    if error.n_seeds < SHORTER_FROM or not error.has_seeds or not steady or error.pooled_df:
         return longer
     df = error.n_seeds - 1
     weight = (1 + 2 / df) * steady**2
@@ -151,20 +235,22 @@ def interval_probability(error: MeanError, distance: float) -> float:
 
 
 def _seed_tail(error: MeanError, distance: float, df: int) -> float:
-    points, weights = _seed_grid(error.n_seeds, df)
-    variances = error.sample_variance + np.maximum(error.seed_variance / points - error.noise_variance, 0)
+    points, weights = _seed_grid(error.seed_df, df)
+    # Means of counts may agree to the last sample by chance. Seeds have an effect no smaller than that can show then.
+    seed_variance = max(error.seed_variance, error.noise_variance / max(error.n_units, 1))
+    variances = error.sample_variance + np.maximum(seed_variance / points - error.noise_variance, 0)
     with np.errstate(divide="ignore", invalid="ignore"):
         tails = np.where(variances > 0, 2 * special.stdtr(error.df, -abs(distance) / np.sqrt(variances)), distance == 0)
     return float((tails * weights).sum())
 
 
 @lru_cache(maxsize=64)
-def _seed_grid(n_seeds: int, df: int) -> tuple[FloatArray, FloatArray]:
-    """Quadrature over chi-square(df)/(S-1), fine in the lower tail, which decides small p-values."""
+def _seed_grid(own_df: int, df: int) -> tuple[FloatArray, FloatArray]:
+    """Quadrature over chi-square(df) / own_df, fine in the lower tail, which decides small p-values."""
     edges = 1 / (1 + np.exp(-np.linspace(-30, 30, 601)))
     edges[0], edges[-1] = 0.0, 1.0
     middles = (edges[1:] + edges[:-1]) / 2
-    return 2 * special.gammaincinv(df / 2, middles) / (n_seeds - 1), np.diff(edges)
+    return 2 * special.gammaincinv(df / 2, middles) / own_df, np.diff(edges)
 
 
 def half_width(error: MeanError, level: float = LEVEL) -> float:
@@ -172,7 +258,7 @@ def half_width(error: MeanError, level: float = LEVEL) -> float:
     alpha = 1 - level
     if not math.isfinite(error.sample_variance):
         return math.nan
-    if error.n_seeds == 1 or error.seed_variance == 0:
+    if not error.has_seeds:
         return float(special.stdtrit(error.df, 1 - alpha / 2)) * math.sqrt(error.sample_variance)
     least = max(math.sqrt(error.total), 1e-12)
     high = least
@@ -185,7 +271,7 @@ def method_of(error: MeanError, clustered: bool) -> str:
     """How an interval from `half_width` came about, for the record."""
     parts = ["cluster-robust t" if clustered else "t"]
     if error.n_seeds > 1:
-        parts.append(f"{error.n_seeds} seeds as drawn at random")
+        parts.append(f"{error.n_seeds} seeds {'pooled' if error.pooled_df else 'as drawn at random'}")
     return ", ".join(parts)
 
 
@@ -211,7 +297,7 @@ def mean_interval(values: FloatArray, clusters: IntArray | None = None, level: f
         return Estimate(error.value, low, high, "Wilson", error.n, error.n_units)
     is_share = bool(table.size and table.min() >= 0 and table.max() <= 1)
     if is_share and error.total == 0:
-        low, high = _wilson_of_share(error.value, error.n_units, level)
+        low, high = wilson_of_share(error.value, error.n_units, level)
         return Estimate(error.value, low, high, "Wilson over units", error.n, error.n_units)
     half = half_width(error, level)
     low, high, method = error.value - half, error.value + half, method_of(error, codes is not None)
@@ -221,7 +307,8 @@ def mean_interval(values: FloatArray, clusters: IntArray | None = None, level: f
     return Estimate(error.value, low, high, method, error.n, error.n_units)
 
 
-def _wilson_of_share(share: float, n: int, level: float) -> tuple[float, float]:
+def wilson_of_share(share: float, n: int, level: float) -> tuple[float, float]:
+    """Wilson's interval of a mean of values in 0..1 that was not counted as successes of n."""
     if share in (0.0, 1.0):
         return wilson_interval(round(share * n), n, level)
     return wilson_form(share, float(special.ndtri((1 + level) / 2)) * math.sqrt(share * (1 - share) / n))
@@ -234,29 +321,39 @@ def wilson_form(mean: float, half: float) -> tuple[float, float]:
     return centre - bent, centre + bent
 
 
-def paired_interval(differences: FloatArray, clusters: IntArray | None = None, level: float = LEVEL) -> Estimate:
+def paired_interval(
+    differences: FloatArray, clusters: IntArray | None = None, level: float = LEVEL, pool: SeedPool | None = None
+) -> Estimate:
     """The mean of paired differences of values in 0..1.
 
     Independent differences of 0/1 values: Tango's score interval (`discordance.score_interval`).
-    Else `half_width`. When all differences are equal, no variance can be estimated, and the interval is
-    as wide as Tango's with as many independent units that all agree.
+    Else `half_width` of the `steadied` error. When all differences are equal, no variance can be estimated, and
+    the interval is as wide as Tango's with as many independent units that all agree. Differences within
+    -1..1 have an interval within -1..1.
 
     Args:
         differences: (samples,) or (seeds, samples), without NaN.
         clusters: (samples,) codes.
+        level: of the interval.
+        pool: the seeds' variance over all strategies, to be used in place of the pair's own.
     """
     table = _one_row_if_equal(np.atleast_2d(differences))
-    error = mean_error(table, clusters)
+    error = with_pool(mean_error(table, clusters), pool)
     if clusters is None and len(table) == 1 and np.isin(table, (-1.0, 0.0, 1.0)).all():
         low, high = score_interval(int((table == 1).sum()), int((table == -1).sum()), error.n, level)
         return Estimate(error.value, low, high, "Tango", error.n, error.n_units)
+    centre, method = error.value, "Tango over units"
     if error.total == 0:
         half = score_interval(0, 0, error.n_units, level)[1]
-        low, high = error.value - half, error.value + half
-        return Estimate(error.value, low, high, "Tango over units", error.n, error.n_units)
-    half = half_width(error, level)
-    method = method_of(error, clusters is not None)
-    return Estimate(error.value, error.value - half, error.value + half, method, error.n, error.n_units)
+    else:
+        method = method_of(error, clusters is not None)
+        steady = steadied(error, table, clusters)
+        method += "" if steady is error else ", 2 units added"
+        centre, half = steady.value, half_width(steady, level)
+    low, high = centre - half, centre + half
+    if table.size and np.abs(table).max() <= 1:
+        low, high = np.maximum(low, -1.0), np.minimum(high, 1.0)
+    return Estimate(error.value, float(low), float(high), method, error.n, error.n_units)
 
 
 def seeds_interval(seed_means: FloatArray, level: float = LEVEL) -> Estimate:

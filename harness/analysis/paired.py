@@ -16,13 +16,23 @@ import pandas as pd
 from numpy.typing import ArrayLike
 from scipy import special
 
-from harness.analysis.intervals import LEVEL, MeanError, complete, mean_error, paired_interval, tail_probability
+from harness.analysis.intervals import (
+    FEW_UNITS,
+    LEVEL,
+    MeanError,
+    SeedPool,
+    complete,
+    mean_error,
+    paired_interval,
+    pooled_seeds,
+    steadied,
+    tail_probability,
+    with_pool,
+)
 from harness.analysis.resampling import bootstrap_weights, sign_flip_probability, unit_sums
 from harness.analysis.strategies import Strategies
-from harness.analysis.table import FloatArray, IntArray
+from harness.analysis.table import BoolArray, FloatArray, IntArray
 
-FEW_UNITS = 30
-"""Below so many samples or clusters signs are flipped instead of trusting the t distribution."""
 SIGN_FLIPS = 99_999
 TIE = 1e-12
 """Means that differ by less are equal but for rounding."""
@@ -45,39 +55,51 @@ class PairTest:
     """Samples on which only the second is right."""
 
 
-def pair_test(differences: FloatArray, clusters: IntArray | None, seed: int = 0) -> PairTest:
+def pair_test(
+    differences: FloatArray, clusters: IntArray | None, seed: int = 0, pool: SeedPool | None = None
+) -> PairTest:
     """A p-value by the test that suits the differences.
 
     | differences | test |
     |---|---|
     | over several seeds | t, seeds as drawn at random (`intervals.tail_probability`) |
     | independent, of 0/1 values | McNemar's exact test |
-    | fewer than `FEW_UNITS` units | sign flips of samples or whole clusters |
+    | fewer than `FEW_UNITS` clusters | sign flips of whole clusters |
+    | fewer than `FEW_UNITS` samples | sign flips of samples or t, the larger p |
     | else | t, cluster-robust with clusters |
+
+    All t are `steadied`: with few samples that differ, or rare but large wins, t alone claims up to 0.4 of equal
+    strategies to differ at 0.05, and sign flips, which presume symmetry, do as well.
 
     Args:
         differences: (seeds, samples) first minus second, without NaN.
         clusters: (samples,) codes.
         seed: of the sign flips.
+        pool: the seeds' variance over all strategies, to be used in place of the pair's own.
     """
     if (differences == differences[:1]).all():
         differences = differences[:1]
-    error = mean_error(differences, clusters)
+    error = with_pool(mean_error(differences, clusters), pool)
     more = fewer = None
     if len(differences) == 1 and np.isin(differences, (-1.0, 0.0, 1.0)).all():
         more, fewer = int((differences == 1).sum()), int((differences == -1).sum())
     if error.n_units < 2:
         return PairTest(math.nan, "none", more, fewer)
-    if len(differences) > 1:
-        return PairTest(tail_probability(error, error.value), "t, random seeds", more, fewer)
     if clusters is None and more is not None and fewer is not None:
         p = 2 * float(special.bdtr(min(more, fewer), more + fewer, 0.5)) if more + fewer else 1.0
         return PairTest(min(p, 1.0), "McNemar exact", more, fewer)
+    steady = steadied(error, differences, clusters)
+    if len(differences) > 1:
+        name = "t, random seeds" if pool is None else "t, pooled seeds"
+        return PairTest(tail_probability(steady, steady.value), name, more, fewer)
     if error.n_units < FEW_UNITS:
         sums = unit_sums(differences[0], clusters)
-        return PairTest(sign_flip_probability(sums[sums != 0], SIGN_FLIPS, seed), "sign flips", more, fewer)
+        p = sign_flip_probability(sums[sums != 0], SIGN_FLIPS, seed)
+        if clusters is None:
+            return PairTest(max(p, tail_probability(steady, steady.value)), "sign flips and t", more, fewer)
+        return PairTest(p, "sign flips", more, fewer)
     name = "paired t" if clusters is None else "cluster-robust t"
-    return PairTest(tail_probability(error, error.value), name, more, fewer)
+    return PairTest(tail_probability(steady, steady.value), name, more, fewer)
 
 
 def holm(p_values: ArrayLike) -> FloatArray:
@@ -95,7 +117,12 @@ def holm(p_values: ArrayLike) -> FloatArray:
 
 
 def compare_pairs(
-    strategies: Strategies, pairs: Sequence[Pair] | None = None, level: float = LEVEL, seed: int = 0
+    strategies: Strategies,
+    pairs: Sequence[Pair] | None = None,
+    level: float = LEVEL,
+    seed: int = 0,
+    *,
+    pool_seeds: bool = False,
 ) -> pd.DataFrame:
     """One row per pair of strategies.
 
@@ -104,6 +131,8 @@ def compare_pairs(
         pairs: (first, second) rows of the strategies; None: all.
         level: of the intervals; 1 - level is the family-wise error of the verdicts.
         seed: of sign flips.
+        pool_seeds: take draws of demonstrations to move all strategies equally much (`intervals.pooled_seeds`);
+            pairs with K = 0, which has no draws, keep their own variance.
 
     Returns:
         `first`, `second` (rows of the strategies), `n`, `n_units`, `difference` (first minus
@@ -112,7 +141,15 @@ def compare_pairs(
         null where the pair is settled or no number suffices).
     """
     chosen = list(itertools.combinations(range(len(strategies.labels)), 2)) if pairs is None else list(pairs)
-    rows = [_pair_row(strategies, pair, level, seed, len(chosen)) for pair in chosen]
+    drawn = np.array([bool((row != row[:1])[:, np.isfinite(row).all(axis=0)].any()) for row in strategies.values])
+    pool = None
+    if pool_seeds:
+        both = strategies.values[drawn]
+        pool = pooled_seeds(both[..., np.isfinite(both).all(axis=(0, 1))])
+    rows = [
+        _pair_row(strategies, pair, level, seed, len(chosen), pool if drawn[list(pair)].all() else None)
+        for pair in chosen
+    ]
     frame = pd.DataFrame(rows)
     if frame.empty:
         return frame
@@ -124,12 +161,14 @@ def compare_pairs(
     return frame
 
 
-def _pair_row(strategies: Strategies, pair: Pair, level: float, seed: int, family: int) -> dict[str, object]:
+def _pair_row(
+    strategies: Strategies, pair: Pair, level: float, seed: int, family: int, pool: SeedPool | None
+) -> dict[str, object]:
     first, second = pair
     differences, clusters = complete(strategies.values[first] - strategies.values[second], strategies.clusters)
-    estimate = paired_interval(differences, clusters, level)
-    tested = pair_test(differences, clusters, seed)
-    error = mean_error(differences, clusters)
+    estimate = paired_interval(differences, clusters, level, pool)
+    tested = pair_test(differences, clusters, seed, pool)
+    error = with_pool(mean_error(differences, clusters), pool)
     discordance = None
     if tested.test == "McNemar exact" and tested.more is not None and tested.fewer is not None:
         discordance = (tested.more + tested.fewer) / error.n
@@ -180,87 +219,56 @@ def samples_to_settle(error: MeanError, alpha: float, discordance: float | None 
     return max(0, math.ceil(needed) - n) if needed <= MOST_SAMPLES else None
 
 
-def best_group(means: FloatArray, all_pairs: pd.DataFrame) -> tuple[int, list[int]]:
-    """The best strategy and all that are not shown to differ from it.
+def best_of(means: FloatArray) -> int:
+    """Row of the highest mean, the first of equals; NaN is passed over."""
+    return int(np.flatnonzero(means >= np.nanmax(means) - TIE)[0])
 
-    Holm over all pairs allows for the best being chosen by looking.
+
+def may_be_best(all_pairs: pd.DataFrame, n_strategies: int, level: float = LEVEL) -> BoolArray:
+    """Strategies that may be the best of all: the truly best is among them with probability `level`.
+
+    A strategy is out when some other is shown to be better by a one-sided test at (1 - level) / (A - 1),
+    A strategies. The truly best can only be lost by one of A - 1 false claims, all against it, so pairs among
+    the others need no allowance: Holm over all A (A - 1) / 2 pairs would keep far more (Hsu 1984, Annals of
+    Statistics 12(3), multiple comparisons with the best; Gupta 1965's subset selection).
 
     Args:
-        means: (strategies,) NaN where nothing was scored.
-        all_pairs: from `compare_pairs` over all pairs.
+        all_pairs: from `compare_pairs` over all pairs. Its tests are symmetric, so half of p is the
+            one-sided p of the better one.
+        n_strategies: A.
+        level: of the group.
 
     Returns:
-        Row of the highest mean (the first of equals) and the rows of the group, it included.
+        (strategies,)
     """
-    best = int(np.flatnonzero(means >= np.nanmax(means) - TIE)[0])
-    touching = all_pairs[(all_pairs["first"] == best) | (all_pairs["second"] == best)]
-    open_pairs = touching[~touching["differs"]]
-    group = {best, *open_pairs["first"].tolist(), *open_pairs["second"].tolist()}
-    return best, sorted(row for row in group if np.isfinite(means[row]))
+    inside = np.ones(n_strategies, dtype=bool)
+    if all_pairs.empty:
+        return inside
+    shown = all_pairs[all_pairs["p"] / 2 <= (1 - level) / (n_strategies - 1) + 1e-15]
+    inside[shown["second"][shown["difference"] > 0].to_numpy(dtype=int)] = False
+    inside[shown["first"][shown["difference"] < 0].to_numpy(dtype=int)] = False
+    return inside
 
 
-@dataclass(frozen=True)
-class PairedBootstrap:
-    """Percentile intervals over resamples of the samples or clusters, seeds being given."""
-
-    low: FloatArray
-    """(pairs,)"""
-    high: FloatArray
-    """(pairs,)"""
-    share_best: FloatArray
-    """(strategies,) share of resamples in which it has the highest mean; ties are split."""
-    replicates: int
-    seed: int
-
-
-def paired_bootstrap(
-    values: FloatArray,
-    clusters: IntArray | None,
-    pairs: Sequence[Pair],
-    replicates: int = 2000,
-    seed: int = 0,
-    level: float = LEVEL,
-) -> PairedBootstrap:
-    """Resample samples (whole clusters) for all strategies together.
-
-    A pair's difference is over the samples that both have scored, as in `compare_pairs`.
+def best_shares(values: FloatArray, clusters: IntArray | None, replicates: int = 2000, seed: int = 0) -> FloatArray:
+    """How often each strategy has the highest mean when samples (whole clusters) are drawn again; ties are split.
 
     Args:
-        values: (strategies, samples) means over seeds; NaN is missing.
+        values: (strategies, samples) means over seeds, which are given; NaN is missing.
         clusters: (samples,) codes.
-        pairs: (first, second) rows.
-        replicates: resamples.
+        replicates: resamples (Efron and Tibshirani 1993).
         seed: of the stream.
-        level: of the percentile intervals (Efron and Tibshirani 1993).
+
+    Returns:
+        (strategies,)
     """
     known = np.isfinite(values)
-    filled = np.where(known, values, 0.0)
-    sums, counts = unit_sums(filled, clusters), unit_sums(known.astype(float), clusters)
-    firsts, seconds = (np.array([pair[i] for pair in pairs], dtype=int) for i in (0, 1))
-    if known.all():
-        pair_sums, pair_counts = None, counts[:1]
-    else:
-        both = known[firsts] & known[seconds]
-        pair_counts = unit_sums(both.astype(float), clusters)
-        pair_sums = unit_sums(np.where(both, filled[firsts] - filled[seconds], 0.0), clusters)
-    found, wins = [], np.zeros(len(values))
-    with np.errstate(invalid="ignore", divide="ignore"):
-        for weights in bootstrap_weights(sums.shape[-1], replicates, seed):
-            totals = weights @ sums.T
+    sums, counts = (unit_sums(x, clusters) for x in (np.where(known, values, 0.0), known.astype(float)))
+    wins = np.zeros(len(values))
+    for weights in bootstrap_weights(sums.shape[-1], replicates, seed):
+        with np.errstate(invalid="ignore", divide="ignore"):
             # A strategy that a resample leaves without samples cannot be its best.
-            means = np.nan_to_num(totals / (weights @ counts.T), nan=-np.inf)
-            top = means >= means.max(axis=1, keepdims=True) - TIE
-            wins += (top / top.sum(axis=1, keepdims=True)).sum(axis=0)
-            above = totals[:, firsts] - totals[:, seconds] if pair_sums is None else weights @ pair_sums.T
-            found.append(above / (weights @ pair_counts.T))
-    low, high = _percentiles(np.concatenate(found), level)
-    return PairedBootstrap(low, high, wins / replicates, replicates, seed)
-
-
-def _percentiles(found: FloatArray, level: float) -> tuple[FloatArray, FloatArray]:
-    """Per column; NaN for a pair without common samples."""
-    bounds = np.full((2, found.shape[1]), np.nan)
-    some = np.isfinite(found).any(axis=0)
-    if some.any():
-        bounds[:, some] = np.nanpercentile(found[:, some], [50 * (1 - level), 50 * (1 + level)], axis=0)
-    return bounds[0], bounds[1]
+            means = np.nan_to_num((weights @ sums.T) / (weights @ counts.T), nan=-np.inf)
+        top = means >= means.max(axis=1, keepdims=True) - TIE
+        wins += (top / top.sum(axis=1, keepdims=True)).sum(axis=0)
+    return wins / replicates

@@ -16,10 +16,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from harness.analysis.table import AXES, FloatArray, IntArray, ValueTable
+from harness.analysis.table import AXES, BoolArray, FloatArray, IntArray, ValueTable
 from harness.core.errors import ConfigError, did_you_mean
 
 Levels = tuple[Any, ...]
+THIS_DRAW = "K > 0: this demonstration draw"
+"""What figures of cells with demonstrations of one seed are about, beside samples."""
 
 
 @dataclass(frozen=True)
@@ -32,8 +34,8 @@ class Strategies:
     """The axes that differ, as people read them."""
     values: FloatArray
     """(strategies, seeds, samples); one seed where seeds are not averaged over."""
-    n_attempted: IntArray
-    """(strategies,) samples with a record in all cells that are averaged."""
+    attempted: BoolArray
+    """(strategies, samples) there is a record in all cells that are averaged."""
     clusters: IntArray | None
     seeds: tuple[int, ...] = ()
     """Seeds that are averaged over."""
@@ -41,6 +43,23 @@ class Strategies:
     """Other axes that are averaged over, with fixed weights."""
     notes: tuple[str, ...] = ()
     """What was left out to keep the comparison balanced."""
+
+    @property
+    def scored(self) -> BoolArray:
+        """(strategies, samples) there is a value under every seed."""
+        return np.asarray(np.isfinite(self.values).all(axis=1))
+
+    @property
+    def is_one_draw(self) -> bool:
+        """Whether each strategy stands for one draw of demonstrations, so that other draws may differ."""
+        drawn = bool((self.levels["k"] > 0).any()) if "k" in self.levels else bool(self.seeds)
+        return len(self.seeds) <= 1 and drawn
+
+    @property
+    def n_attempted(self) -> IntArray:
+        """(strategies,) samples with a record in all cells that are averaged."""
+        counts: IntArray = self.attempted.sum(axis=1)
+        return counts
 
     @property
     def per_sample(self) -> FloatArray:
@@ -52,6 +71,15 @@ class Strategies:
         """The same strategies, conclusions limited to these very seeds."""
         return replace(self, values=self.per_sample[:, None, :])
 
+    def on(self, samples: BoolArray) -> Strategies:
+        """The same strategies on some of the samples."""
+        return replace(
+            self,
+            values=self.values[..., samples],
+            attempted=self.attempted[:, samples],
+            clusters=None if self.clusters is None else self.clusters[samples],
+        )
+
 
 def every_cell(table: ValueTable) -> Strategies:
     """Each cell (model, template, K, seed) as a strategy of its own."""
@@ -59,7 +87,7 @@ def every_cell(table: ValueTable) -> Strategies:
         levels=table.cells,
         labels=labels_of(table.cells),
         values=table.values[:, None, :],
-        n_attempted=table.n_attempted,
+        attempted=table.attempted,
         clusters=table.clusters,
     )
 
@@ -77,7 +105,7 @@ def by_axes(table: ValueTable, axes: Sequence[str]) -> Strategies:
     Raises:
         ConfigError: an unknown axis, fewer than two strategies, or no common cells.
     """
-    known = [axis for axis in AXES if axis != "run" or table.cells["run"].nunique() > 1]
+    known = [axis for axis in AXES if axis not in ("run", "calibration") or table.cells[axis].nunique() > 1]
     for axis in axes:
         if axis not in known:
             raise ConfigError(f"no axis '{axis}' to compare by{did_you_mean(axis, known)}")
@@ -111,7 +139,7 @@ def by_axes(table: ValueTable, axes: Sequence[str]) -> Strategies:
         levels=frame,
         labels=labels_of(frame),
         values=values,
-        n_attempted=np.array([table.attempted[np.unique(i)].all(axis=0).sum() for i in index]),
+        attempted=np.array([table.attempted[np.unique(i)].all(axis=0) for i in index]),
         clusters=table.clusters,
         seeds=tuple(seed for seed in seeds if seed is not None),
         averaged=tuple(varied),
@@ -148,7 +176,7 @@ def _common(
 def labels_of(levels: pd.DataFrame) -> tuple[str, ...]:
     """One short text per row, naming the axes that differ."""
     names = [n for n in levels.columns if len(levels) == 1 or levels[n].nunique(dropna=False) > 1]
-    order = [n for n in ("run", "model", "template", "k", "seed") if n in names]
+    order = [n for n in ("run", "model", "template", "k", "seed", "calibration") if n in names]
     cells = levels.to_dict("records")
     short = tuple(" ".join(_words(cell, order, short=True)) for cell in cells)
     if len(set(short)) == len(short):
@@ -163,6 +191,8 @@ def _words(cell: dict[Any, Any], names: Sequence[str], short: bool) -> list[str]
         if name == "seed":
             if not pd.isna(cell[name]):
                 words.append(f"seed={cell[name]}")
+        elif name == "calibration":
+            words += [f"+{cell[name]}"] if cell[name] else []
         elif name == "k":
             words.append(f"K={cell[name]}")
         elif name in ("model", "run") and short:

@@ -7,7 +7,7 @@ several seeds are one cell here, whose seed is null.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -19,8 +19,9 @@ FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 BoolArray = NDArray[np.bool_]
 
-AXES = ("run", "model", "template", "k", "seed")
-"""What tells the cells of one task apart; `run` only where several runs are read together."""
+AXES = ("run", "model", "template", "k", "seed", "calibration")
+"""What tells the cells of one task apart; `run` where several runs are read together, `calibration` where corrected
+predictions stand beside those as scored."""
 ACCURACY = "accuracy"
 """The value 1 for a right and 0 for a wrong prediction."""
 
@@ -42,6 +43,15 @@ class ValueTable:
     """(cells, samples); NaN where the sample failed or was not attempted."""
     attempted: BoolArray
     """(cells, samples): there is a record."""
+
+    def only(self, cells: pd.DataFrame) -> ValueTable:
+        """The table of some of its cells, given by their rows."""
+        return replace(
+            self,
+            cells=cells.reset_index(drop=True),
+            values=self.values[cells.index],
+            attempted=self.attempted[cells.index],
+        )
 
     @property
     def n_scored(self) -> IntArray:
@@ -77,6 +87,7 @@ def value_table(records: pd.DataFrame, value: str = ACCURACY, clusters: Mapping[
         raise DataError(f"records of {len(tasks)} tasks ({', '.join(tasks)}); compare runs of one task")
     frame = records.assign(
         run=records.get("run", ""),
+        calibration=records.get("calibration", ""),
         value=_values(records, value),
         seed=records["seed"].astype("Int64"),
     )
@@ -95,7 +106,7 @@ def value_table(records: pd.DataFrame, value: str = ACCURACY, clusters: Mapping[
     return ValueTable(
         name=value,
         cells=frame.iloc[firsts][list(AXES)]
-        .astype(dict.fromkeys(("run", "model", "template"), str))
+        .astype(dict.fromkeys(("run", "model", "template", "calibration"), str))
         .reset_index(drop=True),
         sample_ids=ids,
         clusters=cluster_codes(ids.tolist(), clusters),
@@ -146,7 +157,7 @@ def _one_row_per_k0_sample(frame: pd.DataFrame) -> pd.DataFrame:
     zero = frame["k"] == 0
     if not zero.any():
         return frame
-    keys = ["run", "model", "template", "sample_id"]
+    keys = ["run", "model", "template", "calibration", "sample_id"]
     kept = frame[zero].sort_values("seed", kind="stable").drop_duplicates(keys)
     kept["seed"] = pd.Series(pd.NA, index=kept.index, dtype="Int64")
     return pd.concat([frame[~zero], kept]).sort_index()

@@ -1,8 +1,7 @@
 """Where differences between single results come from: template, K, seed, sample, interactions.
 
 A crossed random-effects decomposition by the method of moments (ANOVA), over the complete part of
-the table. It says where the next evaluation budget should go: a large sample part asks for more
-samples, a large seed part for more seeds.
+the table. It does not say what the next evaluation should buy: see `allocation`.
 """
 
 from __future__ import annotations

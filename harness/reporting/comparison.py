@@ -11,6 +11,7 @@ from rich.console import Console
 
 from harness.analysis.calibrate import Calibration
 from harness.analysis.compare import Comparison, selection_facts
+from harness.analysis.strategies import THIS_DRAW
 from harness.core.escaping import csv_text
 from harness.reporting.console import say, write
 from harness.reporting.terminal import json_rows, markdown, new_table, print_table
@@ -36,11 +37,12 @@ def write_comparison(console: Console, comparison: Comparison, fmt: str) -> None
     elif fmt == "md":
         write(console, markdown(comparison.strategies) + "\n" + markdown(comparison.pairs))
     elif fmt == "table":
+        _selection_lines(console, comparison)
         _strategies_table(console, comparison)
         _pairs_table(console, comparison)
-        _selection_line(console, comparison)
         _sensitivity_table(console, comparison)
         _variance_table(console, comparison)
+        _write_notes(console, allocation_texts(comparison.allocation))
         _write_notes(console, comparison.notes)
     else:
         raise ValueError(f"no format {fmt!r}")
@@ -72,31 +74,35 @@ def write_calibration(console: Console, calibration: Calibration, fmt: str) -> N
 
 
 def _strategies_table(console: Console, comparison: Comparison) -> None:
-    table = new_table(console, f"{comparison.settings['metric']} (* best, = not shown to differ from the best)")
+    level = f"{100 * comparison.settings['level']:g}%"
+    best, _ = _words(comparison)
+    legend = f"* {best} as scored, = may be the {best}, {level}{_draw(comparison)}"
+    table = new_table(console, f"{comparison.settings['metric']} ({legend})")
     table.add_column("", no_wrap=True)
     table.add_column("strategy", overflow="fold")
-    for name in ("mean", _interval_title(comparison), "scored", "best in resamples"):
+    for name in ("as scored", _interval_title(comparison), "scored", f"{best} in resamples"):
         table.add_column(name, justify="right", no_wrap=True)
     for row in comparison.strategies.to_dict("records"):
         table.add_row(
-            "*" if row["is_best"] else "=" if row["like_best"] else "",
+            "*" if row["is_best"] else "=" if row["may_be_best"] else "",
             str(row["label"]),
             f"{row['mean']:.4f}",
             f"{row['low']:.4f}-{row['high']:.4f}",
             f"{row['n_scored']}/{row['n_attempted']}",
             f"{row['share_best']:.3f}",
-            style="bold" if row["like_best"] else "",
+            style="bold" if row["may_be_best"] else "",
         )
-    print_table(console, table, ["best in resamples", "scored"])
+    print_table(console, table, [f"{best} in resamples", "scored"])
 
 
 def _pairs_table(console: Console, comparison: Comparison) -> None:
-    pairs = comparison.pairs
+    pairs, (best, better) = comparison.pairs, _words(comparison)
     family = len(pairs)
-    title = f"Pairs (p adjusted by Holm over {family})"
+    title = f"Pairs (p adjusted by Holm over {family}{_draw(comparison)})"
     if family > PAIRS_SHOWN and comparison.settings["baseline"] is None:
         pairs = pairs[(pairs["first"] == comparison.best) | (pairs["second"] == comparison.best)]
-        title = f"Pairs with the best (p adjusted by Holm over all {family}; --format json, csv or md has them)"
+        all_of_them = f"p adjusted by Holm over all {family}; --format json, csv or md has them"
+        title = f"Pairs with the {best} ({all_of_them}{_draw(comparison)})"
     table = new_table(console, title)
     table.add_column("first", overflow="fold")
     table.add_column("second", overflow="fold")
@@ -112,38 +118,61 @@ def _pairs_table(console: Console, comparison: Comparison) -> None:
             f"{row['p']:.4f}",
             f"{row['p_holm']:.4f}",
             str(row["n"]),
-            _verdict(row),
+            _verdict(row, better),
         )
     print_table(console, table, ["p", "n"])
 
 
-def _verdict(row: dict[Any, Any]) -> str:
+def _words(comparison: Comparison) -> tuple[str, str]:
+    """What the highest mean and the higher of two are called."""
+    return ("best", "better") if comparison.settings["is_quality"] else ("highest", "higher")
+
+
+def _verdict(row: dict[Any, Any], better: str) -> str:
     if row["differs"]:
-        return "first better" if row["difference"] > 0 else "second better"
+        return f"first {better}" if row["difference"] > 0 else f"second {better}"
     if pd.isna(row["more_samples"]):
         return "open"
     return f"open; {row['more_samples']:,} more samples?"
+
+
+def _draw(comparison: Comparison) -> str:
+    return f"; {THIS_DRAW}" if comparison.is_one_draw else ""
 
 
 def _interval_title(comparison: Comparison) -> str:
     return f"{100 * comparison.settings['level']:g}% interval"
 
 
-def _selection_line(console: Console, comparison: Comparison) -> None:
-    found = comparison.selection
+def _selection_lines(console: Console, comparison: Comparison) -> None:
+    found, level = comparison.selection, f"{100 * comparison.settings['level']:g}%"
+    expected, seen = found.expected, found.as_seen
+    best, _ = _words(comparison)
     say(
         console,
-        f"Best as seen: {comparison.best} {found.as_seen:.4f}. Expected of a strategy chosen like this on new samples: "
-        f"{found.expected.value:.4f} ({found.expected.low:.4f}-{found.expected.high:.4f}, {found.expected.method}, "
-        f"n={found.expected.n}); by the bootstrap {found.bootstrap_expected:.4f}.",
+        f"{best.capitalize()}: {comparison.best}. Expected {comparison.settings['metric']} {expected.value:.4f} "
+        f"({level}: {expected.low:.4f}-{expected.high:.4f}) on {comparison.scope}; "
+        f"the luck of picking 1 of {found.n_strategies} is taken off.",
     )
+    say(console, f"As scored, the luck included: {seen.value:.4f} ({seen.low:.4f}-{seen.high:.4f}, n={seen.n}).")
+    inside = int(comparison.strategies["may_be_best"].sum())
+    say(
+        console,
+        f"The truly {best} is one of {inside} of {len(comparison.strategies)} strategies ({level}; marked)."
+        if inside > 1
+        else f"No other strategy may be the {best} ({level}).",
+    )
+    for warning in comparison.warnings:
+        say(console, f"Warning: {warning}.")
 
 
 def _sensitivity_table(console: Console, comparison: Comparison) -> None:
     frame = comparison.sensitivity
     if frame.empty:
         return
-    table = new_table(console, "Over templates (spread by chance: if all were equally good)")
+    table = new_table(
+        console, "Over templates (by chance: the spread if all were equally good on other samples and seeds)"
+    )
     keys = [name for name in ("run", "model") if frame[name].nunique() > 1] + ["k"]
     for name in (*keys, "templates", "best", "worst", "mean", _interval_title(comparison), "spread", "by chance"):
         table.add_column(name, justify="right", no_wrap=True)
@@ -183,6 +212,33 @@ def _variance_table(console: Console, comparison: Comparison) -> None:
     _write_notes(console, [str(note) for note in frame["note"].unique() if note])
 
 
+def allocation_texts(frame: pd.DataFrame) -> list[str]:
+    """What limits a difference between two (template, K) and what to buy next, a sentence per run and model."""
+    texts = []
+    for row in frame.to_dict("records"):
+        names = [str(row[name]) for name in ("run", "model") if frame[name].nunique() > 1]
+        where = f" ({', '.join(names)})" if names else ""
+        if row["n_seeds"] < 2:
+            texts.append(
+                f"a difference between two (template, K){where} is known to +-{row['half_width']:.4f} for this draw; "
+                "run several seeds to learn whether samples or seeds limit it"
+            )
+            continue
+        total = row["samples"] + row["seeds"] + row["both"]
+        if not total:
+            continue
+        parts = ", ".join(
+            f"{name} {100 * row[part] / total:.0f}%"
+            for name, part in (("samples", "samples"), ("seeds", "seeds"), ("the two together", "both"))
+        )
+        texts.append(
+            f"the variance of a difference between two (template, K){where} comes from: {parts}. Its interval is "
+            f"+-{row['half_width']:.4f}; for twice the tokens +-{row['with_samples']:.4f} with twice the samples, "
+            f"+-{row['with_seeds']:.4f} with twice the seeds: more {row['buy']} pay more"
+        )
+    return texts
+
+
 def _calibration_table(console: Console, frame: pd.DataFrame, keys: Sequence[str], title: str | None) -> None:
     table = new_table(console, title)
     for name in keys:
@@ -207,13 +263,16 @@ def _write_notes(console: Console, notes: Sequence[str]) -> None:
 
 
 def _comparison_facts(comparison: Comparison) -> dict[str, Any]:
-    frames = ("strategies", "pairs", "sensitivity", "variance")
+    frames = ("strategies", "pairs", "sensitivity", "variance", "allocation")
     return {
         "settings": comparison.settings,
         **{name: json_rows(getattr(comparison, name)) for name in frames},
         "best": comparison.best,
+        "scope": comparison.scope,
+        "is_one_draw": comparison.is_one_draw,
         "selection": selection_facts(comparison.selection),
         "notes": list(comparison.notes),
+        "warnings": list(comparison.warnings),
     }
 
 

@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.analysis.cells import main_figure
+from harness.analysis.strategies import THIS_DRAW
 from harness.core.escaping import csv_text, visible
 from harness.reporting.console import PlainTable, say, write
 
@@ -38,11 +39,39 @@ def write_cells(
     elif fmt == "md":
         write(console, markdown(cells))
     else:
-        _table(console, cells)
-        if (seeds["n_seeds"] > 1).any():
+        shown = _any_seed(cells)
+        _table(console, shown)
+        if (seeds["n_seeds"] > 1)[seeds["k"] > 0].any():
             _seeds_table(console, seeds, main_figure(cells))
+        for note in _reading(shown, seeds):
+            say(console, note)
         for note in notes:
             console.print(note, highlight=False, markup=False, soft_wrap=True)
+
+
+def _any_seed(cells: pd.DataFrame) -> pd.DataFrame:
+    """K = 0 has no demonstrations for seeds to draw: its copies under several seeds as one row, seed `any`."""
+    frame = cells.assign(seed=cells["seed"].astype(object))
+    for _, copies in frame[frame["k"] == 0].groupby(["model", "task", "template"], observed=True):
+        # Copies that differ are of a damaged or unfinished run; they stay as they are.
+        if len(copies.drop(columns="seed").drop_duplicates()) == 1:
+            frame.loc[copies.index[0], "seed"] = "any"
+            frame = frame.drop(index=copies.index[1:])
+    return frame
+
+
+def _reading(cells: pd.DataFrame, seeds: pd.DataFrame) -> list[str]:
+    """What a reader of the table should know."""
+    notes = []
+    if len(cells) > 1:
+        notes.append(
+            f"- the highest of {len(cells)} figures is too high on average; harness compare says what to expect of it"
+        )
+    drawn = seeds[seeds["k"] > 0]
+    if len(drawn):
+        more = "compare --by template,k averages draws" if (drawn["n_seeds"] > 1).any() else "run more in grid.seeds"
+        notes.append(f"- {THIS_DRAW}, of the row's seed; {more}")
+    return notes
 
 
 def json_rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
@@ -151,12 +180,14 @@ def _seeds_table(console: Console, seeds: pd.DataFrame, figure: str) -> None:
     for name in ("K", "seeds", "mean", "least", "most", "spread"):
         table.add_column(name, justify="right")
     for row in seeds.to_dict("records"):
+        drawn = row["k"] > 0
         table.add_row(
             *([str(row["model"])] if several else []),
             str(row["template"]),
             str(row["k"]),
-            str(row["n_seeds"]),
-            *(f"{row[name]:.4f}" for name in ("mean", "least", "most", "spread")),
+            str(row["n_seeds"]) if drawn else "any",
+            f"{row['mean']:.4f}",
+            *(f"{row[name]:.4f}" if drawn else "" for name in ("least", "most", "spread")),
         )
     console.print(table)
 

@@ -2,7 +2,8 @@
 
 import numpy as np
 import pandas as pd
-from scipy.stats import norm
+from scipy.optimize import brentq
+from scipy.stats import multivariate_normal, norm
 
 from harness.analysis.table import AXES, ValueTable
 
@@ -36,7 +37,7 @@ def crossed(rng, n_seeds, n, sample=1.0, seed=0.0, noise=1.0, mean=0.0):
 def table_of(values, keys, clusters=None, name="accuracy"):
     """A table; keys are (model, template, k, seed), seed None for K = 0."""
     values = np.asarray(values, dtype=float)
-    cells = pd.DataFrame([("", *key) for key in keys], columns=list(AXES))
+    cells = pd.DataFrame([("", *key, "") for key in keys], columns=list(AXES))
     cells["seed"] = cells["seed"].astype("Int64")
     ids = np.array([f"s{i}" for i in range(values.shape[1])], dtype=object)
     return ValueTable(name, cells, ids, clusters, values, np.ones(values.shape, dtype=bool))
@@ -47,3 +48,27 @@ def records_of(rows):
     frame = pd.DataFrame(rows, columns=["template", "k", "seed", "sample_id", "gold", "prediction"])
     frame["prediction"] = frame["prediction"].astype("Int32")
     return frame.assign(model="m", task="t")
+
+
+def latent_share(accuracy, agreement):
+    """The `sample_part` at which two strategies of this accuracy agree on that share of samples."""
+    t = norm.ppf(accuracy)
+
+    def agreeing(part):
+        both = multivariate_normal(cov=[[1, part], [part, 1]]).cdf([t, t])
+        return 1 - 2 * (accuracy - both)
+
+    return brentq(lambda part: agreeing(part) - agreement, 0.0, 0.9999)
+
+
+def seeded_strategies(rng, shares, n_seeds, n, seed_sd, sample_part=0.9, shared=0.3):
+    """(strategies, seeds, n) 0/1 values whose accuracy a draw of demonstrations moves by `seed_sd`.
+
+    A part `shared` of the draws' variance is common to all strategies; 0.7 of what is a strategy's own per
+    sample is common to its draws."""
+    count = len(shares)
+    moved = np.sqrt(shared) * rng.normal(size=(1, n_seeds)) + np.sqrt(1 - shared) * rng.normal(size=(count, n_seeds))
+    levels = norm.ppf(np.clip(np.asarray(shares)[:, None] + seed_sd * moved, 0.02, 0.998))
+    own = np.sqrt(0.7) * rng.normal(size=(count, 1, n)) + np.sqrt(0.3) * rng.normal(size=(count, n_seeds, n))
+    latent = np.sqrt(sample_part) * rng.normal(size=n) + np.sqrt(1 - sample_part) * own
+    return (latent < levels[..., None]).astype(float)

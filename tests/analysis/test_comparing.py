@@ -3,6 +3,9 @@
 import io
 import json
 import math
+import pathlib
+import re
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -13,6 +16,7 @@ from rich.console import Console
 from harness.analysis.calibrate import calibrate, stored_content_free
 from harness.analysis.compare import compare
 from harness.analysis.intervals import mean_interval, paired_interval
+from harness.analysis.summary import summarise
 from harness.core.errors import ConfigError, DataError, RunDirError
 from harness.reporting.comparison import write_calibration, write_comparison
 from harness.results.schema import Record, to_table
@@ -95,10 +99,10 @@ def test_cells_are_compared_as_they_are_and_k0_once(run_dir, records):
 
 
 def test_the_best_comes_first_and_those_like_it_are_marked(run_dir):
-    found = compare([run_dir], ["template"], fixed_seeds=True, replicates=500)
+    found = compare([run_dir], ["template"], seeds="fixed", replicates=500)
     assert found.strategies["label"].tolist() == ["good", "fair", "poor"]
     assert found.strategies["is_best"].tolist() == [True, False, False]
-    assert not found.strategies["like_best"].tolist()[2]
+    assert not found.strategies["may_be_best"].tolist()[2]
     assert found.best == "good"
     assert found.settings["averaged"] == ["k", "seed"]
     assert found.strategies["share_best"].sum() == pytest.approx(1)
@@ -108,7 +112,7 @@ def test_seeds_at_large_widen_what_these_seeds_show(run_dir):
     widths = [
         np.mean(pairs["high"] - pairs["low"])
         for pairs in (
-            compare([run_dir], ["template"], fixed_seeds=fixed, replicates=50).pairs for fixed in (True, False)
+            compare([run_dir], ["template"], seeds=seeds, replicates=50).pairs for seeds in ("fixed", "random")
         )
     ]
     assert widths[1] > widths[0]
@@ -123,7 +127,7 @@ def test_a_baseline_meets_all_others_and_no_one_else(run_dir, text):
 
 def test_the_group_of_the_best_does_not_depend_on_the_baseline(run_dir):
     groups = [
-        compare([run_dir], baseline=b, replicates=50).strategies["like_best"].tolist() for b in (None, "poor K=0")
+        compare([run_dir], baseline=b, replicates=50).strategies["may_be_best"].tolist() for b in (None, "poor K=0")
     ]
     assert groups[0] == groups[1]
 
@@ -190,7 +194,12 @@ def test_failed_samples_are_counted_and_left_out_by_pair(records, tmp_path):
     ]
     found = compare([write_run(tmp_path / "b", broken)], replicates=50)
     row = found.strategies.set_index("label").loc["good K=0"]
-    assert (row["n_scored"], row["n_attempted"]) == (N - 2, N)
+    assert (row["n_scored"], row["n_attempted"], row["n"]) == (N - 2, N, N - 2)
+    assert set(found.strategies["n"]) == {N - 2}
+    assert found.selection.as_seen.n == N - 2
+    (warning,) = found.warnings
+    assert "from 0.0%" in warning and "to 3.3% (good K=0)" in warning
+    assert f"Warning: {warning}" in " ".join(printed(write_comparison, found, "table").split())
     involved = (found.pairs["first"] == "good K=0") | (found.pairs["second"] == "good K=0")
     assert set(found.pairs.loc[involved, "n"]) == {N - 2}
     assert set(found.pairs.loc[~involved, "n"]) == {N}
@@ -217,6 +226,90 @@ def test_generated_answers_are_compared_by_their_metrics(tmp_path):
         calibrate(run_dir)
 
 
+def test_every_stored_figure_is_compared_by_its_mean_over_samples(run_dir, records):
+    greedy = [
+        Record(**{f: getattr(r, f) for f in Record.__slots__}
+               | {"greedy_prediction": r.prediction if i % 3 else None, "off_label_mass": 0.01 * (i % 7),
+                  "n_prompt_tokens": 20 + i % 5})
+        for i, r in enumerate(records)
+    ]  # fmt: skip
+    folder = write_run(pathlib.Path(run_dir).parent / "greedy", greedy)
+    cells = summarise(folder).set_index(["template", "k", "seed"])
+    for name in ("accuracy", "greedy_accuracy", "off_label_mass", "predicted_positive_share"):
+        rows = compare([folder], metric=name, replicates=10).strategies
+        for row in rows.to_dict("records"):
+            cell = cells.loc[(row["template"], row["k"], 1 if pd.isna(row["seed"]) else row["seed"])]
+            assert row["mean"] == pytest.approx(cell[name])
+    tokens = compare([folder], metric="prompt_tokens", replicates=10)
+    assert not tokens.settings["is_quality"]
+    text = printed(write_comparison, tokens, "table")
+    assert text.startswith("Highest: ")
+    assert not re.search("best|better", text)
+    with pytest.raises(ConfigError, match=r"no record of .* has a value for 'answer_length'"):
+        compare([folder], metric="answer_length")
+    with pytest.raises(ConfigError, match="no metric 'macro_f1' of single samples"):
+        compare([folder], metric="macro_f1")
+
+
+def test_figures_of_generated_answers_are_those_of_the_cells(tmp_path):
+    rows = answered("a", np.ones((6, 1))) + answered("b", np.zeros((6, 1)))
+    for i, record in enumerate(rows):
+        rows[i] = replace(record, answer="ab"[: i % 3], finish_reason=("stop", "length")[i % 2])
+    folder = write_run(tmp_path / "qa", rows, metrics=["exact_match"])
+    cells = summarise(folder).set_index("template")
+    for name in ("exact_match", "answer_length", "empty_share", "truncated_share"):
+        found = compare([folder], metric=name, replicates=10).strategies.set_index("template")["mean"]
+        assert found.to_dict() == pytest.approx(cells[name].to_dict())
+    with pytest.raises(ConfigError, match="no metric 'off_label_mass'"):
+        compare([folder], metric="off_label_mass")
+
+
+def test_calibrated_predictions_are_strategies_that_count_in_the_choice(run_dir):
+    found = compare([run_dir], replicates=10, calibrated=["batch"])
+    rows = found.strategies.set_index("label")
+    assert found.selection.n_strategies == len(rows) == 18
+    cells = calibrate(run_dir).cells
+    for cell in cells[cells["method"] == "batch"].to_dict("records"):
+        seed = f" seed={cell['seed']}" if cell["k"] else ""
+        label = f"{cell['template']} K={cell['k']}{seed}"
+        assert rows.loc[label, "mean"] == pytest.approx(cell["before"])
+        assert rows.loc[f"{label} +batch", "mean"] == pytest.approx(cell["after"])
+    by_template = compare([run_dir], ["template"], replicates=10, calibrated=["batch"])
+    assert set(by_template.strategies["label"]) == {f"{t}{c}" for t in SHARES for c in ("", " +batch")}
+    pair = by_template.pairs.set_index(["first", "second"]).loc[("good", "good +batch")]
+    assert pair["n"] == N
+    assert any("cannot judge a single sample" in note for note in found.notes)
+    plain = compare([run_dir], replicates=10)
+    assert found.variance.equals(plain.variance)
+    assert "+batch" in printed(write_comparison, found, "table")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"calibrated": ["bach"]}, "no calibration 'bach'; did you mean 'batch'"),
+        ({"calibrated": ["PMI_DC"]}, r"no scores for PMI_DC calibration; run it with scoring.calibration=\[domain\]"),
+        ({"calibrated": ["batch"], "metric": "greedy_accuracy"}, "compared by accuracy, not by 'greedy_accuracy'"),
+    ],
+)
+def test_calibrations_that_cannot_be_had_are_said_in_one_line(run_dir, options, message):
+    with pytest.raises(ConfigError, match=message):
+        compare([run_dir], **options)
+
+
+def test_failed_samples_stay_failed_when_calibrated(records, tmp_path):
+    broken = [
+        Record(r.model, r.task, r.template, r.k, r.seed, r.sample_id, r.gold, error_type="X", error="x")
+        if (r.template, r.k) == ("good", 0) and r.sample_id in ("s1", "s2")
+        else r
+        for r in records
+    ]
+    found = compare([write_run(tmp_path / "b", broken)], replicates=10, calibrated=["batch"])
+    rows = found.strategies.set_index("label")
+    assert rows.loc["good K=0 +batch", "n_scored"] == N - 2
+    assert rows.loc["fair K=0 +batch", "n_scored"] == N
+
+
 def printed(write, figures, fmt, terminal=False):
     out = io.StringIO()
     write(Console(file=out, width=200, force_terminal=terminal), figures, fmt)
@@ -238,6 +331,8 @@ def test_csv_holds_the_pairs(run_dir):
     found = compare([run_dir], ["template"], replicates=50)
     frame = pd.read_csv(io.StringIO(printed(write_comparison, found, "csv")))
     assert frame["p_holm"].tolist() == pytest.approx(found.pairs["p_holm"].tolist())
+    bounds = [name for name in frame if name.endswith(("low", "high"))]
+    assert bounds == ["low", "high"], "percentiles of resamples cover as little as 0.53 where few samples differ"
 
 
 def test_the_table_marks_the_best_and_is_plain_in_a_pipe(run_dir):
@@ -245,7 +340,50 @@ def test_the_table_marks_the_best_and_is_plain_in_a_pipe(run_dir):
     assert text.isascii()
     assert text.count("|* |") == 1
     assert "Pairs with the best" in text
-    assert "Expected of a strategy chosen like this" in text
+    first, second = text.splitlines()[:2]
+    assert first.startswith("Best: good")
+    assert "on new samples" in first and "the luck of picking 1 of 9 is taken off" in first
+    assert second.startswith("As scored, the luck included: 0.")
+
+
+def test_cells_with_demonstrations_hold_for_this_draw(run_dir):
+    cells, averaged = compare([run_dir], replicates=10), compare([run_dir], ["template", "k"], replicates=10)
+    assert (cells.is_one_draw, averaged.is_one_draw) == (True, False)
+    text = " ".join(printed(write_comparison, cells, "table").split())
+    assert text.count("K > 0: this demonstration draw") == 3
+    assert "average the draws: --by template,k" in text
+    assert "this demonstration draw" not in printed(write_comparison, averaged, "table")
+
+
+def test_runs_of_one_seed_are_told_to_run_more(records, tmp_path):
+    run_dir = write_run(tmp_path / "one", [r for r in records if r.seed == 1])
+    for by in ([], ["template", "k"], ["template"]):
+        found = compare([run_dir], by, replicates=10)
+        assert found.is_one_draw
+        assert any("grid.seeds=[1,2,3,4,5]" in note for note in found.notes)
+    zero = compare([write_run(tmp_path / "zero", [r for r in records if r.k == 0])], replicates=10)
+    assert not zero.is_one_draw
+    assert zero.scope == "new samples"
+
+
+@pytest.mark.parametrize(
+    ("by", "fixed", "scope"),
+    [
+        ([], False, "new samples(, for this draw of demonstrations)?"),
+        (["template"], False, "new samples and new draws of demonstrations"),
+        (["template"], True, "new samples, for these 2 draws of demonstrations"),
+        (["seed"], False, "new samples, for this draw of demonstrations"),
+    ],
+)
+def test_the_figure_of_the_best_says_what_it_is_about(run_dir, by, fixed, scope):
+    found = compare([run_dir], by, seeds="fixed" if fixed else "random", replicates=10)
+    assert re.fullmatch(scope, found.scope)
+    level = found.strategies[found.strategies["is_best"]].iloc[0]
+    if not by:
+        assert ("draw" in found.scope) == (level["k"] > 0)
+    expected, seen = found.selection.expected, found.selection.as_seen
+    assert (seen.value, seen.low, seen.high) == (level["mean"], level["low"], level["high"])
+    assert expected.low <= expected.value <= expected.high
 
 
 def test_markdown_has_both_tables(run_dir):

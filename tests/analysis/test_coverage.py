@@ -12,8 +12,6 @@ from scipy import stats
 
 from harness.analysis.discordance import score_interval
 from harness.analysis.intervals import interval_probability, mean_error, mean_interval, paired_interval, seeds_interval
-from harness.analysis.paired import paired_bootstrap
-from harness.analysis.selection import selection
 from tests.analysis.grids import binary_strategies, crossed
 
 GRIDS = 2000
@@ -121,16 +119,6 @@ def test_paired_differences_over_uneven_clusters(n_clusters, shares):
     assert 0.93 <= coverage(draw, shares[0] - shares[1]) <= 0.97
 
 
-def test_the_bootstrap_of_a_difference():
-    rng = np.random.default_rng(7)
-    held = 0
-    for _ in range(1000):
-        values = binary_strategies(rng, (0.7, 0.8), 200)
-        found = paired_bootstrap(values, None, [(0, 1)], 400, int(rng.integers(1 << 30)))
-        held += found.low[0] <= -0.1 <= found.high[0]
-    assert 0.93 <= held / 1000 <= 0.97
-
-
 def seed_coverage(n_seeds, seed, n=60, sample=1.0, grids=1000):
     """Of the interval around a mean of zero; standard deviations are in those of the noise. The truth is
     inside where its probability is 0.05 or more, which is quicker than the interval itself."""
@@ -178,28 +166,3 @@ def test_seeds_and_clusters_together():
 
 def test_t_over_seeds():
     assert 0.93 <= coverage(lambda rng: seeds_interval(rng.normal(0.7, 0.02, 4)), 0.7) <= 0.97
-
-
-@pytest.mark.parametrize(("strategies", "n", "gap"), [(8, 200, 0.08), (3, 150, 0.3), (2, 200, 0.02)])
-def test_the_expected_value_of_the_chosen_best(strategies, n, gap):
-    """Truth: what the strategy chosen on half of the samples is worth, averaged over data."""
-    found, truth = selections(strategies, n, gap)
-    assert 0.93 <= np.mean([f.expected.low <= truth <= f.expected.high for f in found]) <= 0.97
-    assert np.mean([f.expected.value for f in found]) == pytest.approx(truth, abs=0.005)
-
-
-def test_the_expected_value_of_the_best_of_equals_covers_a_little_more():
-    """The halves' choices average over equal strategies, which the interval does not take credit for."""
-    found, truth = selections(8, 200, 0.0)
-    assert 0.95 <= np.mean([f.expected.low <= truth <= f.expected.high for f in found]) <= 0.985
-    assert np.mean([f.as_seen for f in found]) > truth + 0.02
-    assert np.mean([f.expected.value for f in found]) == pytest.approx(truth, abs=0.005)
-
-
-def selections(strategies, n, gap):
-    """1,000 choices of the best, and what the strategy chosen on half of the samples is worth on average."""
-    shares = 0.75 - np.linspace(0, gap, strategies)
-    rng = np.random.default_rng(17)
-    chosen = [binary_strategies(rng, shares, n // 2).mean(axis=1).argmax() for _ in range(4000)]
-    truth = shares[chosen].mean()
-    return [selection(binary_strategies(rng, shares, n), splits=40, replicates=1, seed=i) for i in range(1000)], truth

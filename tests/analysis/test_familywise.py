@@ -1,6 +1,6 @@
 """How often does a comparison of equal strategies claim any difference? At most 5% of the time.
 
-1,000 grids with fixed streams each; the rates found are 0.1 to 3.8%.
+1,000 grids with fixed streams each; the rates found are 0 to 3.4%.
 """
 
 from dataclasses import replace
@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from harness.analysis.paired import best_group, compare_pairs, holm, pair_test
+from harness.analysis.paired import compare_pairs, holm, pair_test
 from harness.analysis.strategies import every_cell
 from tests.analysis.grids import binary_strategies, crossed, table_of
 
@@ -29,16 +29,14 @@ NAMES = {n: every_cell(table_of(np.zeros((n, 1)), [("m", f"t{i}", 2, 1) for i in
 def test_all_pairs_of_equal_strategies(n):
     """With Holm; without it the family errs more often than it should."""
     rng = np.random.default_rng(1)
-    wrong = excluded = unadjusted = 0
+    wrong = unadjusted = 0
     for _ in range(GRIDS):
         values = binary_strategies(rng, [0.75] * 5, n)
         pairs = compared(values)
         wrong += pairs["differs"].any()
         unadjusted += (pairs["p"] <= 0.05).any()
-        excluded += len(best_group(values.mean(axis=1), pairs)[1]) < 5
     assert wrong / GRIDS <= LIMIT
     assert unadjusted / GRIDS > 0.08
-    assert excluded <= wrong
 
 
 @pytest.mark.parametrize("n_clusters", [12, 40])
@@ -61,6 +59,7 @@ def test_all_pairs_averaged_over_seeds(n_seeds, seed_effect):
         values = [crossed(rng, n_seeds, 100, sample=0.5, seed=seed_effect) for _ in range(4)]
         p = [pair_test(values[a] - values[b], None).p for a in range(4) for b in range(a)]
         wrong += (holm(p) <= 0.05).any()
+    print(f"{n_seeds} seeds, effect {seed_effect}: any claim in {wrong / GRIDS:.3f}")
     assert wrong / GRIDS <= LIMIT
 
 

@@ -200,8 +200,22 @@ def test_strategies_that_agree_everywhere_are_not_known_to_be_equal():
 def test_differences_that_are_no_shares_have_students_t():
     differences = RNG.normal(size=40)
     found = paired_interval(differences)
-    expected = stats.t.interval(0.95, 39, differences.mean(), stats.sem(differences))
+    largest = np.abs(differences).max()
+    assert largest > 1
+    added = np.append(differences, [largest, -largest])
+    expected = stats.t.interval(0.95, 41, added.mean(), stats.sem(added))
     assert (found.low, found.high) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("clusters", [None, np.arange(12) // 3])
+def test_intervals_of_graded_metrics_stay_within_their_range(clusters):
+    best, worst = np.append(np.ones(11), 0.9), np.append(np.zeros(11), 0.05)
+    for values, limits in ((best, (0, 1)), (worst, (0, 1)), (best[None] * np.ones((3, 1)), (0, 1))):
+        found = mean_interval(values, clusters)
+        assert limits[0] <= found.low < found.value < found.high <= limits[1]
+    for differences in (best - worst, worst - best, np.full(12, 0.97), np.full(12, -0.97)):
+        found = paired_interval(differences, clusters)
+        assert -1 <= found.low < found.value < found.high <= 1
 
 
 @pytest.mark.parametrize("values", [np.array([]), np.array([np.nan])])

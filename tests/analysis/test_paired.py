@@ -13,11 +13,12 @@ from statsmodels.stats.multitest import multipletests
 
 from harness.analysis.intervals import mean_error, paired_interval
 from harness.analysis.paired import (
-    best_group,
+    best_of,
+    best_shares,
     compare_pairs,
     holm,
+    may_be_best,
     pair_test,
-    paired_bootstrap,
     samples_to_settle,
 )
 from harness.analysis.resampling import bootstrap_weights, sign_flip_probability
@@ -45,7 +46,8 @@ def test_independent_right_or_wrong_is_mcnemars_exact_test(more, fewer, n):
 def test_values_between_right_and_wrong_are_students_paired_test():
     first, second = RNG.random((2, 50))
     found = pair_test((first - second)[None], None)
-    assert found.p == pytest.approx(stats.ttest_rel(first, second).pvalue)
+    added = np.append(first - second, [1.0, -1.0])
+    assert found.p == pytest.approx(stats.ttest_1samp(added, 0.0).pvalue)
     assert found.more is None
 
 
@@ -60,7 +62,7 @@ def test_right_or_wrong_in_clusters_is_not_mcnemars_test():
 
 def test_few_units_are_tested_by_all_sign_patterns():
     differences = np.array([0.3, -0.1, 0.4, 0.2, 0.0, 0.5])
-    found = pair_test(differences[None], None)
+    found = pair_test(differences[None], np.arange(6))
     expected = stats.permutation_test(
         (differences,), lambda x, axis: x.sum(axis=axis), permutation_type="samples", n_resamples=np.inf
     )
@@ -146,11 +148,7 @@ def test_a_strategy_without_scores_settles_nothing_and_breaks_nothing():
     assert frame["n"].tolist() == [0, 0, 200]
     assert np.isnan(frame["p_holm"]).tolist() == [True, True, False]
     assert frame["differs"].tolist()[:2] == [False, False]
-    means = np.array([np.nan, *values[1:].mean(axis=1)])
-    assert 0 not in best_group(means, frame)[1]
-    boot = paired_bootstrap(values, None, [(0, 1), (1, 2)], 200)
-    assert np.isnan(boot.low).tolist() == [True, False]
-    assert boot.share_best[0] == 0.0
+    assert best_shares(values, None, 200)[0] == 0.0
 
 
 def test_ties_share_the_place_of_the_best():
@@ -158,15 +156,15 @@ def test_ties_share_the_place_of_the_best():
     values[0, :80] = values[1, 20:] = 1.0
     values[2, :20] = 1.0
     frame = compare_pairs(cells(values))
-    assert best_group(values.mean(axis=1), frame) == (0, [0, 1])
-    boot = paired_bootstrap(np.stack([values[0], values[0], values[2]]), None, [(0, 1)], 100)
-    assert boot.share_best.tolist() == [0.5, 0.5, 0.0]
-    assert (boot.low[0], boot.high[0]) == (0.0, 0.0)
+    assert best_of(values.mean(axis=1)) == 0
+    assert may_be_best(frame, 3).tolist() == [True, True, False]
+    assert best_shares(np.stack([values[0], values[0], values[2]]), None, 100).tolist() == [0.5, 0.5, 0.0]
 
 
 def test_the_best_is_alone_when_all_others_are_shown_to_be_worse():
     values = binary_strategies(np.random.default_rng(0), [0.5, 0.9, 0.5], 400)
-    assert best_group(values.mean(axis=1), compare_pairs(cells(values))) == (1, [1])
+    assert best_of(values.mean(axis=1)) == 1
+    assert may_be_best(compare_pairs(cells(values)), 3).tolist() == [False, True, False]
 
 
 def test_k0_against_itself_under_seeds_is_one_mcnemar_test():
@@ -207,29 +205,22 @@ def test_no_number_of_samples_settles_a_nil_difference_or_what_the_seeds_decide(
     assert samples_to_settle(mean_error(seeds), 0.05) is None
 
 
-def test_the_bootstrap_is_its_loop():
+def test_the_shares_of_the_best_are_their_loop():
     values = RNG.random((3, 12))
     values[0, 2] = np.nan
-    pairs = [(0, 1), (1, 2)]
-    weights = np.concatenate(list(bootstrap_weights(12, 300, seed=7)))
-    found = paired_bootstrap(values, None, pairs, 300, seed=7)
-    for place, (a, b) in enumerate(pairs):
-        both = np.isfinite(values[a] - values[b])
-        difference = (values[a] - values[b])[both]
-        means = [np.average(difference, weights=row[both]) for row in weights]
-        assert (found.low[place], found.high[place]) == pytest.approx(tuple(np.percentile(means, [2.5, 97.5])))
+    known = np.isfinite(values)
     tops = Counter()
-    for row in weights:
-        known = np.isfinite(values)
+    for row in np.concatenate(list(bootstrap_weights(12, 300, seed=7))):
         tops[int(np.argmax([np.average(values[i][known[i]], weights=row[known[i]]) for i in range(3)]))] += 1
-    assert found.share_best.tolist() == pytest.approx([tops[i] / 300 for i in range(3)])
+    assert best_shares(values, None, 300, seed=7).tolist() == pytest.approx([tops[i] / 300 for i in range(3)])
 
 
-def test_the_bootstrap_draws_whole_clusters():
-    """Two clusters that contradict each other: their mean is -1, 0 or 1, however many samples they have."""
-    values = np.stack([np.repeat([1.0, -1.0], 50), np.zeros(100)])
-    found = paired_bootstrap(values, np.repeat([0, 1], 50), [(0, 1)], 500, seed=0)
-    assert (found.low[0], found.high[0]) == (-1.0, 1.0)
+def test_the_shares_of_the_best_draw_whole_clusters():
+    """Two clusters that contradict each other: a strategy leads where its cluster is drawn twice, else they tie."""
+    values = np.stack([np.repeat([1.0, -1.0], 50), np.repeat([-1.0, 1.0], 50)])
+    shares = best_shares(values, np.repeat([0, 1], 50), 1000, seed=0)
+    assert shares.tolist() == pytest.approx([0.5, 0.5], abs=0.05)
+    assert (1000 * shares * 2 % 1 == 0).all()
 
 
 def test_bootstrap_weights_draw_as_many_as_there_are_and_do_not_depend_on_chunks(monkeypatch):

@@ -3,35 +3,26 @@
 import numpy as np
 import pytest
 
-from harness.analysis.resampling import bootstrap_weights
-from harness.analysis.selection import selection
+from harness.analysis.selection import FOLDS, selection
 from tests.analysis.grids import binary_strategies
 
 RNG = np.random.default_rng(8)
 
 
-def test_split_halves_are_their_loop():
-    values = RNG.random((4, 20))
-    found = selection(values, splits=30, replicates=1, seed=5)
-    halves = np.argsort(np.random.default_rng(5).random((30, 20)), axis=1) < 10
-    judged = [[] for _ in range(20)]
-    for half in halves:
-        for chooser in (half, ~half):
-            best = max(range(4), key=lambda row: values[row][chooser].mean())
-            for sample in np.flatnonzero(~chooser):
-                judged[sample].append(values[best, sample])
-    assert found.expected.value == pytest.approx(np.mean([np.mean(row) for row in judged]))
-
-
-def test_the_bootstraps_optimism_is_its_loop():
-    values = RNG.random((3, 15))
-    found = selection(values, splits=1, replicates=50, seed=2)
-    optimism = []
-    for weights in np.concatenate(list(bootstrap_weights(15, 50, seed=2))):
-        means = [np.average(row, weights=weights) for row in values]
-        best = int(np.argmax(means))
-        optimism.append(means[best] - values[best].mean())
-    assert found.bootstrap_expected == pytest.approx(values.mean(axis=1).max() - np.mean(optimism))
+def test_what_is_judged_has_not_chosen():
+    """Against a loop: all parts but one choose on all seeds but one, the rest judges."""
+    values = RNG.random((4, 3, 23))
+    found = selection(values, seed=5, repeats=2)
+    part = np.argsort(np.random.default_rng(5).random((2, 23)), axis=1) % FOLDS
+    judged = 0.0
+    for dealt in part:
+        for left_out in range(FOLDS):
+            mine = dealt == left_out
+            for seed in range(3):
+                others = [s for s in range(3) if s != seed]
+                best = max(range(4), key=lambda row: values[row][others][:, ~mine].sum())
+                judged += values[best, seed, mine].sum()
+    assert found.expected.value == pytest.approx(judged / (2 * 3 * 23))
 
 
 def test_a_single_strategy_is_worth_what_is_seen():
@@ -44,30 +35,50 @@ def test_a_single_strategy_is_worth_what_is_seen():
 def test_a_clear_winner_is_worth_what_is_seen():
     values = np.stack([np.tile([1.0, 1.0, 0.0, 1.0], 50), np.zeros(200)])
     found = selection(values)
-    assert (found.best, found.as_seen) == (0, 0.75)
+    assert (found.best, found.as_seen.value) == (0, 0.75)
     assert found.expected.value == pytest.approx(0.75)
 
 
 def test_the_best_of_equals_is_worth_less_than_it_seems():
-    found = [selection(binary_strategies(RNG, [0.7] * 10, 200), splits=50, replicates=100, seed=i) for i in range(100)]
-    assert np.mean([f.as_seen for f in found]) > 0.72
+    found = [selection(binary_strategies(RNG, [0.7] * 10, 200), repeats=5, seed=i) for i in range(100)]
+    assert np.mean([f.as_seen.value for f in found]) > 0.72
     assert np.mean([f.expected.value for f in found]) == pytest.approx(0.7, abs=0.01)
-    assert 0.7 < np.mean([f.bootstrap_expected for f in found]) < np.mean([f.as_seen for f in found])
+
+
+def test_the_interval_stays_within_the_metrics_range_where_all_is_right():
+    values = np.ones((3, 40))
+    values[1, 0] = values[2, :2] = 0.0
+    found = selection(values)
+    assert 0.9 < found.expected.low < found.expected.value
+    assert found.expected.value == found.expected.high == found.as_seen.high == 1.0
+
+
+def test_values_outside_0_to_1_have_a_plain_interval():
+    values = 5 + RNG.normal(size=(3, 50))
+    found = selection(values)
+    assert found.expected.low < found.expected.value < found.expected.high
+    assert found.expected.high >= found.as_seen.high > 5
 
 
 def test_clusters_are_never_split():
     """Two clusters: each half is one of them, so every sample is judged by the other cluster's choice."""
     values = np.array([[1.0, 1.0, 0.0, 0.0, 0.0], [0.0, 0.0, 1.0, 1.0, 1.0]])
-    assert selection(values, np.array([0, 0, 1, 1, 1]), splits=20).expected.value == 0.0
+    assert selection(values, np.array([0, 0, 1, 1, 1])).expected.value == 0.0
 
 
 def test_missing_samples_and_empty_strategies_are_passed_over():
     values = np.stack([np.full(40, np.nan), RNG.random(40), RNG.random(40) + 1])
     values[2, :7] = np.nan
     found = selection(values)
-    assert found.best == 2
-    assert found.as_seen == pytest.approx(values[2, 7:].mean())
-    assert found.expected.value == pytest.approx(values[2, 7:].mean(), abs=0.02)
+    assert (found.best, found.n_strategies, found.as_seen.n) == (2, 2, 33)
+    assert found.as_seen.value == found.expected.value == pytest.approx(values[2, 7:].mean())
+
+
+def test_strategies_without_a_common_sample_have_no_best():
+    values = np.full((2, 4), np.nan)
+    values[0, :2] = values[1, 2:] = 1.0
+    with pytest.raises(ValueError, match="no sample"):
+        selection(values)
 
 
 def test_the_same_seed_gives_the_same_figures():

@@ -5,7 +5,7 @@ import pytest
 
 from harness.analysis.intervals import mean_interval
 from harness.analysis.sensitivity import sensitivity, sensitivity_by_strategy
-from tests.analysis.grids import binary_strategies, table_of
+from tests.analysis.grids import binary_strategies, seeded_strategies, table_of
 
 
 def test_figures_by_hand():
@@ -24,6 +24,22 @@ def test_the_spread_by_chance_is_that_of_equal_templates():
     rng = np.random.default_rng(0)
     found = [sensitivity(binary_strategies(rng, [0.7] * 6, 200), replicates=100, seed=i) for i in range(200)]
     assert np.mean([f.spread_by_chance for f in found]) == pytest.approx(np.mean([f.spread for f in found]), rel=0.05)
+
+
+@pytest.mark.parametrize("n_seeds", [3, 5])
+def test_the_spread_by_chance_allows_for_seeds(n_seeds):
+    """Equal templates that draws of demonstrations suit differently; samples alone would explain 0.3 of the spread."""
+    rng = np.random.default_rng(23)
+    grids = [seeded_strategies(rng, [0.75] * 5, n_seeds, 400, 0.05, shared=0.0) for _ in range(100)]
+    found = [sensitivity(values, replicates=60, seed=i) for i, values in enumerate(grids)]
+    alone = [sensitivity(values.mean(axis=1), replicates=60, seed=i) for i, values in enumerate(grids)]
+    spread, by_chance, of_samples = (
+        np.mean(x) for x in ([f.spread for f in found], [f.spread_by_chance for f in found],
+                             [f.spread_by_chance for f in alone])
+    )  # fmt: skip
+    print(f"{n_seeds} seeds: spread {spread:.4f}, by chance {by_chance:.4f}, of samples alone {of_samples:.4f}")
+    assert by_chance == pytest.approx(spread, rel=0.1)
+    assert of_samples < 0.6 * spread
 
 
 def test_a_real_spread_is_above_chance():

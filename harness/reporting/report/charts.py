@@ -140,7 +140,7 @@ def against_k(
 
 
 def ranking(strategies: pd.DataFrame, scale: Scale, level: float) -> Spec:
-    """Points with intervals, the best on top; the group that is not shown to differ in its own colour and shape.
+    """Points with intervals, the best on top; those that may be the best in their own colour and shape.
 
     Args:
         strategies: of `ReportData`, best first.
@@ -149,10 +149,10 @@ def ranking(strategies: pd.DataFrame, scale: Scale, level: float) -> Spec:
     """
     groups = (
         ("best", "Best", "--best", "star", 12),
-        ("like", "Not shown to differ from the best", "--best", "circle", 8),
-        ("other", "Shown to be worse", "--faint", "circle-open", 8),
+        ("like", "May be the best", "--best", "circle", 8),
+        ("other", "Shown not to be", "--faint", "circle-open", 8),
     )
-    kinds = np.where(strategies["is_best"], "best", np.where(strategies["like_best"], "like", "other"))
+    kinds = np.where(strategies["is_best"], "best", np.where(strategies["may_be_best"], "like", "other"))
     labels = [safe(label) for label in strategies["label"]]
     data: list[Spec] = []
     for kind, title, colour, symbol, size in groups:

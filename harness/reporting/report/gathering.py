@@ -21,7 +21,7 @@ from harness.analysis.calibrate import Calibration, calibrate
 from harness.analysis.cells import main_figure
 from harness.analysis.compare import Comparison, compare, read_manifest
 from harness.analysis.intervals import LEVEL
-from harness.analysis.strategies import labels_of
+from harness.analysis.strategies import THIS_DRAW, labels_of
 from harness.analysis.summary import summarise
 from harness.analysis.table import AXES
 from harness.core.errors import ConfigError, RunDirError
@@ -84,7 +84,7 @@ class ReportData:
     level: float
     strategies: pd.DataFrame
     """Best first: `label`, the axes, `mean`, `low`, `high`, `method`, `n_scored`, `n_attempted`,
-    `is_best`, `like_best`, `share_best`, `tokens` (mean per prompt), and the figures of the cell."""
+    `is_best`, `may_be_best`, `share_best`, `tokens` (mean per prompt), and the figures of the cell."""
     comparison: Comparison | None
     comparison_note: str
     """Why there is no comparison; empty where there is."""
@@ -95,6 +95,11 @@ class ReportData:
     def is_generated(self) -> bool:
         """Whether answers are texts that metrics judge."""
         return bool(self.runs[0].manifest.get("answer_metrics"))
+
+    @property
+    def draw(self) -> str:
+        """What figures of single cells hold for, to stand behind a sentence or title; empty without demonstrations."""
+        return f" ({THIS_DRAW})" if (self.strategies["k"] > 0).any() else ""
 
     @property
     def class_names(self) -> list[str]:
@@ -195,7 +200,7 @@ def _cost(store: RunStore, manifest: Mapping[str, Any]) -> Cost:
 
 def _strategies(runs: Sequence[RunFacts], metric: str, comparison: Comparison | None) -> pd.DataFrame:
     """The cells, K = 0 once, with what the comparison says of them."""
-    frame = pd.concat([run.cells.assign(run=run.name) for run in runs], ignore_index=True)
+    frame = pd.concat([run.cells.assign(run=run.name, calibration="") for run in runs], ignore_index=True)
     frame["cell_seed"] = frame["seed"]
     zero = frame["k"] == 0
     copies = frame[zero].sort_values("seed", kind="stable").duplicated(["run", "model", "template"])
@@ -207,12 +212,7 @@ def _strategies(runs: Sequence[RunFacts], metric: str, comparison: Comparison | 
         frame = frame.assign(mean=frame[metric], low=frame[low], high=frame[high], method="", share_best=np.nan)
         frame = frame.sort_values("mean", ascending=False, kind="stable", ignore_index=True)
         first: NDArray[np.bool_] = np.arange(len(frame)) == 0
-        return frame.assign(is_best=first, like_best=first)
-    shared = ["label", "mean", "low", "high", "method", "is_best", "like_best", "share_best"]
+        return frame.assign(is_best=first, may_be_best=first)
+    shared = ["label", "mean", "low", "high", "method", "is_best", "may_be_best", "share_best"]
     own = frame.drop(columns=["low", "high"], errors="ignore")
-    # The best is the first of equals in the order of the cells, which need not be the first row.
-    return (
-        comparison.strategies[shared]
-        .sort_values(["mean", "is_best"], ascending=False, kind="stable")
-        .merge(own, on="label", how="left", validate="one_to_one")
-    )
+    return comparison.strategies[shared].merge(own, on="label", how="left", validate="one_to_one")

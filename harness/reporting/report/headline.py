@@ -59,6 +59,8 @@ class Answer:
     bars: tuple[Bar, ...]
     strategies: tuple[Tick, ...]
     axis: tuple[Tick, ...]
+    strip: str
+    """What the strip shows."""
     which: tuple[Fact, ...]
     sure: tuple[Fact, ...]
     cost: tuple[Fact, ...]
@@ -66,7 +68,7 @@ class Answer:
     key: str
     """What the strip's dotted line is; empty without one."""
     warning: str
-    """That the grid is not finished; empty when it is."""
+    """That the grid is not finished, or that failures may hide something; empty when all is well."""
 
 
 def answer(data: ReportData, scale: Scale, chance: float | None) -> Answer:
@@ -79,15 +81,21 @@ def answer(data: ReportData, scale: Scale, chance: float | None) -> Answer:
     """
     best = data.strategies[data.strategies["is_best"]].iloc[0]
     bars, strategies, axis = _strip(data, scale, chance)
+    metric, value, low, high = scale.name, best["mean"], best["low"], best["high"]
+    if data.comparison is not None:
+        found = data.comparison.selection.expected
+        metric = f"{scale.name} to expect on {data.comparison.scope}"
+        value, low, high = found.value, found.low, found.high
     return Answer(
         best=str(best["label"]),
-        metric=scale.name,
-        value=scale.value(best["mean"]),
-        interval=f"{100 * data.level:g}% interval {scale.interval(best['low'], best['high'])}",
+        metric=metric,
+        value=scale.value(value),
+        interval=f"{100 * data.level:g}% interval {scale.interval(low, high)}",
         verdict=_verdict(data, scale),
         bars=bars,
         strategies=strategies,
         axis=axis,
+        strip=f"{scale.name.capitalize()}: what to expect of the best, the best as scored, and every strategy",
         which=_which(data),
         sure=_sure(data, scale, chance),
         cost=_cost(data),
@@ -99,18 +107,19 @@ def answer(data: ReportData, scale: Scale, chance: float | None) -> Answer:
 
 def _verdict(data: ReportData, scale: Scale) -> str:
     frame = data.strategies
-    others, alike = len(frame) - 1, int(frame["like_best"].sum()) - 1
+    others, alike = len(frame) - 1, int(frame["may_be_best"].sum()) - 1
     if data.comparison is None:
         return f"There is no comparison: {data.comparison_note}."
     ties = int((np.abs(frame["mean"] - frame["mean"].max()) < 1e-12).sum()) - 1
     tied = f" {plural(ties, 'other has', 'others have')} the very same score." if ties else ""
+    level = f"{100 * data.level:g}%"
     if alike == 0:
-        return f"It is shown to be better than each of the {plural(others, 'other')}."
-    if alike == others:
-        verdict = f"But none of the {plural(others, 'other')} is shown to be worse: these samples do not settle it."
-        return verdict + tied
-    verb = "is" if alike == 1 else "are"
-    return f"{count(alike)} of the {plural(others, 'other')} {verb} not shown to be worse; the rest are.{tied}"
+        verdict = f"None of the {plural(others, 'other')} may be the best ({level})"
+    elif alike == others:
+        verdict = f"But each of the {plural(others, 'other')} may be the best: these samples do not settle it"
+    else:
+        verdict = f"{count(alike)} of the {plural(others, 'other')} may be the best as well ({level}), the rest not"
+    return f"{verdict}{data.draw}.{tied}"
 
 
 def _which(data: ReportData) -> tuple[Fact, ...]:
@@ -137,18 +146,30 @@ def _short(text: str) -> str:
 def _sure(data: ReportData, scale: Scale, chance: float | None) -> tuple[Fact, ...]:
     facts = []
     if data.comparison is not None:
-        found = data.comparison.selection.expected
+        found = data.comparison.selection
         n = len(data.strategies)
         facts.append(
             Fact(
-                f"Expected {scale.name} on new samples",
-                scale.value(found.value),
-                f"{scale.interval(found.low, found.high)}; the luck of picking 1 of {count(n)} is taken off",
+                f"Expected {scale.name} on {data.comparison.scope}",
+                scale.value(found.expected.value),
+                f"{scale.interval(found.expected.low, found.expected.high)}; the luck of picking 1 of "
+                f"{count(found.n_strategies)} is taken off",
             )
         )
-        alike, others = int(data.strategies["like_best"].sum()) - 1, n - 1
         facts.append(
-            Fact("Not shown to differ from the best", f"{count(alike)} of {count(others)}", "Holm over all pairs")
+            Fact(
+                "As scored, that luck included",
+                scale.value(found.as_seen.value),
+                f"{scale.interval(found.as_seen.low, found.as_seen.high)}; n = {count(found.as_seen.n)}",
+            )
+        )
+        alike, others = int(data.strategies["may_be_best"].sum()) - 1, n - 1
+        facts.append(
+            Fact(
+                "Others that may be the best",
+                f"{count(alike)} of {count(others)}",
+                f"the truly best is among them or is this one ({100 * data.level:g}%)",
+            )
         )
     if chance is not None:
         facts.append(Fact("Always the most frequent class", scale.value(chance), "what no prompt should fall below"))
@@ -159,10 +180,10 @@ def _cost(data: ReportData) -> tuple[Fact, ...]:
     frame = data.strategies
     best = frame[frame["is_best"]].iloc[0]
     facts = [Fact("Tokens per prompt", count(best["tokens"]), "mean, of the best")]
-    alike = frame[frame["like_best"]].sort_values("tokens", kind="stable")
+    alike = frame[frame["may_be_best"]].sort_values("tokens", kind="stable")
     if len(alike) > 1 and alike.iloc[0]["tokens"] < best["tokens"]:
         cheapest = alike.iloc[0]
-        facts.append(Fact("Shortest not shown to be worse", count(cheapest["tokens"]), f"tokens: {cheapest['label']}"))
+        facts.append(Fact("Shortest that may be the best", count(cheapest["tokens"]), f"tokens: {cheapest['label']}"))
     one_pass = sum(run.cost.prompt_tokens for run in data.runs)
     computed = sum(run.cost.tokens_computed for run in data.runs)
     # Of generated answers the tokens computed include those written, so the two are no parts of each other.
@@ -200,6 +221,8 @@ def _warning(data: ReportData) -> str:
         if status != "complete" or done < run.n_planned:
             name = f"Run {run.name}" if run.name else "This run"
             texts.append(f"{name} is {status}: {count(done)} of {count(run.n_planned)} records are there.")
+    if data.comparison is not None:
+        texts += [f"{warning[0].upper()}{warning[1:]}." for warning in data.comparison.warnings]
     return " ".join(texts)
 
 
@@ -214,7 +237,7 @@ def _strip(
     rows = [("Best, as scored", best["low"], best["mean"], best["high"], "best")]
     if data.comparison is not None:
         found = data.comparison.selection.expected
-        rows.append(("Expected, after choosing", found.low, found.value, found.high, "expected"))
+        rows.insert(0, ("Expected of the best", found.low, found.value, found.high, "expected"))
     ends = [float(v) for _, *values, _ in rows for v in values if math.isfinite(float(v))] + frame["mean"].tolist()
     if chance is not None:
         ends.append(chance)
@@ -228,7 +251,7 @@ def _strip(
         for title, low, mean, high, kind in rows
         if math.isfinite(low)
     )
-    marks = np.where(frame["is_best"], "best", np.where(frame["like_best"], "like", "other")).tolist()
+    marks = np.where(frame["is_best"], "best", np.where(frame["may_be_best"], "like", "other")).tolist()
     points = zip(frame["mean"].tolist(), frame["label"].tolist(), marks, strict=True)
     strategies = [Tick(place(value), f"{label}: {scale.value(value)}", mark) for value, label, mark in points]
     if chance is not None:

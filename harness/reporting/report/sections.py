@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from harness.analysis.cells import over_seeds
 from harness.analysis.paired import TIE
+from harness.analysis.strategies import THIS_DRAW
+from harness.reporting.comparison import allocation_texts
 from harness.reporting.report import charts
 from harness.reporting.report.audit import audit_sections
 from harness.reporting.report.blocks import Cell, Chart, Column, Section, Table
@@ -71,12 +74,17 @@ def _groups(data: ReportData) -> Iterator[tuple[str, str, RunFacts, pd.DataFrame
             yield f"{number}-{place}", ", ".join(names), run, seeds[seeds["model"] == model]
 
 
+def _one_draw(seeds: pd.DataFrame) -> str:
+    """That points with K > 0 are of one draw, where some are."""
+    return f" ({THIS_DRAW})" if ((seeds["k"] > 0) & (seeds["n_seeds"] < 2)).any() else ""
+
+
 def _heatmap(data: ReportData, scale: Scale) -> Section:
     found: list[Chart] = []
     for key, title, _, seeds in _groups(data):
         templates, ks = list(dict.fromkeys(seeds["template"])), sorted(set(seeds["k"].tolist()))
         spec = charts.heatmap(seeds, templates, ks, scale)
-        name = f"{scale.name.capitalize()} by template and K"
+        name = f"{scale.name.capitalize()} by template and K{_one_draw(seeds)}"
         rows = [
             [
                 Cell(str(t)),
@@ -89,9 +97,10 @@ def _heatmap(data: ReportData, scale: Scale) -> Section:
         summary = f"Heatmap, {plural(len(templates), 'template')} by {len(ks)} values of K. {_extremes(seeds, scale)}"
         height = FRAME + 40 * len(templates)
         found.append(Chart(f"heatmap-{key}", _titled(name, title), summary, spec, height, table))
+    first = next(_groups(data))[3]
     lead = (
         f"Mean {scale.name} of each template (rows) at each number of demonstrations K (columns), averaged over "
-        f"seeds. {_extremes(next(_groups(data))[3], scale)}"
+        f"seeds{_one_draw(first)}. {_extremes(first, scale)}"
     )
     return Section("heatmap", "Templates and demonstrations", "Templates", lead, found)
 
@@ -131,7 +140,7 @@ def _against_k(data: ReportData, scale: Scale, chance: float | None) -> Section:
     for key, title, _, seeds in groups:
         templates = list(dict.fromkeys(seeds["template"]))
         spec = charts.against_k(seeds, templates, scale, limits, chance)
-        name = _titled(f"{scale.name.capitalize()} against K", title)
+        name = _titled(f"{scale.name.capitalize()} against K{_one_draw(seeds)}", title)
         summary = f"Lines of {plural(len(templates), 'template')} over K; all figures are in the table below."
         rows = [
             [
@@ -148,7 +157,9 @@ def _against_k(data: ReportData, scale: Scale, chance: float | None) -> Section:
         table = Table(f"{name}, over seeds", [Column("Template", False), *map(Column, titles)], rows, folded=True)
         found.append(Chart(f"against-k-{key}", name, summary, spec, 420, table))
     n_seeds = max(int(seeds["n_seeds"].max()) for *_, seeds in groups)
-    band = "the band goes from the worst to the best seed" if n_seeds > 1 else "one seed was run, so there is no band"
+    band = "the band goes from the worst to the best seed"
+    if n_seeds < 2:
+        band = f"one seed was run, so there is no band{data.draw}"
     widths = (data.strategies["high"] - data.strategies["low"]) / 2
     lead = (
         f"How {scale.name} changes with the number of demonstrations: a line per template, its mean over seeds; "
@@ -166,19 +177,19 @@ def _against_k(data: ReportData, scale: Scale, chance: float | None) -> Section:
 def _ranking(data: ReportData, scale: Scale) -> Section:
     frame = data.strategies
     top = frame.head(CHARTED)
-    alike = int(frame["like_best"].sum())
+    alike = int(frame["may_be_best"].sum())
     rest = len(frame) - alike
     lead = (
-        f"Every strategy with its {100 * data.level:g}% interval, best first: {count(alike)} "
-        f"{'forms' if alike == 1 else 'form'} the group that is not shown to differ from the best, "
-        f"{'none is' if rest == 0 else count(rest) + (' is' if rest == 1 else ' are')} shown to be worse."
+        f"Every strategy with its {100 * data.level:g}% interval, best first: {count(alike)} may be the best, "
+        f"{'none' if rest == 0 else count(rest)} {'is' if rest < 2 else 'are'} shown not to be{data.draw}."
     )
-    name = f"{scale.name.capitalize()} of the strategies with intervals"
+    name = f"{scale.name.capitalize()} of the strategies with intervals{data.draw}"
     chart = _rows_chart("ranking", name, lead, charts.ranking(top, scale, data.level), len(top), None)
     notes = [
-        "Intervals are for one strategy at a time. Overlap of two does not mean that they are equal: the group is "
-        "decided by paired tests on the same samples (see Differences).",
-        "Open: not shown to differ from the best; more samples may decide.",
+        "Intervals are for one strategy at a time. Overlap of two does not mean that they are equal: who may be the "
+        "best is decided by paired tests on the same samples (see Differences).",
+        f"May be the best: no other is shown to be better; the truly best is among these in {100 * data.level:g}% of "
+        "such comparisons. More samples may decide.",
     ]
     if len(frame) > CHARTED:
         notes.append(f"The chart shows the first {CHARTED} of {len(frame)}; the table has all.")
@@ -201,11 +212,11 @@ def _differences(data: ReportData, scale: Scale) -> Iterator[Section]:
     settled, family = int(data.comparison.pairs["differs"].sum()), len(data.comparison.pairs)
     lead = (
         f"Each strategy against each other on the same samples: {count(settled)} of {plural(family, 'pair')} are shown "
-        f"to differ (family-wise error {100 * (1 - data.level):.2g}%, Holm)."
+        f"to differ (family-wise error {100 * (1 - data.level):.2g}%, Holm){data.draw}."
     )
     spec = charts.difference_matrix(labels, differences, differs, scale)
     height = FRAME + 110 + max(22 * len(labels), 160)
-    name = f"Differences in {scale.name}, row minus column"
+    name = f"Differences in {scale.name}, row minus column{data.draw}"
     chart = Chart("differences", name, f"Matrix. {lead}", spec, height, pairs_table(data, scale), wide=True)
     notes = ["A dot marks a pair that is shown to differ; blue: the row is better, orange: the column is."]
     if len(data.strategies) > CHARTED:
@@ -232,14 +243,14 @@ def _variance(data: ReportData, scale: Scale) -> Iterator[Section]:
             if not found:
                 lead = (
                     f"What makes single results differ: {share(largest['share'])} of their variance comes from "
-                    f"{_effect(str(largest['effect']))}; where a share is large, more of that is what the next "
-                    "evaluation should buy."
+                    f"{_effect(str(largest['effect']))}."
                 )
             table = variance_table(own, f"{name} of single results")
             found.append(_rows_chart(f"variance-{number}", name, lead, charts.shares(own), len(own), table))
         notes += [f"{note[0].upper()}{note[1:]}." for note in variance["note"].unique() if note]
         if found:
             notes.append("Bars have two standard errors; components below zero count as zero.")
+    notes = [f"{text[0].upper()}{text[1:]}." for text in allocation_texts(data.comparison.allocation)] + notes
     tables = [sensitivity_table(sensitivity, scale, data.level)] if not sensitivity.empty else []
     yield Section("variance", "What the score depends on", "Variance", lead, found, tables, notes)
 
@@ -254,62 +265,90 @@ def _effect(effect: str) -> str:
     }.get(effect, f"the interaction {charts.effect_name(effect)}")
 
 
+CORRECTIONS = {
+    "batch": "batch calibration",
+    "contextual": "contextual calibration",
+    "PMI_DC": "domain-conditional PMI",
+    "ensemble": "the ensemble of templates",
+}
+"""Methods of `calibrate` in words."""
+
+
 def _calibration(data: ReportData, scale: Scale) -> Iterator[Section]:
+    """Each method with a sentence, a chart and a table of its own."""
     if all(run.calibration is None for run in data.runs):
         return
     found: list[Chart] = []
+    tables: list[Table] = []
     notes: list[str] = []
-    lead = ""
+    sentences: list[str] = []
     for number, run in enumerate(data.runs):
         title = last_part(run.name)
         if run.calibration is None:
             continue
-        overall = run.calibration.overall
-        batch = overall[overall["method"] == "batch"].iloc[0]
-        if not lead:
-            verb = "raises" if batch["low"] > 0 else "lowers" if batch["high"] < 0 else "is not shown to change"
-            lead = (
-                f"Re-weighting the labels by what a prompt prefers by itself (batch calibration) {verb} {scale.name}: "
-                f"{scale.value(batch['before'])} before, {scale.value(batch['after'])} after, averaged over cells "
-                f"({scale.difference(batch['difference'])}{scale.points}, {scale.change(batch['low'], batch['high'])})."
-            )
-        found.append(_calibration_chart(data, run, number, title, scale))
+        for row in run.calibration.overall.to_dict("records"):
+            method = str(row["method"])
+            sentences += [_titled(_corrected(row, scale), title)]
+            table = _calibration_table(data, run, method, title, scale)
+            if method == "ensemble":
+                tables.append(table)
+            else:
+                found.append(_calibration_chart(data, run, number, method, table, scale))
         notes += [f"{note[0].upper()}{note[1:]}." for note in run.calibration.notes]
-    yield Section("calibration", "Calibration", "Calibration", lead, found, notes=list(dict.fromkeys(notes)))
+    lead = (
+        f"What re-weighting the labels by what a prompt prefers by itself makes of {scale.name}, averaged over cells: "
+    )
+    lead += f"{'; '.join(sentences)}{data.draw}."
+    yield Section("calibration", "Calibration", "Calibration", lead, found, tables, list(dict.fromkeys(notes)))
 
 
-def _calibration_chart(data: ReportData, run: RunFacts, number: int, title: str, scale: Scale) -> Chart:
+def _corrected(row: Mapping[Any, Any], scale: Scale) -> str:
+    verb = "raises" if row["low"] > 0 else "lowers" if row["high"] < 0 else "is not shown to change"
+    return (
+        f"{CORRECTIONS[str(row['method'])]} {verb} it, {scale.value(row['before'])} before, "
+        f"{scale.value(row['after'])} after "
+        f"({scale.difference(row['difference'])}{scale.points}, {scale.change(row['low'], row['high'])})"
+    )
+
+
+def _calibration_chart(data: ReportData, run: RunFacts, number: int, method: str, table: Table, scale: Scale) -> Chart:
     assert run.calibration is not None
     cells = run.calibration.cells
     keys = ["model", "template", "k", "cell_seed"]
     own = data.strategies[data.strategies["run"] == run.name][[*keys, "label"]]
-    batch = cells[cells["method"] == "batch"].rename(columns={"seed": "cell_seed"})
-    top = own.merge(batch, on=keys, how="inner").head(CHARTED)
+    corrected = cells[cells["method"] == method].rename(columns={"seed": "cell_seed"})
+    top = own.merge(corrected, on=keys, how="inner").head(CHARTED)
     before, after = (top[name].to_numpy(dtype=float) for name in ("before", "after"))
     spec = charts.before_after(top["label"].tolist(), before, after, scale)
-    rows = []
-    for row in [*run.calibration.overall.to_dict("records"), *cells.to_dict("records")]:
-        averaged = "n_cells" in row
-        what = f"all {row['n_cells']} cells" if averaged else f"{row['template']} K={row['k']} seed={row['seed']}"
-        if not averaged and cells["model"].nunique() > 1:
-            what = f"{last_part(str(row['model']))} {what}"
-        rows.append(
-            [
-                Cell(what, mark="best" if averaged else ""),
-                Cell(str(row["method"])),
-                Cell(scale.value(row["before"]), row["before"]),
-                Cell(scale.value(row["after"]), row["after"]),
-                Cell(scale.difference(row["difference"]), row["difference"]),
-                Cell(scale.change(row["low"], row["high"])),
-                Cell(f"{count(row['n'])} / {count(row['n_attempted'])}"),
-            ]
-        )
-    titles = ("Before", "After", "Difference", f"{100 * data.level:g}% interval", "Scored / attempted")
-    columns = [Column("Cell", False), Column("Method", False), *map(Column, titles)]
-    name = _titled(f"{scale.name.capitalize()} before and after batch calibration", title)
-    table = Table(name, columns, rows, folded=True)
     summary = f"Two points for each of {plural(len(top), 'cell')}; all figures are in the table below."
-    return _rows_chart(f"calibration-{number}", name, summary, spec, len(top), table)
+    name = f"calibration-{number}" + ("" if method == "batch" else f"-{method.lower()}")
+    return _rows_chart(name, table.caption, summary, spec, len(top), table)
+
+
+def _calibration_table(data: ReportData, run: RunFacts, method: str, title: str, scale: Scale) -> Table:
+    assert run.calibration is not None
+    cells = run.calibration.cells
+    several = cells["model"].nunique() > 1
+    rows = []
+    for frame in (run.calibration.overall, cells):
+        for row in frame[frame["method"] == method].to_dict("records"):
+            averaged = "n_cells" in row
+            what = f"all {row['n_cells']} cells" if averaged else f"{row['template']} K={row['k']} seed={row['seed']}"
+            if not averaged and several:
+                what = f"{last_part(str(row['model']))} {what}"
+            rows.append(
+                [
+                    Cell(what, mark="best" if averaged else ""),
+                    Cell(scale.value(row["before"]), row["before"]),
+                    Cell(scale.value(row["after"]), row["after"]),
+                    Cell(scale.difference(row["difference"]), row["difference"]),
+                    Cell(scale.change(row["low"], row["high"])),
+                    Cell(f"{count(row['n'])} / {count(row['n_attempted'])}"),
+                ]
+            )
+    titles = ("Before", "After", "Difference", f"{100 * data.level:g}% interval", "Scored / attempted")
+    name = _titled(f"{scale.name.capitalize()} before and after {CORRECTIONS[method]}{data.draw}", title)
+    return Table(name, [Column("Cell", False), *map(Column, titles)], rows, folded=True)
 
 
 def _confusion(data: ReportData) -> Iterator[Section]:
@@ -320,16 +359,17 @@ def _confusion(data: ReportData) -> Iterator[Section]:
     best = found[0][1]
     recalls = [best.recall(i) for i in range(len(data.class_names))]
     known = [(r, name) for r, name in zip(recalls, data.class_names, strict=True) if math.isfinite(r.value)]
-    lead = "Which classes are taken for which, per strategy."
+    lead = f"Which classes are taken for which, per strategy{data.draw}."
     if known:
         worst, name = min(known, key=lambda pair: pair[0].value)
         lead = (
             f"Which classes are taken for which: of the gold samples of “{name}”, the class that the best strategy "
-            f"finds least, it finds {share(worst.value)} ({share(worst.low)} to {share(worst.high)}, n={worst.n})."
+            f"finds least, it finds {share(worst.value)} ({share(worst.low)} to {share(worst.high)}, n={worst.n})"
+            f"{data.draw}."
         )
     matrices = [confusion_table(label, matrix, data.class_names) for label, matrix in found[:MATRICES]]
     notes = [f"Matrices of the first {MATRICES} strategies; the table has all."] if len(found) > MATRICES else []
-    tables = [*matrices, class_table(found, data.class_names)]
+    tables = [*matrices, class_table(found, data.class_names, data.draw)]
     yield Section("confusion", "Confusion matrices", "Confusion", lead, tables=tables, notes=notes)
 
 

@@ -15,7 +15,7 @@ from harness.reporting.report.wording import NOTHING, Scale, count, decimals, la
 
 PAIRS = 500
 """Rows of the table of pairs at most; with more, it has those of the best."""
-STATUS = {"best": "★ best", "like": "● open", "": "worse"}
+STATUS = {"best": "★ best", "like": "● may be best", "": "worse"}
 
 
 def ranking_table(data: ReportData, scale: Scale) -> Table:
@@ -24,7 +24,7 @@ def ranking_table(data: ReportData, scale: Scale) -> Table:
     extra = _answer_columns(data) if data.is_generated else _class_columns(data)
     rows = []
     for place, row in enumerate(data.strategies.to_dict("records"), 1):
-        mark = "best" if row["is_best"] else "like" if row["like_best"] else ""
+        mark = "best" if row["is_best"] else "like" if row["may_be_best"] else ""
         cells = [
             Cell(str(row["label"]), mark=mark),
             Cell(str(place), float(place)),
@@ -43,7 +43,7 @@ def ranking_table(data: ReportData, scale: Scale) -> Table:
         columns += [Column("Verdict", False), Column("Best in resamples")]
     columns += [Column(title) for _, title, _ in extra]
     columns.append(Column("Tokens"))
-    return Table(f"Strategies by {scale.name}; tokens: mean per prompt", columns, rows)
+    return Table(f"Strategies by {scale.name}; tokens: mean per prompt{data.draw}", columns, rows)
 
 
 def _class_columns(data: ReportData) -> list[tuple[str, str, bool]]:
@@ -72,6 +72,7 @@ def pairs_table(data: ReportData, scale: Scale) -> Table:
     if len(pairs) > PAIRS:
         pairs = pairs[(pairs["first"] == best) | (pairs["second"] == best)]
         caption += f", those with the best only (p by Holm over all {count(len(data.comparison.pairs))})"
+    caption += data.draw
     rows = []
     for row in pairs.to_dict("records"):
         sign = -1.0 if row["second"] == best else 1.0
@@ -140,7 +141,10 @@ def sensitivity_table(frame: pd.DataFrame, scale: Scale, level: float) -> Table:
         "By chance",
         "n",
     )
-    caption = "How much the wording matters: over templates (by chance: the spread if all were equally good)"
+    caption = (
+        "How much the wording matters: over templates (by chance: the spread if all were equally good, on other "
+        "samples and seeds)"
+    )
     return Table(caption, [Column("K", False), *map(Column, titles)], rows)
 
 
@@ -157,8 +161,8 @@ def confusion_table(label: str, matrix: Confusion, names: Sequence[str]) -> Tabl
     return Table(label, [*columns, *([Column("no label")] if off else [])], rows, small=True)
 
 
-def class_table(found: Sequence[tuple[str, Confusion]], names: Sequence[str]) -> Table:
-    """Recall and share of every class, per strategy."""
+def class_table(found: Sequence[tuple[str, Confusion]], names: Sequence[str], draw: str) -> Table:
+    """Recall and share of every class, per strategy; `draw` says what draws of demonstrations they hold for."""
     rows = []
     for label, matrix in found:
         recalls = [matrix.recall(i) for i in range(len(names))]
@@ -177,4 +181,4 @@ def class_table(found: Sequence[tuple[str, Confusion]], names: Sequence[str]) ->
     for name in names:
         columns += [Column(f"Recall of {name}"), Column("95% interval"), Column(f"Predicted {name}")]
     columns += [Column("MCC"), Column("No label"), Column("n")]
-    return Table("Recall and predicted share of each class", columns, rows, folded=True)
+    return Table(f"Recall and predicted share of each class{draw}", columns, rows, folded=True)

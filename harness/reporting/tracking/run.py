@@ -12,10 +12,12 @@ from typing import Any
 import pandas as pd
 
 from harness.analysis.compare import compare
+from harness.analysis.strategies import THIS_DRAW
 from harness.analysis.summary import Metric, summarise
 from harness.config.schema import RunConfig
 from harness.core.hashing import content_hash
 from harness.planning.units import Cell, Plan
+from harness.reporting.tracking.charts import interval_columns
 from harness.reporting.tracking.tracker import Tracker, open_tracker
 from harness.results.records import load_records
 from harness.results.store import RunStore
@@ -50,9 +52,14 @@ def tell_results(tracker: Tracker, store: RunStore, cells: pd.DataFrame) -> None
     compared = functools.cache(lambda: compare([store.run_dir]))
 
     def expected() -> dict[str, Any]:
-        estimate = compared().selection.expected
-        facts = {"expected": estimate.value, "expected_low": estimate.low, "expected_high": estimate.high}
-        return {f"best/{name}": value for name, value in {**facts, "expected_n": estimate.n}.items()}
+        found = compared()
+        best = found.strategies[found.strategies["is_best"]].iloc[0]
+        estimate, figure = found.selection.expected, found.settings["metric"]
+        low, high = interval_columns(figure)
+        facts = {figure: estimate.value, low: estimate.low, high: estimate.high, "scope": found.scope}
+        axes = {name: best[name] for name in ("model", "template", "k", "seed") if not pd.isna(best[name])}
+        pairs = {"paired_differences/scope": THIS_DRAW} if found.is_one_draw else {}
+        return {f"best/{name}": value for name, value in {**axes, **facts}.items()} | pairs
 
     several = len(cells) > 1
     tracker.finish(
