@@ -377,7 +377,7 @@ def _check_empty(prepared: Prepared, lengths: _Lengths) -> None:
     template, tokenizer = lengths.template, lengths.setup.tokenizer
     samples = zip(prepared.data.samples, lengths.zero_shot_queries.tolist(), strict=True)
     empty = [sample.id for sample, n in samples if not n]
-    extra = () if template.chat else content_free(prepared.config, prepared.data)
+    extra = () if template.chat else content_free(prepared.config.scoring.calibration, prepared.data)
     ids = tokenizer.whole_batch([template.render_query(tokenizer.literals.marked(s).fields) for s in extra])
     empty += [repr(sample.id) for sample, found in zip(extra, ids, strict=True) if not found]
     if empty:

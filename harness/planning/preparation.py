@@ -42,6 +42,13 @@ class ModelSetup:
     """Tokens of every pool document, before the limit."""
     notes: tuple[str, ...] = ()
     """Samples and demonstrations whose text spells special tokens of this model."""
+    recorded_name: str | None = None
+    """What an earlier session called the model, where it lies elsewhere now."""
+
+    @property
+    def name(self) -> str:
+        """What records call the model."""
+        return self.recorded_name or self.info.path
 
     @cached_property
     def pool_hash(self) -> str:
@@ -60,6 +67,14 @@ class Prepared:
     models: tuple[ModelSetup, ...]
     method: str
     """`likelihood` or `generate`."""
+    recorded_models: tuple[str, ...] = ()
+    """Names of the models that earlier sessions had, in the order in which they came."""
+
+    @property
+    def by_age(self) -> tuple[ModelSetup, ...]:
+        """The models, those first that the run has had longer."""
+        ages = {name: age for age, name in enumerate(self.recorded_models)}
+        return tuple(sorted(self.models, key=lambda setup: ages.get(setup.name, len(ages))))
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -76,16 +91,24 @@ class Prepared:
     def as_recorded(self, identity: Mapping[str, Any]) -> Prepared:
         """The run with its models called as an earlier session called them, where that still holds, at its time.
 
-        Runs used to know a model by the two ends of its large files. Such a run goes on under that name.
+        A model that has moved keeps its name: the content of its files tells which it is. Runs used to know a model
+        by the two ends of its large files. Such a run goes on under that identity.
 
         Args:
             identity: of the run directory.
         """
-        models = []
+        models: list[ModelSetup] = []
+        known: Mapping[str, Any] = identity["models"]
+        gone = [name for name in known if name not in self.config.model_paths]
         for setup in self.models:
-            info = setup.info
+            info, name = setup.info, setup.info.path
             setup.tokenizer.chat_time = identity.get("chat_time") or setup.tokenizer.chat_time
-            recorded = identity["models"].get(info.path)
+            if name not in known:
+                name = next((other for other in gone if info.is_known_as(known[other])), name)
+                if name in gone:
+                    gone.remove(name)
+                    log.info("%s is the model that the run calls %s", info.path, name)
+            recorded = known.get(name)
             if isinstance(recorded, str) and info.files is not None:
                 info = dataclasses.replace(info, known_identity=info.quick_identity)
                 if recorded == info.known_identity:
@@ -93,8 +116,8 @@ class Prepared:
                         "%s: the run knows the model by both ends of its weights, as runs did that began earlier; "
                         "begin anew with --fresh to have every byte of them checked", info.path
                     )  # fmt: skip
-            models.append(dataclasses.replace(setup, info=info))
-        return dataclasses.replace(self, models=tuple(models))
+            models.append(dataclasses.replace(setup, info=info, recorded_name=name))
+        return dataclasses.replace(self, models=tuple(models), recorded_models=tuple(known))
 
     def template(self, name: str) -> Template:
         """A template of the grid."""
@@ -168,14 +191,13 @@ def _shortened(task: Task, data: TaskData, context_chars: int | None) -> TaskDat
     return dataclasses.replace(data, pool=pool, raw_pool_texts=None)
 
 
-def content_free(config: RunConfig, data: TaskData) -> tuple[Sample, ...]:
-    """The inputs without content that the run's calibration arms need.
+def content_free(arms: Sequence[str], data: TaskData) -> tuple[Sample, ...]:
+    """The inputs without content that calibration arms (`scoring.calibration`) need.
 
     `N/A`, nothing and `[MASK]` for contextual calibration (Zhao et al. 2021, arXiv 2102.09690);
     nothing alone, as the domain's own prompt, for domain-conditional PMI (Holtzman et al. 2021,
     arXiv 2104.08315).
     """
-    arms = config.scoring.calibration
     texts = ("N/A", "", "[MASK]") if "contextual" in arms else ("",) if arms else ()
     names = list(data.samples[0].fields)
     return tuple(Sample(CONTENT_FREE + text, dict.fromkeys(names, text)) for text in texts)
@@ -215,7 +237,7 @@ def _set_up(config: RunConfig, task: Task, data: TaskData, path: str, began: str
     spare = 0 if ordered else duplicates_in_pool(pool, data.samples)
     pool.check_size(max(config.grid.k), config.demos.balanced and not ordered, spare)
     draw = Draw(pool, config.demos.policy, config.demos.balanced, config.demos.bank_size)
-    asked = [*data.samples, *content_free(config, data)]
+    asked = [*data.samples, *content_free(config.scoring.calibration, data)]
     shown = pool.samples if any(config.grid.k) else ()
     notes = (
         *notes_on_literals(tokenizer.literals, asked, "samples", path),

@@ -99,7 +99,7 @@ def make_report(config: RunConfig) -> PlanReport:
         for name in config.grid.templates
     )
     return PlanReport(
-        len(make_cells(config)),
+        len(make_cells(prepared)),
         len(prepared.data.samples),
         prepared.notes,
         tuple(_lengths(setup) for setup in prepared.models),

@@ -13,7 +13,7 @@ import re
 import time
 import uuid
 from collections import deque
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from itertools import islice
@@ -164,13 +164,16 @@ class RunStore:
             reason = one_line(str(error), 200)
             raise RunDirError(f"'{self.run_dir}/{name}' cannot be read: {reason}; {self.anew()}") from None
 
-    def write_part(self, unit_id: str, table: pa.Table, statistics: dict[str, Any]) -> bool:
+    def write_part(
+        self, unit_id: str, table: pa.Table, statistics: dict[str, Any], keys: Mapping[int, str] | None = None
+    ) -> bool:
         """Commit a unit's records; afterwards the unit is done. The first commit stays.
 
         Args:
             unit_id: the unit.
             table: its records.
             statistics: what computing them took, kept beside them.
+            keys: K to what the records of its cell depend on, as a content hash; kept beside them.
 
         Returns:
             Whether this part was written; False where a whole one was there already.
@@ -179,7 +182,7 @@ class RunStore:
             self.read_part(unit_id)
             log.info("unit %s was committed before; its first part stays", unit_id)
             return False
-        metadata = parts.metadata_of(unit_id, table, statistics)
+        metadata = parts.metadata_of(unit_id, table, statistics, keys or {})
         self.write_table(_part_name(unit_id), table.replace_schema_metadata(metadata))
         return True
 

@@ -6,7 +6,6 @@ itself, in the run's number format with every prompt by itself, and as the run c
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
@@ -29,13 +28,14 @@ from harness.core.task import NO_CLASS, LabelScores, Sample
 from harness.engine.local.facts import EngineFacts
 from harness.planning.lengths import measure
 from harness.planning.preparation import ModelSetup, Prepared, prepare
-from harness.planning.units import choose_shard_size, grid_identity
+from harness.planning.units import choose_shard_size
 from harness.prompts.endings import turn_ends
 from harness.prompts.rendering import Prompt, chunks
 from harness.results import manifest as manifests
 from harness.results.lock import RunLock
 from harness.results.store import RunStore
 from harness.running.cleaning import clean, cut_at_stop
+from harness.running.growing import grow
 from harness.running.shared_prefixes import origins
 
 log = logging.getLogger(__name__)
@@ -138,16 +138,14 @@ def audit(config: RunConfig, n_samples: int, open_engine: OpenEngine | None = No
     with ExitStack() as stack:
         stack.enter_context(lock)
         if stored:
-            recorded = manifests.read_manifest(store, "identity")["identity"]
-            prepared = prepared.as_recorded(recorded)
-            manifests.check_identity(store, recorded, json.loads(json.dumps(grid_identity(prepared))))
+            prepared = grow(store, manifests.read_manifest(store, "config", "identity", "n_samples"), prepared).prepared
         templates: list[TemplateAudit] = []
         engines: dict[str, dict[str, Any]] = {}
         for setup in prepared.models:
             longest = max(b.longest_prompt for b in budgets if b.model == setup.info.path)
             found, facts = _audit_model(prepared, setup, samples, longest, open_engine or LoadedEngine)
             templates += found
-            engines[setup.info.path] = facts
+            engines[setup.name] = facts
         report = AuditReport(len(samples), prepared.method, tuple(templates), engines)
         if not stored:
             return report
@@ -179,7 +177,7 @@ def _audit_model(
         said[way] = [_answers(prepared, setup, name, samples, size, engine, together) for name in config.grid.templates]
         del engine
     audits = [
-        TemplateAudit(setup.info.path, name, _compare(reference, run), _compare(reference, alone))
+        TemplateAudit(setup.name, name, _compare(reference, run), _compare(reference, alone))
         for name, reference, alone, run in zip(
             config.grid.templates, said[REFERENCE], said[ALONE], said[RUN], strict=True
         )

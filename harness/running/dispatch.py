@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any, Protocol
 
-from harness.core.errors import BrokenDeviceError, ReplicaError, UserError
+from harness.core.errors import BrokenDeviceError, ReplicaError, ScheduleError, UserError
 from harness.planning.units import WorkUnit
 from harness.running.failures import Decision, after_replica_death, after_unit_error, is_straggler
 from harness.running.messages import Care, UnitReport
@@ -23,6 +23,9 @@ from harness.running.stopping import Interrupted
 log = logging.getLogger(__name__)
 UNITS_IN_FLIGHT = 2
 """Per replica that does one unit after the other: one runs while the next waits beside it."""
+MANY = 10**6
+"""Units that may still come where nobody knows how many."""
+WAITS_FOR_NOTHING = "the schedule waits for units to finish, but none is under way; expected units, or its end"
 
 
 class ReplicaDiedError(Exception):
@@ -75,6 +78,28 @@ class Pool(Protocol):
         ...
 
 
+class Source(Protocol):
+    """Where units come from; a `harness.running.schedule.Schedule` that knows how many are left."""
+
+    def next(self, n: int) -> Sequence[WorkUnit]:
+        """At most `n` units that may begin now; none while it waits for others to finish, and at its end."""
+        ...
+
+    def finished(self, unit: WorkUnit, report: UnitReport) -> None:
+        """A unit is committed."""
+        ...
+
+    @property
+    def is_exhausted(self) -> bool:
+        """Whether nothing comes any more."""
+        ...
+
+    @property
+    def n_left(self) -> int | None:
+        """Units that are still to come; None while that is not known."""
+        ...
+
+
 @dataclass
 class _Flight:
     unit: WorkUnit
@@ -86,14 +111,14 @@ class _Flight:
 
 
 def dispatch(
-    units: Sequence[WorkUnit],
+    source: Source,
     pool: Pool,
     on_done: Callable[[WorkUnit, UnitReport], None],
     should_stop: Callable[[], bool],
     suspect_of: Callable[[WorkUnit], str | None] = lambda unit: None,
     clock: Callable[[], float] = time.monotonic,
 ) -> None:
-    """Run all units on the pool's replicas.
+    """Run all units of a source on the pool's replicas.
 
     Units go out in their order; a replica with a free slot takes the next one, so that fast
     replicas do more. Towards the end a unit that drags on is given to an idle replica as well;
@@ -101,7 +126,7 @@ def dispatch(
     kills two by itself is quarantined.
 
     Args:
-        units: what is not committed yet.
+        source: gives units that are not committed yet.
         pool: the replicas.
         on_done: called once per finished unit, after its part is committed.
         should_stop: asked twice a second and after every unit.
@@ -111,14 +136,15 @@ def dispatch(
     Raises:
         Interrupted: `should_stop` said so.
         ReplicaError: a unit or the replicas failed more often than the policy allows.
+        ScheduleError: the source waits although nothing is under way.
     """
-    _Dispatcher(units, pool, on_done, should_stop, suspect_of, clock).run()
+    _Dispatcher(source, pool, on_done, should_stop, suspect_of, clock).run()
 
 
 class _Dispatcher:
     def __init__(
         self,
-        units: Sequence[WorkUnit],
+        source: Source,
         pool: Pool,
         on_done: Callable[[WorkUnit, UnitReport], None],
         should_stop: Callable[[], bool],
@@ -127,8 +153,9 @@ class _Dispatcher:
     ) -> None:
         self.pool, self.on_done, self.should_stop = pool, on_done, should_stop
         self.suspect_of, self.clock = suspect_of, clock
-        self.waiting = deque(units)
-        self.open = {unit.id for unit in units}
+        self.source = source
+        self.waiting: deque[WorkUnit] = deque()
+        self.open: set[str] = set()
         self.flights: dict[Any, _Flight] = {}
         self.held: defaultdict[Replica, list[_Flight]] = defaultdict(list)
         """The flights of each replica, first sent first: looking through all for each would be quadratic."""
@@ -143,10 +170,11 @@ class _Dispatcher:
         """Flights with smaller numbers were under way at the last death that was counted."""
 
     def run(self) -> None:
-        while self.open:
+        while self._has_work():
             if self.should_stop():
                 raise Interrupted
-            replicas = self.pool.replicas(len(self.open))
+            left = self.source.n_left
+            replicas = self.pool.replicas(len(self.open) + (MANY if left is None else left))
             self._feed(replicas)
             if not self.waiting:
                 self._end_game(replicas)
@@ -154,7 +182,22 @@ class _Dispatcher:
                 if handle in self.flights and self._take(handle) and self.should_stop():
                     raise Interrupted
 
+    def _has_work(self) -> bool:
+        """Whether a unit is open, or one comes now."""
+        if not self.open:
+            self._pull(1)
+        if not self.open and not self.source.is_exhausted:
+            raise ScheduleError(WAITS_FOR_NOTHING)
+        return bool(self.open)
+
+    def _pull(self, n: int) -> None:
+        """Let units of the source wait, until `n` do."""
+        units = self.source.next(n - len(self.waiting)) if n > len(self.waiting) else ()
+        self.waiting.extend(units)
+        self.open.update(unit.id for unit in units)
+
     def _feed(self, replicas: Sequence[Replica]) -> None:
+        self._pull(sum(max(0, self.pool.units_in_flight - len(self.held[replica])) for replica in replicas))
         for slot in range(self.pool.units_in_flight):
             for replica in replicas:
                 if not self.waiting:
@@ -184,7 +227,7 @@ class _Dispatcher:
             if not behind:
                 log.warning("unit %s drags on at %s: another takes it too", flight.unit.id, flight.replica.name)
             self._send(flight.unit, idle.pop())
-        for replica in idle[len(self.open) :]:
+        for replica in idle[len(self.open) :] if self.source.is_exhausted else ():
             self.pool.release(replica)
 
     def _take(self, handle: Any) -> bool:
@@ -211,6 +254,7 @@ class _Dispatcher:
         self.open.discard(unit.id)
         self.finished_s.append(report.statistics.seconds)
         self.on_done(unit, report)
+        self.source.finished(unit, report)
         return True
 
     def _again(self, units: Sequence[WorkUnit], first: bool) -> None:

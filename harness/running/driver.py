@@ -10,7 +10,7 @@ import io
 import itertools
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -26,20 +26,26 @@ from harness.core.errors import RunDirError, UserError
 from harness.core.escaping import one_line
 from harness.engine.local.facts import EngineFacts
 from harness.planning import examples as prompt_examples
+from harness.planning.format_1 import units_of_format_1
 from harness.planning.lengths import measure
 from harness.planning.preparation import Prepared, prepare
-from harness.planning.units import Cell, Plan, WorkUnit, choose_shard_size, grid_identity, make_plan
+from harness.planning.units import Plan, WorkUnit, choose_shard_size, make_plan
 from harness.reporting.console import SafeFormatter
 from harness.reporting.progress import RunProgress
 from harness.reporting.tracking.run import open_run_tracker, tell_cells, tell_results
 from harness.reporting.tracking.tracker import Tracker
 from harness.results import manifest as manifests
 from harness.results.lock import RunLock
+from harness.results.records import most_rows
 from harness.results.samples import write_samples
 from harness.results.store import RunStore
 from harness.running.backend import Backend, check_reachable, open_backend
-from harness.running.dispatch import dispatch
+from harness.running.committed import read_committed
+from harness.running.dispatch import MANY, dispatch
+from harness.running.growing import begin, grow, take_in
+from harness.running.ledger import Ledger
 from harness.running.messages import LectureTable, UnitReport, WorkerSpec, note_name
+from harness.running.schedule import InOrder, Schedule
 from harness.running.stopping import Interrupted, StopFlag, stoppable
 
 log = logging.getLogger(__name__)
@@ -59,13 +65,19 @@ class RunResult:
     """Records that failed, as a share of all."""
 
 
-def run(config: RunConfig, fresh: bool = False, console: Console | None = None) -> RunResult:
-    """Run or resume a grid.
+def run(
+    config: RunConfig,
+    fresh: bool = False,
+    console: Console | None = None,
+    schedule_of: Callable[[Plan], Schedule] = lambda plan: InOrder(plan.units),
+) -> RunResult:
+    """Run or resume a grid, or let a run grow.
 
     Args:
         config: from `harness.config.loading.load_config`.
         fresh: move an existing run directory aside and start anew.
         console: where progress is drawn; standard error by default.
+        schedule_of: which of the plan's units come when; all in their order by default.
 
     Raises:
         UserError: whatever the user can mend, before a model is loaded where possible.
@@ -83,23 +95,25 @@ def run(config: RunConfig, fresh: bool = False, console: Console | None = None) 
             _move_aside(store)
         store.create()
         with RunLock(store), _log_file(store):
-            return _run_locked(prepared, store, console, stop)
+            return _run_locked(prepared, store, console, stop, schedule_of)
 
 
-def _run_locked(prepared: Prepared, store: RunStore, console: Console, stop: StopFlag) -> RunResult:
+def _run_locked(
+    prepared: Prepared, store: RunStore, console: Console, stop: StopFlag, schedule_of: Callable[[Plan], Schedule]
+) -> RunResult:
     config = prepared.config
     manifest: dict[str, Any] | None = None
     if store.exists(manifests.NAME):
         manifest = manifests.read_manifest(
             store, "config", "identity", "class_names", "n_samples", "shard_size", "status", "sessions", "engines"
         )
-        prepared = prepared.as_recorded(manifest["identity"])
-    identity = json.loads(json.dumps(grid_identity(prepared)))
-    if manifest is not None:
-        manifests.check_identity(store, manifest["identity"], identity)
+        growth = grow(store, manifest, prepared)
         _check_task(store, manifest, prepared)
     elif store.part_ids():
         raise RunDirError(f"'{store.run_dir}' holds parts but no {manifests.NAME}; set another name=... or use --fresh")
+    else:
+        growth = begin(prepared)
+    prepared = growth.prepared
     # Shards do not change what fits, so any size will do for the check.
     budgets = measure(prepared, shard_size=max(1, len(prepared.data.samples)))
     with ExitStack() as stack:
@@ -113,40 +127,39 @@ def _run_locked(prepared: Prepared, store: RunStore, console: Console, stop: Sto
                 "class_names": list(prepared.task.class_names),
                 "answer_metrics": list(prepared.task.answer_metrics),
                 "metrics": list(prepared.task.metrics),
-                "n_samples": len(prepared.data.samples),
-                "n_pool": {s.info.path: len(s.draw.pool.samples) for s in prepared.models},
-                "notes": list(prepared.notes),
-                "weights": {s.info.path: s.info.loaded for s in prepared.models},
                 "engines": {},
             }
-            manifest = manifests.new_manifest(config.as_dict(), identity, facts)
-        plan = make_plan(prepared, int(manifest["shard_size"]))
-        manifest |= {
-            "n_units": len(plan.units),
-            "n_records": plan.n_records,
-            "calibration_units": sorted(plan.calibration_units),
-        }
+            manifest = manifests.new_manifest(config.as_dict(), growth.identity, facts)
         session = manifests.new_session()
         manifest["sessions"].append(session)
+        take_in(manifest, growth, session)
+        plan = make_plan(prepared, int(manifest["shard_size"]))
+        facts_1 = manifest.get("format_1")
+        early = units_of_format_1(prepared, plan, growth.samples, facts_1) if facts_1 else {}
+        committed = read_committed(store, plan, early, most_rows(manifest))
+        ledger = Ledger(store, plan, schedule_of(plan), committed)
+        manifest |= ledger.expected
         manifest["status"] = "running"
-        write_samples(store, prepared.data.samples)
+        write_samples(store, growth.samples)
         store.write_json(prompt_examples.NAME, prompt_examples.prompt_examples(prepared))
         store.write_json(manifests.NAME, manifest)
-        done = _committed(store, plan)
-        waiting = [unit for unit in plan.units if unit.id not in done]
+        if growth.added:
+            log.info("%s grows: %s", store.run_dir, growth.in_words)
         log.info(
-            "%s: %d cells, %d samples, %d units, %d committed before",
-            store.run_dir, len(plan.cells), len(prepared.data.samples), len(plan.units), len(done),
+            "%s: %d cells, %d samples, %s units, %d committed before",
+            store.run_dir, len(plan.cells), len(growth.samples), manifest["n_units"] or "yet unknown",
+            ledger.n_committed,
         )  # fmt: skip
-        tracker = stack.enter_context(open_run_tracker(config, manifest, store, plan, done))
+        tracker = stack.enter_context(open_run_tracker(config, manifest["tracking_id"], store, ledger.n_cells_done))
         try:
-            if waiting:
+            if ledger.feed.next_model() is not None:
                 backend = backend or stack.enter_context(open_backend(config))
                 longest = {b.model: max(x.longest_prompt for x in budgets if x.model == b.model) for b in budgets}
-                _compute(prepared, plan, waiting, backend, manifest, longest, console, stop, tracker)
-                _check_complete(store, plan)
+                _compute(prepared, ledger, backend, manifest, longest, console, stop, tracker)
+                manifest |= ledger.expected
+                ledger.check_complete()
             cells = summarise(store.run_dir, metrics=prepared.task.metrics)
-            _check_records(store, plan, int(cells["n_attempted"].sum()))
+            ledger.check_records(int(cells["n_attempted"].sum()))
             store.write_table(CELLS, pa.Table.from_pandas(cells, preserve_index=False))
             manifest["status"] = "complete"
         except Interrupted:
@@ -164,8 +177,7 @@ def _run_locked(prepared: Prepared, store: RunStore, console: Console, stop: Sto
 
 def _compute(
     prepared: Prepared,
-    plan: Plan,
-    waiting: list[WorkUnit],
+    ledger: Ledger,
     backend: Backend,
     manifest: dict[str, Any],
     longest: dict[str, int],
@@ -173,13 +185,10 @@ def _compute(
     stop: StopFlag,
     tracker: Tracker,
 ) -> None:
-    """Dispatch the waiting units, model by model."""
-    config = prepared.config
-    n_records = sum(unit.n_records(len(plan.shards[unit.shard].samples)) for unit in waiting)
-    left: dict[tuple[Cell, ...], set[str]] = {}
-    for unit in waiting:
-        left.setdefault(unit.cells(), set()).add(unit.id)
-    with RunProgress(console, len(plan.units), len(plan.units) - len(waiting), n_records) as progress:
+    """Dispatch what is left, model by model."""
+    config, feed = prepared.config, ledger.feed
+    setups = {setup.name: setup for setup in prepared.models}
+    with RunProgress(console, manifest["n_units"], ledger.n_committed, ledger.n_records_left()) as progress:
         store = RunStore(config.run_dir)
 
         def suspect_of(unit: WorkUnit) -> str | None:
@@ -190,16 +199,18 @@ def _compute(
             unit_log.info(json.dumps({"unit": unit.id, **_place(unit), **asdict(report.statistics)}))
             for error in report.errors:
                 log.warning("failed: %s", error)
+            cells, parts = ledger.finish(unit)
+            if progress.n_units is None and feed.expected is not None:
+                manifest.update(ledger.expected)
+                store.write_json(manifests.NAME, manifest)
+                progress.expect(manifest["n_units"], ledger.n_records_left())
             progress.unit_done(report.statistics)
             tracker.progress(progress.done, progress.n_units, *progress.speed())
-            left[unit.cells()].discard(unit.id)
-            if not left[unit.cells()]:
-                tell_cells(tracker, store, plan, unit.cells(), prepared.task.metrics)
+            if cells:
+                tell_cells(tracker, store, cells, parts, prepared.task.metrics)
 
-        for setup in prepared.models:
-            units = [unit for unit in waiting if unit.model == setup.info.path]
-            if not units:
-                continue
+        while (model := feed.next_model()) is not None:
+            setup, units = setups[model], feed.of(model)
             spec = WorkerSpec(
                 _at_commit(config, setup.info.commit),
                 setup.info.path,
@@ -214,9 +225,10 @@ def _compute(
             if config.demos.policy == "lecture":
                 lecture = {seed: prepared.lecture_table(setup, seed) for seed in config.grid.seeds}
             log.info("loading %s: %s", setup.info.path, setup.info.loaded_words)
-            with backend.pool(spec, setup.draw, plan.shards, lecture, len(units), stop) as (pool, facts):
-                _check_dtype(config.run_dir, manifest["engines"].get(setup.info.path), facts)
-                manifest["engines"][setup.info.path] = facts.as_dict()
+            useful = MANY if units.n_left is None else units.n_left
+            with backend.pool(spec, setup.draw, ledger.work.shards, lecture, useful, stop) as (pool, facts):
+                _check_dtype(config.run_dir, manifest["engines"].get(model), facts)
+                manifest["engines"][model] = facts.as_dict()
                 log.info("%s: %s", setup.info.path, facts)
                 if facts.sharing_notice:
                     log.warning("%s is scored without shared prefixes: %s", setup.info.path, facts.sharing_notice)
@@ -239,7 +251,7 @@ def _check_task(store: RunStore, manifest: dict[str, Any], prepared: Prepared) -
     """Refuse a manifest of the right identity whose words on the task are not the task's."""
     task = prepared.task
     said: dict[str, Any] = {"class_names": list(task.class_names), "answer_metrics": list(task.answer_metrics)}
-    said |= {"method": prepared.method, "n_samples": len(prepared.data.samples)}
+    said |= {"method": prepared.method}
     for name, value in said.items():
         if manifest.get(name, value) != value:
             raise RunDirError(
@@ -255,51 +267,6 @@ def _check_dtype(run_dir: str, before: dict[str, Any] | None, facts: EngineFacts
             f"the run in '{run_dir}' began in {before['dtype']}, but this machine would go on in {facts.dtype}; "
             f"set model.dtype={before['dtype']} under another name=..., or resume on a machine of the same kind"
         )
-
-
-def _check_complete(store: RunStore, plan: Plan) -> None:
-    missing = {unit.id for unit in plan.units} - store.part_ids()
-    if missing:
-        raise RunDirError(
-            f"{len(missing)} of {len(plan.units)} units were computed, but their parts are not in '{store.run_dir}'; "
-            "set out=... to a folder or storage that every node sees"
-        )
-
-
-def _check_records(store: RunStore, plan: Plan, found: int) -> None:
-    """A run is complete when every cell has a record of every sample, whatever the files are called."""
-    if found < plan.n_records:
-        raise RunDirError(
-            f"'{store.run_dir}' holds {found:,} of {plan.n_records:,} records: parts were lost or changed while it "
-            "ran; run the same command again, it computes what is missing"
-        )
-    strangers = sorted(store.part_ids() - {unit.id for unit in plan.units})
-    if found > plan.n_records:
-        raise RunDirError(
-            f"'{store.run_dir}' holds {found:,} records, the grid has {plan.n_records:,}: {len(strangers)} files in "
-            f"parts/ are of no unit of this run ({strangers[0] if strangers else 'none'}.parquet); move them away"
-        )
-
-
-def _committed(store: RunStore, plan: Plan) -> set[str]:
-    """Units whose parts are whole; damaged parts are removed, to be computed again."""
-    store.remove_leftovers()
-    rows = {unit.id: unit.n_records(len(plan.shards[unit.shard].samples)) for unit in plan.units}
-    for name in store.files().keys() & {note_name(unit_id) for unit_id in rows}:
-        store.remove(name)
-    done = set()
-    for unit_id, part in store.read_parts(store.part_ids() & rows.keys(), ["sample_id"], max(rows.values())):
-        fault = ""
-        if isinstance(part, ValueError):
-            fault = str(part)
-        elif part.num_rows != rows[unit_id]:
-            fault = f"part {unit_id} has {part.num_rows:,} rows, expected {rows[unit_id]:,}"
-        if fault:
-            log.warning("%s; computing it again", fault)
-            store.remove_part(unit_id)
-        else:
-            done.add(unit_id)
-    return done
 
 
 def _move_aside(store: RunStore) -> None:

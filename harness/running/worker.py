@@ -27,7 +27,7 @@ from harness.prompts.tokenizing import PromptTokenizer
 from harness.results.schema import Record, UnitStatistics, to_table
 from harness.results.store import RunStore
 from harness.running.failures import check_usable
-from harness.running.judging import Judge, failed, failure, zero_shot_copies
+from harness.running.judging import Judge, failed, failure
 from harness.running.messages import Care, LectureTable, UnitReport, WorkerSpec, note_name
 from harness.running.shared_prefixes import origins
 from harness.running.work import Batch, Found, Work
@@ -116,14 +116,15 @@ class Worker:
             return work.report
         with work.working():
             self._judge(work)
-            records = zero_shot_copies(work.unit, work.records)
+            records = work.records
             table = to_table(records)
         failures = [r for r in records if r.error is not None]
         if not self._has_scored:
             check_usable(self.spec.model, [(r.error_type, r.error) for r in failures], len(records))
             self._has_scored = len(failures) < len(records)
         statistics = work.statistics(records)
-        self.store.write_part(work.unit.id, table, asdict(statistics))
+        keys = dict(zip(work.unit.ks, work.unit.keys, strict=True))
+        self.store.write_part(work.unit.id, table, asdict(statistics), keys)
         return UnitReport(
             work.unit.id,
             statistics,

@@ -19,12 +19,13 @@ from harness.running.failures import (
 )
 from harness.running.messages import Care, UnitReport
 from harness.running.stopping import Interrupted
+from tests.distributed.feeding import feed, unit
 
 STATISTICS = UnitStatistics(1, 0, 1, 10, 5, 0.1, 0.1)
 
 
 def units(count: int) -> list[WorkUnit]:
-    return [WorkUnit(f"u{i}", "m", "nsmc", "t", 1, (0,), (1,), 0) for i in range(count)]
+    return [unit(f"u{i}") for i in range(count)]
 
 
 class FakeReplica:
@@ -82,7 +83,7 @@ class FakePool:
 
 def run(pool: FakePool, count: int, should_stop=lambda: False) -> list[str]:
     done: list[str] = []
-    dispatch(units(count), pool, lambda unit, report: done.append(unit.id), should_stop)
+    dispatch(feed(units(count)), pool, lambda unit, report: done.append(unit.id), should_stop)
     return done
 
 
@@ -121,7 +122,7 @@ def test_a_users_mistake_is_not_retried():
 def test_a_stop_between_units_keeps_what_is_done():
     done: list[str] = []
     with pytest.raises(Interrupted):
-        dispatch(units(10), FakePool(["a"]), lambda unit, report: done.append(unit.id), lambda: len(done) >= 3)
+        dispatch(feed(units(10)), FakePool(["a"]), lambda unit, report: done.append(unit.id), lambda: len(done) >= 3)
     assert done == ["u0", "u1", "u2"]
 
 
@@ -129,7 +130,7 @@ def test_a_sample_that_kills_its_replica_is_found_quarantined_and_the_rest_is_do
     deaths = {"u1": [ReplicaDiedError("segfault")] * 3}
     pool = FakePool(["a"], deaths)
     done: list[str] = []
-    dispatch(units(4), pool, lambda unit, report: done.append(unit.id), lambda: False, lambda unit: "bad sample")
+    dispatch(feed(units(4)), pool, lambda unit, report: done.append(unit.id), lambda: False, lambda unit: "bad sample")
     assert sorted(done) == ["u0", "u1", "u2", "u3"]
     cares = [care for unit, care in pool.cares if unit == "u1"]
     assert cares == [None, Care(), Care(), Care(("bad sample",))]
@@ -153,7 +154,7 @@ def test_the_unit_that_was_running_is_blamed_whichever_is_reported_first():
 
     pool = Backwards(["a"])
     pool.deaths = 3
-    dispatch(units(4), pool, lambda unit, report: None, lambda: False, lambda unit: "bad sample")
+    dispatch(feed(units(4)), pool, lambda unit, report: None, lambda: False, lambda unit: "bad sample")
     assert {unit for unit, care in pool.cares if care is not None} == {"u1"}
 
 
@@ -161,7 +162,7 @@ def test_a_unit_full_of_killers_stops_the_run_in_the_end():
     culprits = (f"s{i}" for i in range(1000) for _ in range(2))
     pool = FakePool(["a"], {"u1": [ReplicaDiedError("segfault")] * 1000})
     with pytest.raises(ReplicaError, match="segfault"):
-        dispatch(units(3), pool, lambda unit, report: None, lambda: False, lambda unit: next(culprits))
+        dispatch(feed(units(3)), pool, lambda unit, report: None, lambda: False, lambda unit: next(culprits))
     assert max(len(care.quarantined) for _, care in pool.cares if care) == MOST_QUARANTINED
 
 
@@ -192,7 +193,7 @@ class NodePool(FakePool):
 def test_a_node_with_many_replicas_that_dies_again_and_again_counts_as_one_death_each_time():
     pool = NodePool(list("abcdefgh"), deaths=MOST_IDLE_DEATHS - 1)
     done: list[str] = []
-    dispatch(units(30), pool, lambda unit, report: done.append(unit.id), lambda: False)
+    dispatch(feed(units(30)), pool, lambda unit, report: done.append(unit.id), lambda: False)
     assert sorted(done) == sorted(f"u{i}" for i in range(30))
     assert len(pool.replaced) == 8 * (MOST_IDLE_DEATHS - 1)
     with pytest.raises(ReplicaError, match=f"died {MOST_IDLE_DEATHS} times without progress.*node died"):
@@ -221,14 +222,14 @@ class SlowPool(FakePool):
 def test_a_unit_that_drags_on_is_given_to_another_and_counted_once():
     pool = SlowPool(["a", "b"])
     done: list[str] = []
-    dispatch(units(8), pool, lambda unit, report: done.append(unit.id), lambda: False, clock=lambda: pool.now)
+    dispatch(feed(units(8)), pool, lambda unit, report: done.append(unit.id), lambda: False, clock=lambda: pool.now)
     assert sorted(done) == sorted(f"u{i}" for i in range(8))
     assert pool.submitted == 8 + 2, "the two units of the stuck replica, once more each"
 
 
 def test_replicas_that_can_help_no_more_are_released():
     pool = SlowPool(["a", "b", "c", "d"])
-    dispatch(units(9), pool, lambda unit, report: None, lambda: False, clock=lambda: pool.now)
+    dispatch(feed(units(9)), pool, lambda unit, report: None, lambda: False, clock=lambda: pool.now)
     assert pool.released
     assert "a" not in pool.released
 
@@ -284,7 +285,7 @@ def test_where_units_overlap_the_sample_that_kills_is_found_too_and_everything_i
     def suspect_of(unit):
         return "bad sample" if unit.id == killer else None
 
-    dispatch(units(6), pool, lambda unit, report: done.append(unit.id), lambda: False, suspect_of)
+    dispatch(feed(units(6)), pool, lambda unit, report: done.append(unit.id), lambda: False, suspect_of)
     assert sorted(done) == [f"u{i}" for i in range(6)]
     assert pool.most_in_flight == 3
     quarantined = {unit: care.quarantined for unit, care in pool.cares if care is not None and care.quarantined}

@@ -80,12 +80,15 @@ class Tracker(Protocol):
     def progress(
         self,
         units_done: int,
-        units_total: int,
+        units_total: int | None,
         prompts_per_s: float,
         unique_tokens_per_s: float,
         gpu_memory_bytes: int | None = None,
     ) -> None:
-        """Log how far the run is; at most once in `PROGRESS_EVERY_S`, and when the last unit is done."""
+        """Log how far the run is; at most once in `PROGRESS_EVERY_S`, and when the last unit is done.
+
+        `units_total` is None while nobody knows how many there will be.
+        """
 
     def finish(
         self,
@@ -199,13 +202,13 @@ class _ProcessTracker:
     def progress(
         self,
         units_done: int,
-        units_total: int,
+        units_total: int | None,
         prompts_per_s: float,
         unique_tokens_per_s: float,
         gpu_memory_bytes: int | None = None,
     ) -> None:
         now = time.monotonic()
-        if now - self._progress_at < PROGRESS_EVERY_S and units_done < units_total:
+        if now - self._progress_at < PROGRESS_EVERY_S and units_done != units_total:
             return
         self._progress_at = now
         figures = {
