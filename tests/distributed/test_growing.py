@@ -277,6 +277,7 @@ def test_a_part_of_other_cells_is_refused_with_its_name(small_run, at_once):
         run(config_of(small_run, *SMALL))
 
 
+@pytest.mark.slow
 def test_damage_to_an_old_part_is_mended_whatever_the_run_has_become(small_run, at_once):
     store = RunStore(str(small_run / "run"))
     part = small_run / "run" / "parts" / f"{sorted(store.part_ids())[0]}.parquet"

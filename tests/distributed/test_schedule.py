@@ -156,7 +156,8 @@ def test_a_unit_knows_its_cells_by_their_content_and_no_order(make_config):
 SMALL = ["grid.k=[0,2]", "cluster.shard_size=12"]
 
 
-def test_a_schedule_that_adds_units_ends_with_the_full_grid(small_grid, tmp_path):
+@pytest.mark.slow
+def test_a_schedule_that_adds_units_ends_with_the_full_grid(small_grid):
     whole = run(small_grid("name=whole", *SMALL))
     added = run(small_grid("name=added", *SMALL), schedule_of=EveryOther)
     assert part_times(added.run_dir).keys() == part_times(whole.run_dir).keys()
