@@ -156,8 +156,8 @@ def _run_locked(
                 backend = backend or stack.enter_context(open_backend(config))
                 longest = {b.model: max(x.longest_prompt for x in budgets if x.model == b.model) for b in budgets}
                 _compute(prepared, ledger, backend, manifest, longest, console, stop, tracker)
-                manifest |= ledger.expected
                 ledger.check_complete()
+            manifest |= ledger.expected
             cells = summarise(store.run_dir, metrics=prepared.task.metrics)
             ledger.check_records(int(cells["n_attempted"].sum()))
             store.write_table(CELLS, pa.Table.from_pandas(cells, preserve_index=False))

@@ -188,6 +188,9 @@ def test_a_schedule_that_adds_units_goes_on_after_a_kill(small_grid):
     assert_equal_records(whole.run_dir, resumed.run_dir)
     assert len(after) == 36
     assert len(load_records(config.run_dir)) == 36 * 2 * 2 * 2
+    run(config, schedule_of=EveryOther)
+    assert part_times(config.run_dir) == after
+    assert RunStore(config.run_dir).read_json("manifest.json")["n_units"] == 36
 
 
 @pytest.mark.parametrize(
