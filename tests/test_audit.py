@@ -191,7 +191,7 @@ class Noted(LoadedEngine):
 def test_an_audit_scores_as_the_run_to_the_last_bit(make_config, tmp_path, monkeypatch, policy, share, templates):
     monkeypatch.setattr(Noted, "calls", [])
     config = make_config(
-        out=str(tmp_path), task={"limit": 24}, model={"dtype": "float32"}, demos={"policy": policy},
+        out=str(tmp_path), task={"limit": 24, "draw": "lecture"}, model={"dtype": "float32"}, demos={"policy": policy},
         engine={"share_prefixes": share}, cluster={"shard_size": 7},
         grid={"templates": templates, "k": [0, 3], "seeds": [1, 2]},
     )  # fmt: skip
