@@ -33,6 +33,7 @@ from harness.prompts.draws import FixedDraw
 from harness.results.schema import UnitStatistics
 from harness.running.dispatch import UNITS_IN_FLIGHT, dispatch
 from harness.running.messages import UnitReport, WorkerSpec
+from tests.distributed.feeding import feed
 
 REPLICAS = (1, 16, 64, 256, 1000)
 UNIT_S = 0.5
@@ -50,7 +51,7 @@ def report(unit_id: str, seconds: float) -> UnitReport:
 
 
 def make_units(n: int) -> list[WorkUnit]:
-    return [WorkUnit(f"{i:032x}", "sleeper", "nsmc", "lecture_1", 1, (0, 1, 2, 4), (1,), 0) for i in range(n)]
+    return [WorkUnit(f"{i:032x}", "sleeper", "nsmc", "lecture_1", 1, (0, 1, 2, 4), tuple("abcd"), 0) for i in range(n)]
 
 
 # Without Ray ------------------------------------------------------------------------------------------------------
@@ -106,7 +107,7 @@ def loop() -> None:
         units = make_units(max(UNITS, ROUNDS * n))
         pool = SimulatedPool(n, LONG_UNIT_S)
         began, clock = time.process_time(), pool.clock()
-        dispatch(units, pool, lambda unit, report: None, lambda: False, clock=pool.clock)
+        dispatch(feed(units), pool, lambda unit, report: None, lambda: False, clock=pool.clock)
         spent, wall = time.process_time() - began, pool.clock() - clock
         ideal = math.ceil(len(units) / n) * LONG_UNIT_S
         print(
@@ -163,7 +164,7 @@ def ideal(n: int) -> None:
         time.sleep(0.1)
     units = make_units(UNITS)
     began = time.perf_counter()
-    dispatch(units, pool, lambda unit, report: None, lambda: False)
+    dispatch(feed(units), pool, lambda unit, report: None, lambda: False)
     wall, least = time.perf_counter() - began, math.ceil(UNITS / n) * UNIT_S
     print(f"{n:3d} replicas, {UNITS} units of {UNIT_S:g} s: {wall:.2f} s, ideal {least:.2f} s, {wall / least:.3f} x")
 
@@ -194,7 +195,7 @@ def cost(n: int) -> None:
     units = make_units(ROUNDS * n)
     before = resource.getrusage(resource.RUSAGE_SELF)
     began = time.perf_counter()
-    dispatch(units, pool, lambda unit, report: None, lambda: False)
+    dispatch(feed(units), pool, lambda unit, report: None, lambda: False)
     wall = time.perf_counter() - began
     after = resource.getrusage(resource.RUSAGE_SELF)
     spent = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime

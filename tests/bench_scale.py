@@ -87,7 +87,7 @@ def resume(arguments) -> None:
     from harness.planning.preparation import prepare
     from harness.planning.units import make_plan
     from harness.results.store import RunStore
-    from harness.running import driver
+    from harness.running.committed import read_committed
 
     config = load_config("configs/nsmc_grid.yaml", overrides(arguments))
     store = RunStore(config.run_dir)
@@ -99,7 +99,7 @@ def resume(arguments) -> None:
     times.append(time.perf_counter())
     ids = store.part_ids()
     times.append(time.perf_counter())
-    done = driver._committed(store, made)
+    done = read_committed(store, made, {}, 10**6).statistics
     times.append(time.perf_counter())
     steps = ("preparing", "units", "listing", "verifying")
     print(f"{len(ids):,} parts listed, {len(done):,} of {len(made.units):,} units whole; seconds: ", end="")
@@ -188,7 +188,7 @@ def write_unit(unit, samples):
     from harness.running.messages import UnitReport
 
     started = time.perf_counter()
-    cells = [(k, seed) for k in unit.ks for seed in (unit.zero_shot_seeds if k == 0 else (unit.seed,))]
+    cells = [(k, unit.seed) for k in unit.ks]
     rng, n = np.random.default_rng(int(unit.id[:16], 16)), len(samples)
     gold = np.array([gold for _, gold in samples], dtype=np.int32)
     drawn = {}
@@ -214,7 +214,8 @@ def write_unit(unit, samples):
     }  # fmt: skip
     arrays = [pa.array(columns[f.name], f.type) if f.name in columns else pa.nulls(rows, f.type) for f in SCHEMA]
     statistics = UnitStatistics(rows, 0, n * len(unit.ks), int(tokens.sum()), rows * 20, 1.0, 1.0, "simulated")
-    STORE.write_part(unit.id, pa.table(arrays, schema=SCHEMA), dataclasses.asdict(statistics))
+    keys = dict(zip(unit.ks, unit.keys, strict=True))
+    STORE.write_part(unit.id, pa.table(arrays, schema=SCHEMA), dataclasses.asdict(statistics), keys)
     return UnitReport(unit.id, dataclasses.replace(statistics, seconds=time.perf_counter() - started))
 
 

@@ -122,8 +122,10 @@ def test_a_resumed_run_keeps_its_audit(bfloat16_audit):
 
 def test_an_audit_of_another_configuration_is_refused(bfloat16_audit):
     config, _ = bfloat16_audit
-    with pytest.raises(RunDirError, match="belongs to another configuration"):
+    with pytest.raises(RunDirError, match="holds what this command leaves out: K="):
         audit(replace(config, grid=replace(config.grid, k=[0])), 5)
+    with pytest.raises(RunDirError, match=r"another configuration: model\.dtype was 'bfloat16', now 'float32'"):
+        audit(replace(config, model=replace(config.model, dtype="float32")), 5)
 
 
 def test_an_audit_beside_a_going_run_is_refused_before_anything_is_loaded(bfloat16_audit, monkeypatch):
@@ -194,7 +196,7 @@ def test_an_audit_scores_as_the_run_to_the_last_bit(make_config, tmp_path, monke
     monkeypatch.setattr(Noted, "calls", [])
     monkeypatch.setattr(module, "AuditedModel", Noted)
     config = make_config(
-        out=str(tmp_path), task={"limit": 24}, model={"dtype": "float32"}, demos={"policy": policy},
+        out=str(tmp_path), task={"limit": 24, "draw": "lecture"}, model={"dtype": "float32"}, demos={"policy": policy},
         engine={"share_prefixes": share}, cluster={"shard_size": 7},
         grid={"templates": templates, "k": [0, 3], "seeds": [1, 2]},
     )  # fmt: skip

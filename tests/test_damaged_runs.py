@@ -35,8 +35,8 @@ def edit(run_dir, change):
     path.write_text(json.dumps(manifest), encoding="utf-8")
 
 
-def some_part(run_dir):
-    return min(Path(run_dir, "parts").glob("*.parquet"))
+def some_part(run_dir, pattern="*.parquet"):
+    return min(Path(run_dir, "parts").glob(pattern))
 
 
 def rewrite(path, change, **metadata):
@@ -86,20 +86,20 @@ def test_what_a_newer_version_wrote_is_refused_and_stays(run_dir, name):
     store = RunStore(run_dir)
     if name == "part":
         path = some_part(run_dir)
-        rewrite(path, lambda table: table, harness_format=b"2")
+        rewrite(path, lambda table: table, harness_format=b"3")
     elif name == "samples.parquet":
         path = Path(run_dir, name)
-        pq.write_table(pq.read_table(path).replace_schema_metadata({"harness_format": "2"}), path)
+        pq.write_table(pq.read_table(path).replace_schema_metadata({"harness_format": "3"}), path)
     else:
         path = Path(run_dir, name)
         document = json.loads(path.read_text()) if path.exists() else {"prompts": []}
         path.write_text(json.dumps(document | {"format": layout.FORMAT + 1}))
     before = path.read_bytes()
     if name == "prompts.json":
-        with pytest.raises(RunDirError, match=r"prompts\.json' has the format 2, expected 1: a newer version"):
+        with pytest.raises(RunDirError, match=r"prompts\.json' has the format 3, expected 2: a newer version"):
             store.read_json(name)
     else:
-        refused(call("compare", run_dir), "has the format 2, expected 1", "newer version")
+        refused(call("compare", run_dir), "has the format 3, expected 2", "newer version")
     assert path.read_bytes() == before
 
 
@@ -121,9 +121,10 @@ def filled(table, name, value):
 )
 def test_a_part_that_is_not_the_units_is_left_out_and_named(run_dir, change, metadata, words):
     whole = len(load_records(run_dir))
-    rewrite(some_part(run_dir), change, **metadata)
+    part = some_part(run_dir, "*-[1-9]*-*.parquet")
+    rewrite(part, change, **metadata)
     result = call("show", run_dir)
-    assert result.status == 0 and words in result.err and some_part(run_dir).stem in result.err
+    assert result.status == 0 and words in result.err and part.stem in result.err
     assert len(load_records(run_dir)) == whole - 12
 
 

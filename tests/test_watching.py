@@ -82,8 +82,8 @@ def test_a_finished_run_is_complete_and_fully_counted(make_config, tmp_path, cap
     status = read_status(result.run_dir)
     assert status.state is State.COMPLETE
     assert status.units_done == status.units_total == 6
-    assert (status.records_done, status.records_exact) == (status.records_total, True) == (24, True)
-    assert (status.newest.n_parts, status.newest.n_records, status.newest.n_failed) == (6, 24, 0)
+    assert (status.records_done, status.records_exact) == (status.records_total, True) == (18, True)
+    assert (status.newest.n_parts, status.newest.n_records, status.newest.n_failed) == (6, 18, 0)
     assert status.rate.prompts_per_s > 0
     assert status.left_s is None
     assert len(status.sessions) == 1 and status.sessions[0].ended

@@ -15,6 +15,7 @@ HarnessError
 |   `-- SharingError     this model cannot be scored with shared prefixes
 |-- BrokenDeviceError    a device fails until the process that uses it ends
 |-- ClusterLostError     the cluster went away during the run
+|-- ScheduleError        a schedule of units breaks its protocol
 |-- StorageError         storage failed for longer than the harness waits for it
 `-- ReplicaError         replicas died more often than the retry policy allows
 
@@ -85,6 +86,10 @@ class SharingError(EngineError):
 
 class BrokenDeviceError(HarnessError):
     """A device fails whatever it is given, until the process that uses it ends."""
+
+
+class ScheduleError(HarnessError):
+    """A schedule gives a unit twice, one of another run, or waits although nothing is under way."""
 
 
 class ClusterLostError(HarnessError):

@@ -216,6 +216,10 @@ class ModelDescription:
         """
         return self
 
+    def is_known_as(self, told: object) -> bool:
+        """Whether a `told_identity` that a run directory keeps is this model's, wherever it lies now."""
+        return told == self.told_identity
+
     @property
     def fixed(self) -> ModelEntry:
         """The model as replicas open it: a revision that moves is replaced by where it is now."""

@@ -36,7 +36,7 @@ def prompt_examples(prepared: Prepared) -> dict[str, Any]:
             for prompt in prepared.renderer(setup, name, seed).prompts([sample], seed, [k]):
                 prompts.append(
                     {
-                        "model": setup.info.name,
+                        "model": setup.name,
                         "template": name,
                         "description": prepared.template(name).description,
                         "k": prompt.k,

@@ -27,7 +27,7 @@ def check_empty(prepared: Prepared, lengths: SegmentLengths) -> None:
     template, tokenizer = lengths.template, lengths.setup.tokenizer
     samples = zip(prepared.data.samples, lengths.zero_shot_queries.tolist(), strict=True)
     empty = [sample.id for sample, n in samples if not n]
-    extra = () if template.chat else content_free(prepared.config, prepared.data)
+    extra = () if template.chat else content_free(prepared.config.scoring.calibration, prepared.data)
     ids = tokenizer.whole_batch([template.render_query(tokenizer.literals.marked(s).fields) for s in extra])
     empty += [repr(sample.id) for sample, found in zip(extra, ids, strict=True) if not found]
     if empty:
@@ -76,14 +76,14 @@ def check_context(
         others = f" (so have {len(too_long) - 1:,} others)" if len(too_long) > 1 else ""
         raise ContextError(
             f"{where}: sample '{one_line(worst.id, 60)}' has {alone.max():,} tokens without any demonstration{others}, "
-            f"but '{setup.info.name}' has a context of {limit}; take it out of the data file or shorten it, or use a "
+            f"but '{setup.name}' has a context of {limit}; take it out of the data file or shorten it, or use a "
             "model with a longer context"
         )
     fitting = _largest_fitting_k(prepared, setup, lengths, streams, limit)
     remedy = f"K={fitting} would fit" if fitting is not None else "not even K=0 fits"
     raise ContextError(
         f"{where}: the longest prompt has {longest} tokens, "
-        f"but '{setup.info.name}' has a context of {limit}; {remedy} (or lower demos.max_tokens)"
+        f"but '{setup.name}' has a context of {limit}; {remedy} (or lower demos.max_tokens)"
     )
 
 

@@ -95,7 +95,7 @@ def _measure_template(
         else np.zeros(1)
     )
     return TemplateBudget(
-        setup.info.name,
+        setup.name,
         lengths.template.name,
         prompts=n * len(grid.k) * len(grid.seeds),
         prompts_scored=scored,

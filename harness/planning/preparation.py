@@ -6,6 +6,7 @@ All that the user can get wrong is found here, before a model is loaded.
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -29,6 +30,7 @@ from harness.prompts.rendering import Renderer
 from harness.prompts.templates import Template, choose_templates, read_templates
 from harness.prompts.tokenizing import PromptTokenizer
 
+log = logging.getLogger(__name__)
 TOKENISED_AT_ONCE = 10_000
 """Texts of the pool: what the tokenizer says of each takes far more memory than its length."""
 
@@ -44,6 +46,13 @@ class ModelSetup:
     """Tokens of every pool document, before the limit."""
     notes: tuple[str, ...] = ()
     """Samples and demonstrations whose text spells special tokens of this model."""
+    recorded_name: str | None = None
+    """What an earlier session called the model, where it lies elsewhere now."""
+
+    @property
+    def name(self) -> str:
+        """What records call the model."""
+        return self.recorded_name or self.info.name
 
     @cached_property
     def pool_hash(self) -> str:
@@ -62,6 +71,14 @@ class Prepared:
     models: tuple[ModelSetup, ...]
     method: str
     """`likelihood` or `generate`."""
+    recorded_models: tuple[str, ...] = ()
+    """Names of the models that earlier sessions had, in the order in which they came."""
+
+    @property
+    def by_age(self) -> tuple[ModelSetup, ...]:
+        """The models, those first that the run has had longer."""
+        ages = {name: age for age, name in enumerate(self.recorded_models)}
+        return tuple(sorted(self.models, key=lambda setup: ages.get(setup.name, len(ages))))
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -78,15 +95,26 @@ class Prepared:
     def as_recorded(self, identity: Mapping[str, Any]) -> Prepared:
         """The run with its models called as an earlier session called them, where that still holds, at its time.
 
+        A model that has moved keeps its name: the content of its files tells which it is. Runs used to know a model
+        by the two ends of its large files. Such a run goes on under that identity.
+
         Args:
             identity: of the run directory.
         """
-        models = []
+        models: list[ModelSetup] = []
+        known: Mapping[str, Any] = identity["models"]
+        gone = [name for name in known if name not in self.config.model_names]
         for setup in self.models:
+            info, name = setup.info, setup.name
             setup.tokenizer.chat_time = identity.get("chat_time") or setup.tokenizer.chat_time
-            info = setup.info.as_recorded(identity["models"].get(setup.info.name))
-            models.append(dataclasses.replace(setup, info=info))
-        return dataclasses.replace(self, models=tuple(models))
+            if name not in known:
+                name = next((other for other in gone if info.is_known_as(known[other])), name)
+                if name in gone:
+                    gone.remove(name)
+                    log.info("%s is the model that the run calls %s", setup.name, name)
+            info = info.as_recorded(known.get(name))
+            models.append(dataclasses.replace(setup, info=info, recorded_name=name))
+        return dataclasses.replace(self, models=tuple(models), recorded_models=tuple(known))
 
     def template(self, name: str) -> Template:
         """A template of the grid."""
@@ -160,14 +188,13 @@ def _shortened(task: Task, data: TaskData, context_chars: int | None) -> TaskDat
     return dataclasses.replace(data, pool=pool, raw_pool_texts=None)
 
 
-def content_free(config: RunConfig, data: TaskData) -> tuple[Sample, ...]:
-    """The inputs without content that the run's calibration arms need.
+def content_free(arms: Sequence[str], data: TaskData) -> tuple[Sample, ...]:
+    """The inputs without content that calibration arms (`scoring.calibration`) need.
 
     `N/A`, nothing and `[MASK]` for contextual calibration (Zhao et al. 2021, arXiv 2102.09690);
     nothing alone, as the domain's own prompt, for domain-conditional PMI (Holtzman et al. 2021,
     arXiv 2104.08315).
     """
-    arms = config.scoring.calibration
     texts = ("N/A", "", "[MASK]") if "contextual" in arms else ("",) if arms else ()
     names = list(data.samples[0].fields)
     return tuple(Sample(CONTENT_FREE + text, dict.fromkeys(names, text)) for text in texts)
@@ -199,7 +226,7 @@ def _check_engine(setup: ModelSetup, method: str) -> None:
     if method not in setup.info.methods:
         can = " and ".join(sorted(setup.info.methods))
         raise ConfigError(
-            f"model '{setup.info.name}': its engine '{setup.info.model.engine}' can {can}, but the run's method is "
+            f"model '{setup.name}': its engine '{setup.info.model.engine}' can {can}, but the run's method is "
             f"{method}; set scoring.method, or take another engine"
         )
 
@@ -215,7 +242,7 @@ def _set_up(config: RunConfig, task: Task, data: TaskData, model: ModelEntry, be
     pool = Pool(tuple(chosen), len(task.class_names), data.length_field)
     draw = PoolDraw(pool, draw_of(config.demos), config.demos.balanced)
     draw.check_size(max(config.grid.k), data.samples)
-    asked = [*data.samples, *content_free(config, data)]
+    asked = [*data.samples, *content_free(config.scoring.calibration, data)]
     shown = pool.samples if any(config.grid.k) else ()
     notes = (
         *notes_on_literals(tokenizer.literals, asked, "samples", model.name),

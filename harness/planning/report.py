@@ -81,12 +81,12 @@ def make_report(config: RunConfig) -> PlanReport:
     shard_size = choose_shard_size(config, len(prepared.data.samples), replicas=1, method=prepared.method)
     budgets = measure(prepared, shard_size)
     audits = tuple(
-        audit_template(prepared.renderer(setup, name, config.grid.seeds[0]), setup.info.name, prepared.data.samples)
+        audit_template(prepared.renderer(setup, name, config.grid.seeds[0]), setup.name, prepared.data.samples)
         for setup in prepared.models
         for name in config.grid.templates
     )
     return PlanReport(
-        len(make_cells(config)),
+        len(make_cells(prepared)),
         len(prepared.data.samples),
         prepared.notes,
         tuple(_lengths(setup) for setup in prepared.models),
@@ -122,7 +122,7 @@ def _memory(prepared: Prepared, budgets: Sequence[TemplateBudget], shard_size: i
                 prepared.method == "generate",
             )
             for budget in budgets
-            if budget.model == setup.info.name
+            if budget.model == setup.name
         ]
         found += setup.info.memory(config.engine, loads)
     return tuple(found)
@@ -158,7 +158,7 @@ def prompt_lines(config: RunConfig, limit: int | None) -> Iterator[str]:
                                 "token_ids": prompt.ids,
                             }
                             if several:
-                                line = {"model": setup.info.name, **line}
+                                line = {"model": setup.name, **line}
                             yield json.dumps(line, ensure_ascii=False)
 
 
@@ -167,7 +167,7 @@ def _lengths(setup: ModelSetup) -> LengthAnalysis:
     if not len(lengths):
         lengths = np.zeros(1)
     return LengthAnalysis(
-        setup.info.name,
+        setup.name,
         len(setup.pool_lengths),
         float(lengths.mean()),
         int(lengths.max()),

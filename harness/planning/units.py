@@ -7,8 +7,11 @@ over one shard of the samples.
 
 from __future__ import annotations
 
+import itertools
 import math
-from dataclasses import asdict, dataclass
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from harness.config.schema import RunConfig
@@ -22,7 +25,7 @@ if TYPE_CHECKING:
     from harness.planning.preparation import ModelSetup, Prepared
 
 RECORDS_VERSION = 2
-"""Part of every unit's identity: raise it when records change their meaning."""
+"""Part of every cell's identity: raise it when records change their meaning."""
 
 
 @dataclass(frozen=True, order=True)
@@ -43,6 +46,8 @@ class Shard:
     index: int
     samples: tuple[Sample, ...]
     hash: str
+    content_free: bool = False
+    """Whether it holds the inputs that calibration needs: records of them are no results."""
 
 
 @dataclass(frozen=True)
@@ -52,52 +57,124 @@ class WorkUnit:
     id: str
     """Content hash of all that its records depend on."""
     model: str
+    """As records call it."""
     task: str
     template: str
     seed: int
+    """At K=0, where it changes nothing, the one that its records are stored under."""
     ks: tuple[int, ...]
-    zero_shot_seeds: tuple[int, ...]
-    """Seeds under which the K=0 records are written; empty when this unit has no K=0."""
+    keys: tuple[str, ...]
+    """What the records of each K depend on besides the samples, as content hashes."""
     shard: int
 
-    def cells(self) -> tuple[Cell, ...]:
-        """Cells that the unit has records of."""
-        seeds = {k: self.zero_shot_seeds if k == 0 else (self.seed,) for k in self.ks}
-        return tuple(Cell(self.model, self.task, self.template, k, seed) for k in self.ks for seed in seeds[k])
-
-    def n_records(self, n_samples: int) -> int:
-        """Rows that the unit commits."""
-        return n_samples * (len(self.ks) - (0 in self.ks) + len(self.zero_shot_seeds))
+    def cells(self, seeds: Sequence[int]) -> tuple[Cell, ...]:
+        """Cells that the unit has records of; those of K=0 stand for all seeds of the grid."""
+        return tuple(
+            Cell(self.model, self.task, self.template, k, seed)
+            for k in self.ks
+            for seed in (seeds if k == 0 else (self.seed,))
+        )
 
 
 @dataclass(frozen=True)
 class Plan:
-    """All units of a run, model by model, and the shards they work on."""
+    """All units of a grid, model by model, and the shards they work on."""
 
     cells: tuple[Cell, ...]
+    keys: Mapping[Cell, str]
+    """What the records of each cell depend on; the cells of K=0 that differ in their seed share one."""
     units: tuple[WorkUnit, ...]
     """Those over content-free inputs included."""
     shards: tuple[Shard, ...]
-    """Those of content-free inputs last."""
     shard_size: int
-    calibration_units: frozenset[str] = frozenset()
-    """Ids of the units over content-free inputs: their records are no results."""
 
-    @property
-    def n_records(self) -> int:
-        """Records of the whole run: cells x samples."""
-        return sum(
-            unit.n_records(len(self.shards[unit.shard].samples))
-            for unit in self.units
-            if unit.id not in self.calibration_units
-        )
+    def n_records(self, units: Iterable[WorkUnit]) -> int:
+        """Records that units of this plan commit, without those of content-free inputs."""
+        work = ((self.shards[unit.shard], unit) for unit in units)
+        return sum(len(shard.samples) * len(unit.ks) for shard, unit in work if not shard.content_free)
+
+    def without(self, covered: Coverage) -> tuple[Plan, Mapping[str, tuple[WorkUnit, ...]]]:
+        """The plan less what is covered.
+
+        K that lack the same samples of a shard stay together, because they share the trunk.
+
+        Args:
+            covered: the records that are committed.
+
+        Returns:
+            The plan with the pieces that are left as its units, and shards for these; and per unit of this plan
+            its pieces, none where all of it is covered.
+        """
+        shards = list(self.shards)
+        places = {shard.hash: shard.index for shard in shards}
+        pieces: dict[str, tuple[WorkUnit, ...]] = {}
+        for unit in self.units:
+            whole = self.shards[unit.shard]
+            groups: dict[tuple[str, ...], tuple[tuple[Sample, ...], list[int]]] = {}
+            for place, key in enumerate(unit.keys if unit.id not in covered.units else ()):
+                missing = covered.missing(key, whole.samples)
+                if missing:
+                    groups.setdefault(tuple(s.id for s in missing), (missing, []))[1].append(place)
+            found = []
+            for samples, kept in groups.values():
+                rows = whole.hash if len(samples) == len(whole.samples) else rows_hash(s.row() for s in samples)
+                shard = places.setdefault(rows, len(shards))
+                if shard == len(shards):
+                    shards.append(Shard(shard, samples, rows, whole.content_free))
+                ks, keys = tuple(unit.ks[place] for place in kept), tuple(unit.keys[place] for place in kept)
+                found.append(replace(unit, id=unit_id(keys, rows), ks=ks, keys=keys, shard=shard))
+            pieces[unit.id] = tuple(found)
+        units = tuple(piece for found in pieces.values() for piece in found)
+        return replace(self, units=units, shards=tuple(shards)), pieces
 
 
-def make_cells(config: RunConfig) -> tuple[Cell, ...]:
+class Coverage:
+    """Which samples of which cells have committed records, and in which parts."""
+
+    def __init__(self) -> None:
+        self._places: dict[str, int] = {}
+        """Sample to its place below: millions of records need no texts of their own."""
+        self._samples: defaultdict[str, bytearray] = defaultdict(bytearray)
+        self._parts: defaultdict[str, set[str]] = defaultdict(set)
+        self.units: set[str] = set()
+        """Ids of the parts: a unit of that id is covered."""
+
+    def add(self, key: str, part: str, ids: Iterable[str]) -> None:
+        """Count records of a part in.
+
+        Args:
+            key: of their cell, see `WorkUnit.keys`.
+            part: the part's id.
+            ids: their samples.
+        """
+        known = self._samples[key]
+        for name in ids:
+            place = self._places.setdefault(name, len(self._places))
+            if place >= len(known):
+                known.extend(bytes(len(self._places) - len(known)))
+            known[place] = 1
+        self._parts[key].add(part)
+        self.units.add(part)
+
+    def missing(self, key: str, samples: Sequence[Sample]) -> tuple[Sample, ...]:
+        """The samples that a cell has no record of, in their order."""
+        known = self._samples.get(key)
+        if known is None:
+            return tuple(samples)
+        places = ((sample, self._places.get(sample.id, len(known))) for sample in samples)
+        return tuple(sample for sample, place in places if place >= len(known) or not known[place])
+
+    def parts(self, keys: Iterable[str]) -> set[str]:
+        """The parts that hold records of these cells."""
+        return {part for key in keys for part in self._parts.get(key, ())}
+
+
+def make_cells(prepared: Prepared) -> tuple[Cell, ...]:
     """The cells in the order of the grid."""
+    config = prepared.config
     return tuple(
-        Cell(model, config.task.name, template, k, seed)
-        for model in config.model_names
+        Cell(setup.name, config.task.name, template, k, seed)
+        for setup in prepared.models
         for template in config.grid.templates
         for k in config.grid.k
         for seed in config.grid.seeds
@@ -155,56 +232,67 @@ def make_plan(prepared: Prepared, shard_size: int) -> Plan:
             orders[seed].append(len(shards))
             shards.append(Shard(len(shards), rows, rows_hash(s.row() for s in rows)))
     units: list[WorkUnit] = []
-    inputs = content_free(config, prepared.data)
+    inputs = content_free(config.scoring.calibration, prepared.data)
     if inputs:
-        shards.append(Shard(len(shards), inputs, rows_hash(s.row() for s in inputs)))
-    calibration_units = set()
+        shards.append(Shard(len(shards), inputs, rows_hash(s.row() for s in inputs), content_free=True))
+    cells: dict[Cell, str] = {}
     for setup in prepared.models:
-        fixed = _identity(prepared, setup)
+        fixed = cell_identity(prepared, setup)
         for template in config.grid.templates:
+            wording = wording_of(prepared.template(template))
             for place, seed in enumerate(seeds):
                 ks = tuple(k for k in config.grid.k if k > 0 or place == 0)
-                zero_shot = tuple(seeds) if 0 in ks else ()
                 if not ks:
                     continue
-                extra = [shards[-1].index] if inputs else []
-                for index in orders[seed if by_seed else None] + extra:
-                    identity = {
-                        **fixed,
-                        "template": _wording(prepared.template(template)),
-                        "seed": seed,
-                        "ks": ks,
-                        "zero_shot_seeds": zero_shot,
-                        "rows": shards[index].hash,
-                    }
-                    units.append(
-                        WorkUnit(
-                            content_hash(identity),
-                            setup.info.name,
-                            config.task.name,
-                            template,
-                            seed,
-                            ks,
-                            zero_shot,
-                            index,
-                        )
+                keys = tuple(
+                    content_hash({**fixed, "template": wording, "k": k, "seed": seed if k > 0 else None}) for k in ks
+                )
+                for index in orders[seed if by_seed else None] + ([shards[-1].index] if inputs else []):
+                    unit = WorkUnit(
+                        unit_id(keys, shards[index].hash),
+                        setup.name,
+                        config.task.name,
+                        template,
+                        seed,
+                        ks,
+                        keys,
+                        index,
                     )
-                    if index in extra:
-                        calibration_units.add(units[-1].id)
-    return Plan(make_cells(config), tuple(units), tuple(shards), shard_size, frozenset(calibration_units))
+                    units.append(unit)
+                for k, key in zip(ks, keys, strict=True):
+                    cells |= {
+                        Cell(setup.name, config.task.name, template, k, other): key
+                        for other in (seeds if k == 0 else (seed,))
+                    }
+    return Plan(make_cells(prepared), cells, tuple(units), tuple(shards), shard_size)
 
 
-def grid_identity(prepared: Prepared) -> dict[str, Any]:
-    """What decides a run's results, in plain data: a run directory belongs to one of these."""
+def unit_id(keys: Iterable[str], rows: str) -> str:
+    """The content hash of a unit.
+
+    Args:
+        keys: of its cells, see `WorkUnit.keys`; their order does not matter.
+        rows: hash of its samples.
+    """
+    return content_hash({"cells": sorted(keys), "rows": rows})
+
+
+def grid_identity(prepared: Prepared, samples: Sequence[Sample] | None = None) -> dict[str, Any]:
+    """What decides a run's results, in plain data; names and places of data, models and templates do not.
+
+    Args:
+        prepared: the run.
+        samples: those of the run in the order that its directory keeps them; None takes that of the data.
+    """
     config = prepared.config
     return {
-        "task": {**_task_options(config), "version": prepared.task.version},
-        "samples": rows_hash(s.row() for s in prepared.data.samples),
+        "task": task_identity({**asdict(config.task), "version": prepared.task.version}),
+        "samples": rows_hash(s.row() for s in (prepared.data.samples if samples is None else samples)),
         "pool": rows_hash(s.row() for s in prepared.data.pool),
-        "models": {setup.info.name: setup.info.told_identity for setup in prepared.models},
+        "models": {setup.name: setup.info.told_identity for setup in prepared.by_age},
         "model": {key: value for key, value in asdict(config.model).items() if key in _MODEL_KEYS},
         **_engines(prepared),
-        "templates": {name: _wording(prepared.template(name)) for name in config.grid.templates},
+        "templates": {name: wording_of(prepared.template(name)) for name in config.grid.templates},
         "grid": asdict(config.grid),
         "demos": asdict(config.demos),
         **_scoring(prepared),
@@ -214,16 +302,18 @@ def grid_identity(prepared: Prepared) -> dict[str, Any]:
     }
 
 
-def _task_options(config: RunConfig) -> dict[str, Any]:
-    """Without how samples were drawn: the content of those that were is part of the identity."""
-    return {key: value for key, value in asdict(config.task).items() if key != "draw"}
+def task_identity(options: Mapping[str, Any]) -> dict[str, Any]:
+    """A task's settings without where things lie, how many samples were drawn how, and the options by which texts are
+    read: the content counts."""
+    names = ("data_dir", "templates_file", "limit", "draw", "options", "clean_text", "windows", "window_chars")
+    return {key: value for key, value in options.items() if key not in names}
 
 
 def _readings(prepared: Prepared) -> dict[str, Any]:
     """What the prompts depend on besides, where they do; runs that began earlier read some of it otherwise."""
     templates = [prepared.template(name) for name in prepared.config.grid.templates]
     started = [
-        f"{setup.info.name}: {template.name}"
+        f"{setup.name}: {template.name}"
         for setup in prepared.models
         for template in templates
         if not template.chat and start_of(template, setup.tokenizer) != setup.tokenizer.bos
@@ -237,7 +327,7 @@ def _readings(prepared: Prepared) -> dict[str, Any]:
 
 def _engines(prepared: Prepared) -> dict[str, Any]:
     """Engines that are not `local`, and settings of models with names; earlier runs say neither."""
-    models = {setup.info.name: setup.info.model for setup in prepared.models}
+    models = {setup.name: setup.info.model for setup in prepared.models}
     engines = {name: model.engine for name, model in models.items()}
     settings = {name: {key: getattr(model, key) for key in _MODEL_KEYS} for name, model in models.items()}
     return {
@@ -255,15 +345,17 @@ def _scoring(prepared: Prepared) -> dict[str, Any]:
     return {"scoring": prepared.method, "generation": generation}
 
 
-def _identity(prepared: Prepared, setup: ModelSetup) -> dict[str, Any]:
+def cell_identity(prepared: Prepared, setup: ModelSetup) -> dict[str, Any]:
+    """What all records of one model depend on, in plain data."""
     config = prepared.config
-    twins = sum(_same_work(other, setup) for other in prepared.models)
+    earlier = itertools.takewhile(lambda other: other is not setup, prepared.by_age)
+    is_copy = any(_same_work(other, setup) for other in earlier)
     return {
         "records": RECORDS_VERSION,
         "task": [prepared.task.name, prepared.task.version],
         "model": setup.info.identity,
-        # Copies of one model under several names are models of their own.
-        **({"model_name": setup.info.name} if twins > 1 else {}),
+        # Copies of one model under several names are models of their own; the first needs no name.
+        **({"model_name": setup.name} if is_copy else {}),
         **({"engine": setup.info.model.engine} if setup.info.model.engine != "local" else {}),
         "dtype": setup.info.model.dtype,
         "pool": setup.pool_hash,
@@ -281,6 +373,6 @@ def _same_work(one: ModelSetup, other: ModelSetup) -> bool:
     return models[0] == models[1]
 
 
-def _wording(template: Template) -> dict[str, Any]:
+def wording_of(template: Template) -> dict[str, Any]:
     """What of a template reaches the model; its description does not."""
     return {key: value for key, value in asdict(template).items() if key != "description"}

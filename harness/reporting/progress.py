@@ -22,12 +22,12 @@ class RunProgress:
 
     Args:
         console: standard error; a bar is drawn when it is a terminal.
-        n_units: units of the whole run.
+        n_units: units of the whole run; None while that is not known.
         done: units that were committed before.
-        n_records: records of the units still to do.
+        n_records: records of the units still to do; None while that is not known.
     """
 
-    def __init__(self, console: Console, n_units: int, done: int, n_records: int) -> None:
+    def __init__(self, console: Console, n_units: int | None, done: int, n_records: int | None) -> None:
         self.n_units, self.done, self.n_records = n_units, done, n_records
         self.prompts = self.tokens = self.records = self.failed = 0
         self._worked_s = 0.0
@@ -67,6 +67,12 @@ class RunProgress:
             self._worked_s += time.monotonic() - self._since
             self._since = None
 
+    def expect(self, n_units: int, n_records: int | None) -> None:
+        """It is known now how many units there are, and how many records of them this driver commits in all."""
+        self.n_units, self.n_records = n_units, n_records
+        if self._bar is not None:
+            self._bar.update(self._task, total=n_units)
+
     def unit_done(self, statistics: UnitStatistics) -> None:
         """Count a finished unit and show it."""
         self.done += 1
@@ -80,7 +86,8 @@ class RunProgress:
         last = self.done == self.n_units
         if now - self._logged >= LOG_EVERY_S or last:
             self._logged = now
-            log.info("%d/%d units, %s", self.done, self.n_units, self.rates())
+            of_all = "" if self.n_units is None else f"/{self.n_units}"
+            log.info("%d%s units, %s", self.done, of_all, self.rates())
 
     def speed(self) -> tuple[float, float]:
         """Prompts and unique tokens per second of work."""
@@ -92,11 +99,9 @@ class RunProgress:
         """Speed of the work so far and the time left at that speed."""
         current = time.monotonic() - self._since if self._since is not None else 0.0
         seconds = max(1e-9, self._worked_s + current)
-        left = seconds * (self.n_records - self.records) / max(1, self.records)
-        text = (
-            f"{self.prompts / seconds:,.0f} prompts/s, {self.tokens / seconds:,.0f} unique tokens/s, "
-            f"{duration(left)} left"
-        )
+        text = f"{self.prompts / seconds:,.0f} prompts/s, {self.tokens / seconds:,.0f} unique tokens/s"
+        if self.n_records is not None:
+            text += f", {duration(seconds * (self.n_records - self.records) / max(1, self.records))} left"
         return text + (f", {self.failed:,} failed" if self.failed else "")
 
 

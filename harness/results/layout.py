@@ -11,8 +11,9 @@ from typing import Any
 
 from harness.core.escaping import one_line
 
-FORMAT = 1
-"""Of manifest, prompts, samples and parts; a newer one is refused."""
+FORMAT = 2
+"""Of manifest, prompts, samples and parts; a newer one is refused. Under format 1 records of K=0 stood under every
+seed, and parts did not say what they depend on."""
 Check = Callable[[Any, str], str]
 """Value and where it stands, to what is wrong with it; an empty text where nothing is."""
 _SHOWN = 60
@@ -193,8 +194,17 @@ LATER: Mapping[str, Check] = {
     "answer_metrics": listed(text),
     "metrics": listed(text),
     "calibration_units": listed(text),
-    "n_units": COUNT,
-    "n_records": COUNT,
+    "n_units": maybe(COUNT),
+    "n_records": maybe(COUNT),
+    "tracking_id": text,
+    "format_1": keys(
+        {
+            "grid": keys({"templates": listed(text), "k": listed(whole(0)), "seeds": listed(whole(-(2**63)))}),
+            "models": listed(text),
+            "calibration": listed(text),
+            "n_samples": COUNT,
+        }
+    ),
 }
 """Entries that manifests of early versions lack; where they are, they are checked."""
 STATISTICS = keys(

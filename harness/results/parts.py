@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import pyarrow as pa
@@ -19,21 +20,45 @@ from harness.results import layout
 from harness.results.schema import SCHEMA, holds, table_digest
 
 UNIT_KEY, STATISTICS_KEY, DIGEST_KEY = b"harness_unit", b"harness_statistics", b"harness_digest"
-FORMAT_KEY = b"harness_format"
+FORMAT_KEY, CELLS_KEY = b"harness_format", b"harness_cells"
 MOST_ROWS = 10_000_000
 """Of any parquet file of a run directory: more than a run could commit at once."""
 MOST_BYTES = 2**31
 """Of its columns, unpacked."""
 
 
-def metadata_of(unit_id: str, table: pa.Table, statistics: dict[str, Any]) -> dict[bytes, bytes]:
-    """The footer's entries of a unit's records."""
+def metadata_of(
+    unit_id: str, table: pa.Table, statistics: dict[str, Any], keys: Mapping[int, str]
+) -> dict[bytes, bytes]:
+    """The footer's entries of a unit's records; `keys` are those of its cells by their K."""
     return {
         UNIT_KEY: unit_id.encode(),
         STATISTICS_KEY: json.dumps(statistics).encode(),
         DIGEST_KEY: table_digest(table).encode(),
         FORMAT_KEY: str(layout.FORMAT).encode(),
+        **({CELLS_KEY: json.dumps({str(k): key for k, key in keys.items()}).encode()} if keys else {}),
     }
+
+
+def cells_of(table: pa.Table) -> dict[int, str]:
+    """What a part's footer says that the records of each K depend on, as content hashes.
+
+    Args:
+        table: from `decode`.
+
+    Returns:
+        K to hash; nothing for parts of format 1, which do not say it.
+
+    Raises:
+        ValueError: damaged.
+    """
+    try:
+        found = json.loads((table.schema.metadata or {}).get(CELLS_KEY, b"{}"))
+        if fault := layout.mapped(layout.text)(found, "cells"):
+            raise ValueError(fault)
+        return {int(k): key for k, key in found.items()}
+    except RecursionError:
+        raise ValueError("cells are nested too deep") from None
 
 
 def decode(data: bytes, unit_id: str, columns: list[str] | None = None, most_rows: int | None = None) -> pa.Table:

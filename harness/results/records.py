@@ -15,10 +15,10 @@ import pyarrow.compute as pc
 
 from harness.results import layout
 from harness.results import manifest as manifests
+from harness.results.once import CELL, Once, under_every_seed
 from harness.results.store import RunStore
 
 log = logging.getLogger(__name__)
-CELL = ["model", "task", "template", "k", "seed"]
 ORDER = [*CELL, "sample_id"]
 NAMES = ("model", "task", "template", "sample_id")
 CLASSES = ("gold", "prediction", "greedy_prediction")
@@ -34,7 +34,7 @@ def load_records(
     *,
     categories: bool = False,
 ) -> pd.DataFrame:
-    """All committed records of a run, one row per (cell, sample).
+    """All committed records of a run, one row per (cell, sample); those of K=0, stored once, under every seed.
 
     Args:
         run_dir: a run directory, local or a storage URI; the run may still be going on.
@@ -106,6 +106,7 @@ def _whole_parts(
 ) -> Iterator[pa.Table]:
     """The parts that are what they should be, with these columns; the others are told."""
     wanted = None if columns is None else list(dict.fromkeys([*columns, *CHECKED]))
+    once, seeds = Once(), manifest["config"]["grid"]["seeds"]
     for unit_id, part in store.read_parts(unit_ids, wanted, most_rows(manifest)):
         misfit = "" if isinstance(part, ValueError) else _misfit(part, manifest)
         if isinstance(part, ValueError):
@@ -113,7 +114,9 @@ def _whole_parts(
         elif misfit:
             log.warning("part %s is left out: %s, unlike what the manifest says of this run", unit_id, misfit)
         else:
-            yield part if columns is None else part.select(columns)
+            new = under_every_seed(once.take(part), seeds)
+            if new.num_rows:
+                yield new if columns is None else new.select(columns)
 
 
 def most_rows(manifest: dict[str, Any]) -> int:

@@ -21,8 +21,8 @@ KEPT = {"sample_id": pa.string(), "gold": pa.int32(), "answers": pa.list_(pa.str
 """Columns of every task, with their types; the others are the samples' fields, texts."""
 
 
-def write_samples(store: RunStore, samples: Sequence[Sample]) -> None:
-    """Put the samples of a run, which are at least one, into its directory."""
+def table_of(samples: Sequence[Sample]) -> pa.Table:
+    """Samples as `samples.parquet` keeps them."""
     columns: dict[str, Any] = {
         "sample_id": [s.id for s in samples],
         "gold": pa.array([s.gold for s in samples], pa.int32()),
@@ -31,8 +31,13 @@ def write_samples(store: RunStore, samples: Sequence[Sample]) -> None:
     }
     for name in samples[0].fields:
         columns[name] = [s.fields[name] for s in samples]
+    return pa.table(columns)
+
+
+def write_samples(store: RunStore, samples: Sequence[Sample]) -> None:
+    """Put the samples of a run, which are at least one, into its directory."""
     metadata = {FORMAT_KEY: str(layout.FORMAT).encode()}
-    store.write_table(NAME, pa.table(columns).replace_schema_metadata(metadata))
+    store.write_table(NAME, table_of(samples).replace_schema_metadata(metadata))
 
 
 def read_samples(store: RunStore, columns: list[str] | None = None) -> pa.Table:

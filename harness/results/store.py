@@ -13,7 +13,7 @@ import re
 import time
 import uuid
 from collections import deque
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from itertools import islice
@@ -176,13 +176,16 @@ class RunStore:
             reason = one_line(str(error), 200)
             raise RunDirError(f"'{self.run_dir}/{name}' cannot be read: {reason}; {self.anew()}") from None
 
-    def write_part(self, unit_id: str, table: pa.Table, statistics: dict[str, Any]) -> bool:
+    def write_part(
+        self, unit_id: str, table: pa.Table, statistics: dict[str, Any], keys: Mapping[int, str] | None = None
+    ) -> bool:
         """Commit a unit's records; afterwards the unit is done. The first commit stays.
 
         Args:
             unit_id: the unit.
             table: its records.
             statistics: what computing them took, kept beside them.
+            keys: K to what the records of its cell depend on, as a content hash; kept beside them.
 
         Returns:
             Whether this part was written; False where a whole one was there already.
@@ -191,7 +194,7 @@ class RunStore:
             self.read_part(unit_id)
             log.info("unit %s was committed before; its first part stays", unit_id)
             return False
-        metadata = parts.metadata_of(unit_id, table, statistics)
+        metadata = parts.metadata_of(unit_id, table, statistics, keys or {})
         self.write_table(_part_name(unit_id), table.replace_schema_metadata(metadata))
         return True
 
@@ -216,9 +219,8 @@ class RunStore:
         if after.equals(before):
             return False
         statistics = parts.added(parts.checked(self.read_statistics(unit_id)), statistics, after)
-        self.write_table(
-            _part_name(unit_id), after.replace_schema_metadata(parts.metadata_of(unit_id, after, statistics))
-        )
+        metadata = parts.metadata_of(unit_id, after, statistics, parts.cells_of(before))
+        self.write_table(_part_name(unit_id), after.replace_schema_metadata(metadata))
         return True
 
     def part_ids(self) -> set[str]:

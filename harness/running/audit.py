@@ -6,7 +6,6 @@ itself, in the run's number format with every prompt by itself, and as the run c
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
@@ -30,13 +29,14 @@ from harness.engine.protocol import GENERATE, Generations, Scores
 from harness.engine.registry import find_engine
 from harness.planning.lengths import measure
 from harness.planning.preparation import ModelSetup, Prepared, prepare
-from harness.planning.units import choose_shard_size, grid_identity
+from harness.planning.units import choose_shard_size
 from harness.prompts.rendering import Prompt, chunks
 from harness.results import manifest as manifests
 from harness.results.lock import RunLock
 from harness.results.store import RunStore
 from harness.running.asking import Asking, open_settings
 from harness.running.cleaning import clean, cut_at_stop
+from harness.running.growing import grow
 
 log = logging.getLogger(__name__)
 NAME = "audit.json"
@@ -123,16 +123,14 @@ def audit(config: RunConfig, n_samples: int) -> AuditReport:
     with ExitStack() as stack:
         stack.enter_context(lock)
         if stored:
-            recorded = manifests.read_manifest(store, "identity")["identity"]
-            prepared = prepared.as_recorded(recorded)
-            manifests.check_identity(store, recorded, json.loads(json.dumps(grid_identity(prepared))))
+            prepared = grow(store, manifests.read_manifest(store, "config", "identity", "n_samples"), prepared).prepared
         templates: list[TemplateAudit] = []
         engines: dict[str, dict[str, Any]] = {}
         for setup in prepared.models:
-            longest = max(b.longest_prompt for b in budgets if b.model == setup.info.name)
+            longest = max(b.longest_prompt for b in budgets if b.model == setup.name)
             found, facts = _audit_model(prepared, setup, samples, longest)
             templates += found
-            engines[setup.info.name] = facts
+            engines[setup.name] = facts
         report = AuditReport(len(samples), prepared.method, tuple(templates), engines)
         if not stored:
             return report
@@ -159,13 +157,13 @@ def _audit_model(
         # One model in memory at a time.
         audited = AuditedModel(prepared, setup, dtype, shares, longest)
         facts[way] = audited.facts.as_dict()
-        log.info("%s, %s: %s", setup.info.name, way, audited.facts)
+        log.info("%s, %s: %s", setup.name, way, audited.facts)
         said[way] = [
             _answers(prepared, setup, name, samples, size, audited, way == RUN) for name in config.grid.templates
         ]
         del audited
     audits = [
-        TemplateAudit(setup.info.name, name, _compare(reference, run), _compare(reference, alone))
+        TemplateAudit(setup.name, name, _compare(reference, run), _compare(reference, alone))
         for name, reference, alone, run in zip(
             config.grid.templates, said[REFERENCE], said[ALONE], said[RUN], strict=True
         )

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any, Protocol
 
-from harness.core.errors import BrokenDeviceError, Interrupted, ReplicaError, UserError
+from harness.core.errors import BrokenDeviceError, Interrupted, ReplicaError, ScheduleError, UserError
 from harness.planning.units import WorkUnit
 from harness.results.quarantine import Ending, Trial
 from harness.running.failures import Decision, Pace, after_replica_death, after_unit_error, is_straggler
@@ -26,6 +26,11 @@ WATCH_EVERY_S = 1.0
 """How often hanging replicas are looked for."""
 UNITS_IN_FLIGHT = 2
 """Per replica that does one unit after the other: one runs while the next waits beside it."""
+PULLED_AT_ONCE = 16
+"""Units that are asked for where none of those at hand may begin."""
+MANY = 10**6
+"""Units that may still come where nobody knows how many."""
+WAITS_FOR_NOTHING = "the schedule waits for units to finish, but none is under way; expected units, or its end"
 
 
 class ReplicaDiedError(Exception):
@@ -87,6 +92,28 @@ class Pool(Protocol):
         ...
 
 
+class Source(Protocol):
+    """Where units come from; a `harness.running.schedule.Schedule` that knows how many are left."""
+
+    def next(self, n: int) -> Sequence[WorkUnit]:
+        """At most `n` units that may begin now; none while it waits for others to finish, and at its end."""
+        ...
+
+    def finished(self, unit: WorkUnit, report: UnitReport) -> None:
+        """A unit is committed."""
+        ...
+
+    @property
+    def is_exhausted(self) -> bool:
+        """Whether nothing comes any more."""
+        ...
+
+    @property
+    def n_left(self) -> int | None:
+        """Units that are still to come; None while that is not known."""
+        ...
+
+
 @dataclass
 class _Flight:
     unit: WorkUnit
@@ -102,7 +129,7 @@ class _Flight:
 
 
 def dispatch(
-    units: Sequence[WorkUnit],
+    source: Source,
     pool: Pool,
     on_done: Callable[[WorkUnit, UnitReport], None],
     should_stop: Callable[[], bool],
@@ -110,7 +137,7 @@ def dispatch(
     clock: Callable[[], float] = time.monotonic,
     hang_after_s: float = 0.0,
 ) -> None:
-    """Run all units on the pool's replicas.
+    """Run all units of a source on the pool's replicas.
 
     Units go out in their order; a replica with a free slot takes the next one, so that fast
     replicas do more. Towards the end a unit that drags on is given to an idle replica as well;
@@ -118,7 +145,7 @@ def dispatch(
     ends two processes by itself is out for the run.
 
     Args:
-        units: what is not committed yet.
+        source: gives units that are not committed yet.
         pool: the replicas.
         on_done: called once per finished unit, after its part is committed.
         should_stop: asked twice a second and after every unit.
@@ -129,14 +156,15 @@ def dispatch(
     Raises:
         Interrupted: `should_stop` said so.
         ReplicaError: a unit or the replicas failed more often than the policy allows.
+        ScheduleError: the source waits although nothing is under way.
     """
-    _Dispatcher(units, pool, on_done, should_stop, precautions or Precautions(), clock, hang_after_s).run()
+    _Dispatcher(source, pool, on_done, should_stop, precautions or Precautions(), clock, hang_after_s).run()
 
 
 class _Dispatcher:
     def __init__(
         self,
-        units: Sequence[WorkUnit],
+        source: Source,
         pool: Pool,
         on_done: Callable[[WorkUnit, UnitReport], None],
         should_stop: Callable[[], bool],
@@ -146,10 +174,10 @@ class _Dispatcher:
     ) -> None:
         self.pool, self.on_done, self.should_stop = pool, on_done, should_stop
         self.precautions, self.clock = precautions, clock
-        precautions.expect(units)
         self.pace, self.watched_s = Pace(hang_after_s), clock()
-        self.waiting = deque(units)
-        self.open = {unit.id for unit in units}
+        self.source = source
+        self.waiting: deque[WorkUnit] = deque()
+        self.open: set[str] = set()
         self.flights: dict[Any, _Flight] = {}
         self.held: defaultdict[Replica, list[_Flight]] = defaultdict(list)
         """The flights of each replica, first sent first: looking through all for each would be quadratic."""
@@ -162,10 +190,11 @@ class _Dispatcher:
         """Flights with smaller numbers were under way at the last death that was counted."""
 
     def run(self) -> None:
-        while self.open:
+        while self._has_work():
             if self.should_stop():
                 raise Interrupted
-            replicas = self.pool.replicas(len(self.open))
+            left = self.source.n_left
+            replicas = self.pool.replicas(len(self.open) + (MANY if left is None else left))
             self._feed(replicas)
             if not self.waiting:
                 self._end_game(replicas)
@@ -193,7 +222,23 @@ class _Dispatcher:
             self._land(flight)
             self._bury(flight, ReplicaDiedError(f"no end within {limit_s:.0f} s (run.hang_after_s)", Ending.HUNG))
 
+    def _has_work(self) -> bool:
+        """Whether a unit is open, or one comes now."""
+        if not self.open:
+            self._pull(1)
+        if not self.open and not self.source.is_exhausted:
+            raise ScheduleError(WAITS_FOR_NOTHING)
+        return bool(self.open)
+
+    def _pull(self, n: int) -> None:
+        """Let units of the source wait, until `n` do."""
+        units = self.source.next(n - len(self.waiting)) if n > len(self.waiting) else ()
+        self.waiting.extend(units)
+        self.open.update(unit.id for unit in units)
+        self.precautions.expect(units)
+
     def _feed(self, replicas: Sequence[Replica]) -> None:
+        self._pull(sum(max(0, self.pool.units_in_flight - len(self.held[replica])) for replica in replicas))
         stuck = False  # nothing may go to a replica that has nothing yet
         for slot in range(self.pool.units_in_flight):
             for replica in replicas:
@@ -208,11 +253,16 @@ class _Dispatcher:
                     stuck = True
 
     def _next(self, replica: Replica) -> WorkUnit | None:
-        """The first of the waiting units that may go to a replica now."""
-        for place, unit in enumerate(self.waiting):
-            if self.precautions.may_go(unit, replica):
-                del self.waiting[place]
-                return unit
+        """The first of the waiting units that may go to a replica now; where none may, of those that come next."""
+        seen = 0
+        while seen < len(self.waiting):
+            for place in range(seen, len(self.waiting)):
+                unit = self.waiting[place]
+                if self.precautions.may_go(unit, replica):
+                    del self.waiting[place]
+                    return unit
+            seen = len(self.waiting)
+            self._pull(seen + PULLED_AT_ONCE)
         return None
 
     def _send(self, unit: WorkUnit, replica: Replica) -> None:
@@ -242,7 +292,7 @@ class _Dispatcher:
             if not behind:
                 log.warning("unit %s drags on at %s: another takes it too", flight.unit.id, flight.replica.name)
             self._send(flight.unit, idle.pop())
-        for replica in idle[len(self.open) :]:
+        for replica in idle[len(self.open) :] if self.source.is_exhausted else ():
             self.pool.release(replica)
 
     def _take(self, handle: Any) -> bool:
@@ -271,6 +321,7 @@ class _Dispatcher:
         self.pace.learn(report.statistics.seconds, len(self.precautions.samples(unit)))
         self.precautions.done(unit)
         self.on_done(unit, report)
+        self.source.finished(unit, report)
         return True
 
     def _land(self, flight: _Flight) -> None:

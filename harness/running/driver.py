@@ -10,7 +10,7 @@ import io
 import itertools
 import json
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -19,7 +19,6 @@ from typing import Any
 
 import pandas as pd
 import pyarrow as pa
-import pyarrow.compute as pc
 from rich.console import Console
 
 from harness.analysis.summary import CELLS, summarise
@@ -28,22 +27,28 @@ from harness.core.errors import BrokenDeviceError, Interrupted, RunDirError, Sto
 from harness.core.escaping import one_line
 from harness.engine.protocol import EngineFacts
 from harness.planning import examples as prompt_examples
+from harness.planning.format_1 import units_of_format_1
 from harness.planning.lengths import measure
 from harness.planning.preparation import Prepared, prepare
-from harness.planning.units import Cell, Plan, WorkUnit, choose_shard_size, grid_identity, make_plan
+from harness.planning.units import Plan, WorkUnit, choose_shard_size, make_plan
 from harness.reporting.console import SafeFormatter
 from harness.reporting.progress import RunProgress
 from harness.reporting.tracking.run import open_run_tracker, tell_cells, tell_results
 from harness.reporting.tracking.tracker import Tracker
 from harness.results import manifest as manifests
 from harness.results.lock import RunLock
-from harness.results.quarantine import PASSING, Quarantine, Trial
+from harness.results.quarantine import Quarantine, Trial
+from harness.results.records import most_rows
 from harness.results.samples import write_samples
 from harness.results.store import RunStore
 from harness.running.backend import Backend, check_reachable, open_backend
-from harness.running.dispatch import dispatch
-from harness.running.messages import Care, Note, UnitReport, WorkerSpec, note_name, read_note
+from harness.running.committed import read_committed
+from harness.running.dispatch import MANY, dispatch
+from harness.running.growing import begin, grow, take_in
+from harness.running.ledger import Ledger
+from harness.running.messages import Care, Note, UnitReport, WorkerSpec, is_note, note_name, read_note
 from harness.running.precautions import Precautions
+from harness.running.schedule import InOrder, Schedule
 from harness.running.stopping import StopFlag, stoppable
 
 log = logging.getLogger(__name__)
@@ -64,15 +69,20 @@ class RunResult:
 
 
 def run(
-    config: RunConfig, fresh: bool = False, console: Console | None = None, retry_failed: bool = False
+    config: RunConfig,
+    fresh: bool = False,
+    console: Console | None = None,
+    retry_failed: bool = False,
+    schedule_of: Callable[[Plan], Schedule] = lambda plan: InOrder(plan.units),
 ) -> RunResult:
-    """Run or resume a grid.
+    """Run or resume a grid, or let a run grow.
 
     Args:
         config: from `harness.config.loading.load_config`.
         fresh: move an existing run directory aside and start anew.
         console: where progress is drawn; standard error by default.
         retry_failed: compute every failed record again; else those that may have failed for a passing reason.
+        schedule_of: which of the plan's units come when; all in their order by default.
 
     Raises:
         UserError: whatever the user can mend, before a model is loaded where possible.
@@ -90,23 +100,31 @@ def run(
             _move_aside(store)
         store.create()
         with RunLock(store), _log_file(store):
-            return _run_locked(prepared, store, console, stop, retry_failed)
+            return _run_locked(prepared, store, console, stop, _Wishes(retry_failed, schedule_of))
 
 
-def _run_locked(prepared: Prepared, store: RunStore, console: Console, stop: StopFlag, retry_failed: bool) -> RunResult:
+@dataclass(frozen=True)
+class _Wishes:
+    """How to go about what is left."""
+
+    retry_failed: bool
+    schedule_of: Callable[[Plan], Schedule]
+
+
+def _run_locked(prepared: Prepared, store: RunStore, console: Console, stop: StopFlag, wishes: _Wishes) -> RunResult:
     config = prepared.config
     manifest: dict[str, Any] | None = None
     if store.exists(manifests.NAME):
         manifest = manifests.read_manifest(
             store, "config", "identity", "class_names", "n_samples", "shard_size", "status", "sessions", "engines"
         )
-        prepared = prepared.as_recorded(manifest["identity"])
-    identity = json.loads(json.dumps(grid_identity(prepared)))
-    if manifest is not None:
-        manifests.check_identity(store, manifest["identity"], identity)
+        growth = grow(store, manifest, prepared)
         _check_task(store, manifest, prepared)
     elif store.part_ids():
         raise RunDirError(f"'{store.run_dir}' holds parts but no {manifests.NAME}; set another name=... or use --fresh")
+    else:
+        growth = begin(prepared)
+    prepared = growth.prepared
     # Shards do not change what fits, so any size will do for the check.
     budgets = measure(prepared, shard_size=max(1, len(prepared.data.samples)))
     with ExitStack() as stack:
@@ -120,52 +138,52 @@ def _run_locked(prepared: Prepared, store: RunStore, console: Console, stop: Sto
                 "class_names": list(prepared.task.class_names),
                 "answer_metrics": list(prepared.task.answer_metrics),
                 "metrics": list(prepared.task.metrics),
-                "n_samples": len(prepared.data.samples),
-                "n_pool": {s.info.name: len(s.draw.pool.samples) for s in prepared.models},
-                "notes": list(prepared.notes),
-                "weights": {s.info.name: s.info.loaded for s in prepared.models},
                 "engines": {},
             }
-            manifest = manifests.new_manifest(config.as_dict(), identity, facts)
-        plan = make_plan(prepared, int(manifest["shard_size"]))
-        manifest |= {
-            "n_units": len(plan.units),
-            "n_records": plan.n_records,
-            "calibration_units": sorted(plan.calibration_units),
-        }
+            manifest = manifests.new_manifest(config.as_dict(), growth.identity, facts)
         session = manifests.new_session()
         manifest["sessions"].append(session)
+        take_in(manifest, growth, session)
+        plan = make_plan(prepared, int(manifest["shard_size"]))
+        facts_1 = manifest.get("format_1")
+        early = units_of_format_1(prepared, plan, growth.samples, facts_1) if facts_1 else {}
+        committed = read_committed(store, plan, early, most_rows(manifest), wishes.retry_failed)
+        ledger = Ledger(store, plan, wishes.schedule_of(plan), committed)
+        manifest |= ledger.expected
         manifest["status"] = "running"
-        write_samples(store, prepared.data.samples)
+        write_samples(store, growth.samples)
         store.write_json(prompt_examples.NAME, prompt_examples.prompt_examples(prepared))
         store.write_json(manifests.NAME, manifest)
         quarantine = Quarantine(store)
-        if retry_failed:
+        before = manifest["sessions"][-2] if manifest["sessions"][:-1] else None
+        if wishes.retry_failed:
             quarantine.forget_all()
-        elif manifest["sessions"][:-1] and manifest["sessions"][-2]["ended"]:
+        elif before is not None and before["ended"]:
             quarantine.forget_passing()
-        if manifest["sessions"][:-1] and not manifest["sessions"][-2]["ended"]:
-            _take_notes(store, plan, quarantine, manifest["sessions"][-2])
-        done, again = _committed(store, plan, retry_failed)
-        waiting = [unit for unit in plan.units if unit.id not in done]
+        _take_notes(store, ledger, quarantine, before)
+        if growth.added:
+            log.info("%s grows: %s", store.run_dir, growth.in_words)
         log.info(
-            "%s: %d cells, %d samples, %d units, %d committed before",
-            store.run_dir, len(plan.cells), len(prepared.data.samples), len(plan.units), len(done) + len(again),
+            "%s: %d cells, %d samples, %s units, %d committed before",
+            store.run_dir, len(plan.cells), len(growth.samples), manifest["n_units"] or "yet unknown",
+            ledger.n_committed,
         )  # fmt: skip
-        if again:
-            n_again = sum(len(samples) for samples in again.values())
-            log.info("%d failed samples of %d committed units are tried again", n_again, len(again))
-        tracker = stack.enter_context(open_run_tracker(config, manifest, store, plan, done))
+        if ledger.again:
+            n_again = sum(len(samples) for samples in ledger.again.values())
+            log.info("%d failed samples of %d committed units are tried again", n_again, len(ledger.again))
+        tracker = stack.enter_context(open_run_tracker(config, manifest["tracking_id"], store, ledger.n_cells_done))
         try:
-            if waiting:
+            if ledger.feed.next_model() is not None:
                 backend = backend or stack.enter_context(
                     open_backend(config, [setup.info.resources for setup in prepared.models])
                 )
                 longest = {b.model: max(x.longest_prompt for x in budgets if x.model == b.model) for b in budgets}
-                _compute(prepared, plan, waiting, again, quarantine, backend, manifest, longest, console, stop, tracker)
-                _check_complete(store, plan)
+                work = _Work(prepared, ledger, quarantine, manifest, longest)
+                _compute(work, store, backend, _Onlookers(console, tracker), stop)
+                ledger.check_complete()
+            manifest |= ledger.expected
             cells = summarise(store.run_dir, metrics=prepared.task.metrics)
-            _check_records(store, plan, int(cells["n_attempted"].sum()))
+            ledger.check_records(int(cells["n_attempted"].sum()))
             store.write_table(CELLS, pa.Table.from_pandas(cells, preserve_index=False))
             manifest["status"] = "complete"
         except Interrupted:
@@ -173,7 +191,7 @@ def _run_locked(prepared: Prepared, store: RunStore, console: Console, stop: Sto
             raise
         except BrokenDeviceError:
             manifest["status"] = "failed"
-            _take_notes(store, plan, quarantine, session)
+            _take_notes(store, ledger, quarantine, session)
             raise
         except BaseException:
             manifest["status"] = "failed"
@@ -185,65 +203,72 @@ def _run_locked(prepared: Prepared, store: RunStore, console: Console, stop: Sto
     return RunResult(store.run_dir, cells, float(cells["n_failed"].sum() / cells["n_attempted"].sum()))
 
 
-def _compute(
-    prepared: Prepared,
-    plan: Plan,
-    waiting: list[WorkUnit],
-    again: dict[str, frozenset[str]],
-    quarantine: Quarantine,
-    backend: Backend,
-    manifest: dict[str, Any],
-    longest: dict[str, int],
-    console: Console,
-    stop: StopFlag,
-    tracker: Tracker,
-) -> None:
-    """Dispatch the waiting units, model by model."""
-    config = prepared.config
-    n_records = sum(
-        unit.n_records(len(again[unit.id] if unit.id in again else plan.shards[unit.shard].samples)) for unit in waiting
-    )
-    left: dict[tuple[Cell, ...], set[str]] = {}
-    for unit in waiting:
-        left.setdefault(unit.cells(), set()).add(unit.id)
-    with RunProgress(console, len(plan.units), len(plan.units) - len(waiting), n_records) as progress:
-        store = RunStore(config.run_dir)
-        samples = [[sample.id for sample in shard.samples] for shard in plan.shards]
+@dataclass(frozen=True)
+class _Work:
+    """What is left of a run, and what is known for doing it."""
+
+    prepared: Prepared
+    ledger: Ledger
+    quarantine: Quarantine
+    manifest: dict[str, Any]
+    longest: Mapping[str, int]
+    """Tokens of the longest prompt of each model."""
+
+
+@dataclass(frozen=True)
+class _Onlookers:
+    """Who is told how far a run is."""
+
+    console: Console
+    tracker: Tracker
+
+
+def _compute(work: _Work, store: RunStore, backend: Backend, onlookers: _Onlookers, stop: StopFlag) -> None:
+    """Dispatch what is left, model by model."""
+    prepared, ledger, manifest, tracker = work.prepared, work.ledger, work.manifest, onlookers.tracker
+    config, feed = prepared.config, ledger.feed
+    setups = {setup.name: setup for setup in prepared.models}
+    samples = [[sample.id for sample in shard.samples] for shard in ledger.work.shards]
+    n_done = ledger.n_committed - len(ledger.again)
+    with RunProgress(onlookers.console, manifest["n_units"], n_done, ledger.n_records_left()) as progress:
 
         def on_done(unit: WorkUnit, report: UnitReport) -> None:
             unit_log.info(json.dumps({"unit": unit.id, **_place(unit), **asdict(report.statistics)}))
             for error in report.errors:
                 log.warning("failed: %s", error)
+            cells, parts = ledger.finish(unit)
+            if progress.n_units is None and feed.expected is not None:
+                manifest.update(ledger.expected)
+                store.write_json(manifests.NAME, manifest)
+                progress.expect(manifest["n_units"], ledger.n_records_left())
             progress.unit_done(report.statistics)
             tracker.progress(progress.done, progress.n_units, *progress.speed())
-            left[unit.cells()].discard(unit.id)
-            if not left[unit.cells()]:
-                tell_cells(tracker, store, plan, unit.cells(), prepared.task.metrics)
+            if cells:
+                tell_cells(tracker, store, cells, parts, prepared.task.metrics)
 
-        for setup in prepared.models:
-            units = [unit for unit in waiting if unit.model == setup.info.name]
-            if not units:
-                continue
+        while (model := feed.next_model()) is not None:
+            setup, units = setups[model], feed.of(model)
             spec = WorkerSpec(
                 config,
                 setup.info.fixed,
                 prepared.method,
                 prepared.templates,
                 setup.info.context_length,
-                longest[setup.info.name],
+                work.longest[model],
                 setup.info.resources,
                 chat_time=setup.tokenizer.chat_time,
             )
             tables = {seed: prepared.lecture_table(setup, seed) for seed in config.grid.seeds}
             lecture = {seed: table for seed, table in tables.items() if table is not None}
-            log.info("loading %s: %s", setup.info.name, setup.info.loaded_words)
-            with backend.pool(spec, setup.draw, plan.shards, lecture, len(units), stop) as (pool, facts):
-                _check_dtype(config.run_dir, manifest["engines"].get(setup.info.name), facts)
-                manifest["engines"][setup.info.name] = facts.as_dict()
-                log.info("%s: %s", setup.info.name, facts)
+            log.info("loading %s: %s", model, setup.info.loaded_words)
+            useful = MANY if units.n_left is None else units.n_left
+            with backend.pool(spec, setup.draw, ledger.work.shards, lecture, useful, stop) as (pool, facts):
+                _check_dtype(config.run_dir, manifest["engines"].get(model), facts)
+                manifest["engines"][model] = facts.as_dict()
+                log.info("%s: %s", model, facts)
                 for notice in facts.notices:
-                    log.warning("%s: %s", setup.info.name, notice)
-                precautions = Precautions(samples, quarantine, partial(_note_of, store), again)
+                    log.warning("%s: %s", model, notice)
+                precautions = Precautions(samples, work.quarantine, partial(_note_of, store), ledger.again)
                 hang_after_s = config.run.hang_after_s if backend.replaces else 0.0
                 with progress.working():
                     dispatch(units, pool, on_done, stop.is_set, precautions, hang_after_s=hang_after_s)
@@ -261,7 +286,7 @@ def _check_task(store: RunStore, manifest: dict[str, Any], prepared: Prepared) -
     """Refuse a manifest of the right identity whose words on the task are not the task's."""
     task = prepared.task
     said: dict[str, Any] = {"class_names": list(task.class_names), "answer_metrics": list(task.answer_metrics)}
-    said |= {"method": prepared.method, "n_samples": len(prepared.data.samples)}
+    said |= {"method": prepared.method}
     for name, value in said.items():
         if manifest.get(name, value) != value:
             raise RunDirError(
@@ -279,69 +304,30 @@ def _check_dtype(run_dir: str, before: dict[str, Any] | None, facts: EngineFacts
         )
 
 
-def _check_complete(store: RunStore, plan: Plan) -> None:
-    missing = {unit.id for unit in plan.units} - store.part_ids()
-    if missing:
-        raise RunDirError(
-            f"{len(missing)} of {len(plan.units)} units were computed, but their parts are not in '{store.run_dir}'; "
-            "set out=... to a folder or storage that every node sees"
-        )
-
-
-def _check_records(store: RunStore, plan: Plan, found: int) -> None:
-    """A run is complete when every cell has a record of every sample, whatever the files are called."""
-    if found < plan.n_records:
-        raise RunDirError(
-            f"'{store.run_dir}' holds {found:,} of {plan.n_records:,} records: parts were lost or changed while it "
-            "ran; run the same command again, it computes what is missing"
-        )
-    strangers = sorted(store.part_ids() - {unit.id for unit in plan.units})
-    if found > plan.n_records:
-        raise RunDirError(
-            f"'{store.run_dir}' holds {found:,} records, the grid has {plan.n_records:,}: {len(strangers)} files in "
-            f"parts/ are of no unit of this run ({strangers[0] if strangers else 'none'}.parquet); move them away"
-        )
-
-
-def _committed(store: RunStore, plan: Plan, retry_failed: bool) -> tuple[set[str], dict[str, frozenset[str]]]:
-    """Units whose parts are whole, and of those with failures to be tried again the samples; no unit is in both.
-
-    Damaged parts are removed, to be computed again.
+def _take_notes(store: RunStore, ledger: Ledger, quarantine: Quarantine, session: Mapping[str, Any] | None) -> None:
+    """Take down what a driver tried that was its own replica and came to its end over it; once. Remove all notes.
 
     Args:
         store: of the run directory.
-        plan: of the run.
-        retry_failed: whether every failure is tried again, or those that may have passed.
+        ledger: of the run.
+        quarantine: takes the evidence.
+        session: the last one before this.
     """
-    store.remove_leftovers()
-    rows = {unit.id: unit.n_records(len(plan.shards[unit.shard].samples)) for unit in plan.units}
-    for name in store.files().keys() & {note_name(unit_id) for unit_id in rows}:
-        store.remove(name)
-    done, again = set(), {}
-    columns = ["sample_id", "error_type"]
-    for unit_id, part in store.read_parts(store.part_ids() & rows.keys(), columns, max(rows.values())):
-        fault = ""
-        if isinstance(part, ValueError):
-            fault = str(part)
-        elif part.num_rows != rows[unit_id]:
-            fault = f"part {unit_id} has {part.num_rows:,} rows, expected {rows[unit_id]:,}"
-        if fault:
-            log.warning("%s; computing it again", fault)
-            store.remove_part(unit_id)
-        elif failed := _failed_samples(part, retry_failed):
-            again[unit_id] = failed
-        else:
-            done.add(unit_id)
-    return done, again
-
-
-def _take_notes(store: RunStore, plan: Plan, quarantine: Quarantine, session: Mapping[str, Any]) -> None:
-    """Take down what a driver tried that was its own replica and came to its end over it; once."""
-    process = f"{session.get('host')}/{session.get('pid')}"
     names = store.files()
-    noted = [(unit, read_note(store, unit.id)) for unit in plan.units if note_name(unit.id) in names]
-    precautions = Precautions([[sample.id for sample in shard.samples] for shard in plan.shards], quarantine)
-    precautions.expect(plan.units)
+    noted = [(unit, read_note(store, unit.id)) for unit in ledger.units if note_name(unit.id) in names]
+    if session is not None and not session["ended"]:
+        _judge_notes(ledger, quarantine, session, noted)
+    for name in names:
+        if is_note(name):
+            store.remove(name)
+
+
+def _judge_notes(
+    ledger: Ledger, quarantine: Quarantine, session: Mapping[str, Any], noted: list[tuple[WorkUnit, Note | None]]
+) -> None:
+    process = f"{session.get('host')}/{session.get('pid')}"
+    precautions = Precautions([[sample.id for sample in shard.samples] for shard in ledger.work.shards], quarantine)
+    precautions.expect(ledger.units)
     notes = [(unit, note) for unit, note in noted if note is not None and note.process == process]
     # Where units overlap, the first was under way; if one behind it was the cause, the next time tells.
     for unit, note in notes[:1]:
@@ -352,15 +338,6 @@ def _take_notes(store: RunStore, plan: Plan, quarantine: Quarantine, session: Ma
             log.warning("the last session ended at sample %s by itself", note.sample)
             trial = Trial(unit.id, process, note.ending, "the process of an inline run came to its end")
             precautions.failed_alone(unit, precautions.care(unit) or Care(), note.sample, trial)
-    for unit, _ in noted:
-        store.remove(note_name(unit.id))
-
-
-def _failed_samples(part: pa.Table, is_any: bool) -> frozenset[str]:
-    """Samples with a record that failed, for whatever reason or for one that may have passed."""
-    errors = part["error_type"]
-    chosen = pc.is_valid(errors) if is_any else pc.is_in(errors, pa.array(sorted(PASSING)))
-    return frozenset(part.filter(chosen)["sample_id"].to_pylist())
 
 
 def _move_aside(store: RunStore) -> None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import replace
 
 from harness.config.schema import GenerationConfig
 from harness.core.foreign import described, is_the_users
@@ -147,17 +146,6 @@ def failure(unit: WorkUnit, sample: Sample, k: int, kind: str, text: str) -> Rec
     return Record(
         unit.model, unit.task, unit.template, k, unit.seed, sample.id, sample.gold, error_type=kind, error=text
     )  # fmt: skip
-
-
-def zero_shot_copies(unit: WorkUnit, records: list[Record]) -> list[Record]:
-    """Write each K=0 record under every seed: without demonstrations the seed changes nothing."""
-    result: list[Record] = []
-    for record in records:
-        if record.k == 0:
-            result.extend(replace(record, seed=seed) for seed in unit.zero_shot_seeds)
-        else:
-            result.append(record)
-    return result
 
 
 def _greedy(argmax_text: str, labels: Sequence[str]) -> int | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -73,6 +74,11 @@ def process_name() -> str:
 
 
 NOTE_PREFIX = "trying-"
+
+
+def is_note(name: str) -> bool:
+    """Whether a file of a run directory is a note of this program, rather than of somebody who keeps one there."""
+    return re.fullmatch(rf"{NOTE_PREFIX}[0-9a-f]{{32}}\.json", name) is not None
 
 
 def note_name(unit_id: str) -> str:

@@ -50,8 +50,8 @@ class Precautions:
         """Unit to samples that came through by themselves when it was tried before."""
 
     def expect(self, units: Iterable[WorkUnit]) -> None:
-        """These units are to be done."""
-        self._dead = {unit.id: unit.shard for unit in units if self.quarantine.is_careful(unit.id)}
+        """These units are to be done, too."""
+        self._dead |= {unit.id: unit.shard for unit in units if self.quarantine.is_careful(unit.id)}
 
     def samples(self, unit: WorkUnit) -> tuple[str, ...]:
         """Ids of a unit's samples in their order, those to be tried again only; empty where they are not known."""

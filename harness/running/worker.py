@@ -22,7 +22,7 @@ from harness.results.schema import Record, UnitStatistics, to_table
 from harness.results.store import RunStore
 from harness.running.asking import Asking, open_settings
 from harness.running.failures import check_usable
-from harness.running.judging import Judge, failed, failure, zero_shot_copies
+from harness.running.judging import Judge, failed, failure
 from harness.running.messages import Care, LectureTable, UnitReport, WorkerSpec, note_name, process_name, write_note
 from harness.running.work import Batch, Found, Work
 
@@ -103,15 +103,18 @@ class Worker:
             return work.report
         with work.working():
             self._judge(work)
-            records = zero_shot_copies(work.unit, work.records)
+            records = work.records
             table = to_table(records)
         failures = [r for r in records if r.error is not None]
         if not self._has_scored and work.care.again is None:
             check_usable(self.spec.model.name, [(r.error_type, r.error) for r in failures], len(records))
             self._has_scored = len(failures) < len(records)
         statistics = work.statistics(records)
-        write = self.store.write_part if work.care.again is None else self.store.amend_part
-        write(work.unit.id, table, asdict(statistics))
+        if work.care.again is None:
+            keys = dict(zip(work.unit.ks, work.unit.keys, strict=True))
+            self.store.write_part(work.unit.id, table, asdict(statistics), keys)
+        else:
+            self.store.amend_part(work.unit.id, table, asdict(statistics))
         return UnitReport(
             work.unit.id,
             statistics,

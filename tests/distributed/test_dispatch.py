@@ -24,6 +24,7 @@ from harness.running.failures import (
 )
 from harness.running.messages import Care, Note, UnitReport
 from harness.running.precautions import MOST_TRYING, Precautions
+from tests.distributed.feeding import feed, unit
 
 STATISTICS = UnitStatistics(1, 0, 1, 10, 5, 0.1, 0.1)
 
@@ -40,7 +41,7 @@ def blaming(sample_of, shards=(("bad sample", "good sample"),)) -> Precautions:
 
 
 def units(count: int) -> list[WorkUnit]:
-    return [WorkUnit(f"u{i}", "m", "nsmc", "t", 1, (0,), (1,), 0) for i in range(count)]
+    return [unit(f"u{i}") for i in range(count)]
 
 
 class FakeReplica:
@@ -100,7 +101,7 @@ class FakePool:
 
 def run(pool: FakePool, count: int, should_stop=lambda: False) -> list[str]:
     done: list[str] = []
-    dispatch(units(count), pool, lambda unit, report: done.append(unit.id), should_stop)
+    dispatch(feed(units(count)), pool, lambda unit, report: done.append(unit.id), should_stop)
     return done
 
 
@@ -139,7 +140,7 @@ def test_a_users_mistake_is_not_retried():
 def test_a_stop_between_units_keeps_what_is_done():
     done: list[str] = []
     with pytest.raises(Interrupted):
-        dispatch(units(10), FakePool(["a"]), lambda unit, report: done.append(unit.id), lambda: len(done) >= 3)
+        dispatch(feed(units(10)), FakePool(["a"]), lambda unit, report: done.append(unit.id), lambda: len(done) >= 3)
     assert done == ["u0", "u1", "u2"]
 
 
@@ -148,7 +149,7 @@ def test_a_sample_that_kills_its_replica_is_found_quarantined_and_the_rest_is_do
     pool = FakePool(["a"], deaths)
     done: list[str] = []
     precautions = blaming(lambda unit: "bad sample")
-    dispatch(units(4), pool, lambda unit, report: done.append(unit.id), lambda: False, precautions)
+    dispatch(feed(units(4)), pool, lambda unit, report: done.append(unit.id), lambda: False, precautions)
     assert sorted(done) == ["u0", "u1", "u2", "u3"]
     cares = [care for unit, care in pool.cares if unit == "u1"]
     assert cares[:3] == [None, Care(alone=True), Care(alone=True, first=("bad sample",))]
@@ -177,7 +178,7 @@ def test_the_unit_that_was_running_is_blamed_whichever_is_reported_first():
 
     pool = Backwards(["a"])
     pool.deaths = 3
-    dispatch(units(4), pool, lambda unit, report: None, lambda: False, blaming(lambda unit: "bad sample"))
+    dispatch(feed(units(4)), pool, lambda unit, report: None, lambda: False, blaming(lambda unit: "bad sample"))
     assert {unit for unit, care in pool.cares if care is not None and care.alone} == {"u1"}
 
 
@@ -186,7 +187,7 @@ def test_a_unit_full_of_killers_stops_the_run_in_the_end():
     pool = FakePool(["a"], {"u1": [ReplicaDiedError("segfault")] * 1000})
     precautions = blaming(lambda unit: next(culprits), [[f"s{i}" for i in range(1000)]])
     with pytest.raises(ReplicaError, match="segfault"):
-        dispatch(units(3), pool, lambda unit, report: None, lambda: False, precautions)
+        dispatch(feed(units(3)), pool, lambda unit, report: None, lambda: False, precautions)
     assert max(len(care.out) for _, care in pool.cares if care) == MOST_QUARANTINED
 
 
@@ -217,7 +218,7 @@ class NodePool(FakePool):
 def test_a_node_with_many_replicas_that_dies_again_and_again_counts_as_one_death_each_time():
     pool = NodePool(list("abcdefgh"), deaths=MOST_IDLE_DEATHS - 1)
     done: list[str] = []
-    dispatch(units(30), pool, lambda unit, report: done.append(unit.id), lambda: False)
+    dispatch(feed(units(30)), pool, lambda unit, report: done.append(unit.id), lambda: False)
     assert sorted(done) == sorted(f"u{i}" for i in range(30))
     assert len(pool.replaced) == 8 * (MOST_IDLE_DEATHS - 1)
     with pytest.raises(ReplicaError, match=f"died {MOST_IDLE_DEATHS} times without progress.*node died"):
@@ -246,14 +247,14 @@ class SlowPool(FakePool):
 def test_a_unit_that_drags_on_is_given_to_another_and_counted_once():
     pool = SlowPool(["a", "b"])
     done: list[str] = []
-    dispatch(units(8), pool, lambda unit, report: done.append(unit.id), lambda: False, clock=lambda: pool.now)
+    dispatch(feed(units(8)), pool, lambda unit, report: done.append(unit.id), lambda: False, clock=lambda: pool.now)
     assert sorted(done) == sorted(f"u{i}" for i in range(8))
     assert pool.submitted == 8 + 2, "the two units of the stuck replica, once more each"
 
 
 def test_replicas_that_can_help_no_more_are_released():
     pool = SlowPool(["a", "b", "c", "d"])
-    dispatch(units(9), pool, lambda unit, report: None, lambda: False, clock=lambda: pool.now)
+    dispatch(feed(units(9)), pool, lambda unit, report: None, lambda: False, clock=lambda: pool.now)
     assert pool.released
     assert "a" not in pool.released
 
@@ -312,7 +313,7 @@ def test_where_units_overlap_the_sample_that_kills_is_found_too_and_everything_i
         lambda unit: "bad sample" if unit.id == killer else None,
         [["bad sample" if unit.id == killer else unit.id] for unit in own],
     )
-    dispatch(own, pool, lambda unit, report: done.append(unit.id), lambda: False, precautions)
+    dispatch(feed(own), pool, lambda unit, report: done.append(unit.id), lambda: False, precautions)
     assert sorted(done) == [f"u{i}" for i in range(6)]
     assert pool.most_in_flight == 3
     out = {unit: [verdict.sample for verdict in care.out] for unit, care in pool.cares if care is not None and care.out}
@@ -403,7 +404,7 @@ POISON = "s4"
 def run_poisoned(pool: PoisonPool, quarantine: Quarantine, count: int = 25):
     done: list[str] = []
     precautions = Precautions([SAMPLES], quarantine, lambda unit: pool.notes.get(unit.id))
-    dispatch(units(count), pool, lambda unit, report: done.append(unit.id), lambda: False, precautions)
+    dispatch(feed(units(count)), pool, lambda unit, report: done.append(unit.id), lambda: False, precautions)
     assert sorted(done) == sorted(f"u{i}" for i in range(count))
 
 
@@ -478,7 +479,7 @@ def run_hanging(pool, hang_after_s=10.0, count=10):
     done: list[str] = []
     precautions = Precautions([SAMPLES], Quarantine(), lambda unit: pool.notes.get(unit.id))
     dispatch(
-        units(count), pool, lambda unit, report: done.append(unit.id), lambda: pool.now > 2000, precautions,
+        feed(units(count)), pool, lambda unit, report: done.append(unit.id), lambda: pool.now > 2000, precautions,
         lambda: pool.now, hang_after_s,
     )  # fmt: skip
     assert sorted(done) == sorted(f"u{i}" for i in range(count))
@@ -508,7 +509,7 @@ def test_a_unit_taken_sample_by_sample_is_never_copied_however_long_it_takes():
     quarantine.mark("u1")  # by an earlier session; u0 comes through the shard before
     precautions = Precautions([SAMPLES], quarantine, lambda unit: pool.notes.get(unit.id))
     dispatch(
-        units(2), pool, lambda unit, report: None, lambda: pool.now > 2000, precautions, lambda: pool.now, 100.0
+        feed(units(2)), pool, lambda unit, report: None, lambda: pool.now > 2000, precautions, lambda: pool.now, 100.0
     )  # fmt: skip
     assert len(quarantine.verdicts(SAMPLES)) == 1
 
@@ -527,7 +528,7 @@ def test_a_driver_that_was_stopped_itself_takes_what_is_done_and_ends_nothing():
             return list(handles)
 
     pool = Resumed(4)
-    dispatch(units(10), pool, lambda unit, report: None, lambda: False, None, lambda: pool.now, 10.0)
+    dispatch(feed(units(10)), pool, lambda unit, report: None, lambda: False, None, lambda: pool.now, 10.0)
     assert pool.replaced == []
 
 
@@ -559,6 +560,6 @@ def test_until_a_shard_has_come_through_no_more_than_two_replicas_try_it():
             return super().result(handle)
 
     pool = Watched([f"r{i}" for i in range(16)])
-    dispatch(units(40), pool, lambda unit, report: None, lambda: False, Precautions([SAMPLES]))
+    dispatch(feed(units(40)), pool, lambda unit, report: None, lambda: False, Precautions([SAMPLES]))
     assert pool.at_once == MOST_TRYING
     assert pool.most_in_flight == 32

@@ -10,6 +10,7 @@ import pytest
 
 from harness.results.quarantine import Ending
 from harness.running.dispatch import UNITS_IN_FLIGHT, ReplicaDiedError, dispatch
+from tests.distributed.feeding import feed
 from tests.distributed.test_dispatch import FakePool, units
 
 
@@ -32,7 +33,7 @@ class Together(FakePool):
 def test_units_that_finish_together_are_taken_and_replaced_in_one_round():
     pool = Together([f"r{i}" for i in range(100)])
     done: list[str] = []
-    dispatch(units(1000), pool, lambda unit, report: done.append(unit.id), lambda: False)
+    dispatch(feed(units(1000)), pool, lambda unit, report: done.append(unit.id), lambda: False)
     assert sorted(done) == sorted(f"u{i}" for i in range(1000))
     assert pool.most_in_flight == 100 * UNITS_IN_FLIGHT
     assert pool.rounds == 1000 / pool.most_in_flight

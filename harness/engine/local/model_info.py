@@ -131,6 +131,12 @@ class ModelInfo(ModelDescription):
         """The identity as a run directory keeps it: file by file, so that a difference can be named."""
         return self.identity if self.known_identity is not None or self.files is None else dict(self.hashes)
 
+    def is_known_as(self, told: Any) -> bool:
+        """Whether a `told_identity` that a run directory keeps is this model's."""
+        if isinstance(told, dict):
+            return self.files is not None and told == dict(self.hashes)
+        return bool(told == self.quick_identity)
+
     @cached_property
     def quick_identity(self) -> str:
         """Hash of configuration, tokenizer and of both ends of large weights: tells most copies apart at once.

@@ -38,7 +38,6 @@ log = logging.getLogger(__name__)
 class Cost:
     """What the committed units of a run took."""
 
-    n_records: int
     n_prompts: int
     """Prompts that went through a model."""
     prompt_tokens: int
@@ -193,7 +192,7 @@ def _cost(store: RunStore, manifest: Mapping[str, Any]) -> Cost:
     wall = None
     if spans and all(end for _, end in spans):
         wall = sum((datetime.fromisoformat(e) - datetime.fromisoformat(s)).total_seconds() for s, e in spans)
-    counts = ("n_records", "n_prompts", "prompt_tokens", "tokens_computed")
+    counts = ("n_prompts", "prompt_tokens", "tokens_computed")
     totals = {name: int(sum(row[name] for row in rows)) for name in counts}
     return Cost(**totals, replica_seconds=float(sum(row["seconds"] for row in rows)), wall_seconds=wall)
 

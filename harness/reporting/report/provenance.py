@@ -31,7 +31,7 @@ def run_facts(run: RunFacts) -> list[tuple[str, str]]:
     facts: list[tuple[str, str]] = [
         ("Status", str(manifest["status"])),
         ("Run directory", run.run_dir),
-        ("Records", f"{count(run.cost.n_records)} of {count(run.n_planned)}"),
+        ("Records", f"{count(int(run.cells['n_attempted'].sum()))} of {count(run.n_planned)}"),
         ("Scoring", str(manifest.get("method", ""))),
         (
             "Demonstrations",

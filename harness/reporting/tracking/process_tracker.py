@@ -118,14 +118,14 @@ class ProcessTracker:
     def progress(
         self,
         units_done: int,
-        units_total: int,
+        units_total: int | None,
         prompts_per_s: float,
         unique_tokens_per_s: float,
         gpu_memory_bytes: int | None = None,
     ) -> None:
         """Queue how far the run is; at most once in `PROGRESS_EVERY_S`, and when the last unit is done."""
         now = time.monotonic()
-        if now - self._progress_at < PROGRESS_EVERY_S and units_done < units_total:
+        if now - self._progress_at < PROGRESS_EVERY_S and units_done != units_total:
             return
         self._progress_at = now
         figures = {

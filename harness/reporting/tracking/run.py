@@ -6,45 +6,48 @@ Knows the run directory and the plan; refuses to know what the tracker does with
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import astuple
 from typing import Any
 
 import pandas as pd
 
+from harness.analysis.cells import KEYS
 from harness.analysis.compare import compare
 from harness.analysis.strategies import THIS_DRAW
 from harness.analysis.summary import Metric, summarise
 from harness.config.schema import RunConfig
-from harness.core.hashing import content_hash
-from harness.planning.units import Cell, Plan
+from harness.planning.units import Cell
 from harness.reporting.tracking.charts import interval_columns
 from harness.reporting.tracking.tracker import Tracker, open_tracker
 from harness.results.records import load_records
 from harness.results.store import RunStore
 
 
-def open_run_tracker(
-    config: RunConfig, manifest: dict[str, Any], store: RunStore, plan: Plan, done: set[str]
-) -> Tracker:
-    """A W&B run per run directory: `--fresh` gives another one, resuming the same."""
-    begun = manifest["sessions"][0]["started"]
-    grid_id = content_hash({"identity": manifest["identity"], "name": config.name, "begun": begun})[:16]
-    waiting = {cell for unit in plan.units if unit.id not in done for cell in unit.cells()}
-    return open_tracker(config.wandb, grid_id, config.as_dict(), store.run_dir, len(plan.cells) - len(waiting))
+def open_run_tracker(config: RunConfig, tracking_id: str, store: RunStore, n_cells_done: int) -> Tracker:
+    """A W&B run per run directory: `--fresh` gives another one, resuming and growing the same."""
+    return open_tracker(config.wandb, tracking_id, config.as_dict(), store.run_dir, n_cells_done)
 
 
 def tell_cells(
-    tracker: Tracker, store: RunStore, plan: Plan, cells: tuple[Cell, ...], metrics: Mapping[str, Metric]
+    tracker: Tracker, store: RunStore, cells: Sequence[Cell], parts: Collection[str], metrics: Mapping[str, Metric]
 ) -> None:
-    """Log cells whose units are all committed; read and computed on the tracker's thread."""
-    units = [unit.id for unit in plan.units if unit.cells() == cells and unit.id not in plan.calibration_units]
-    figures = functools.cache(lambda: summarise(store.run_dir, units, metrics))
+    """Log cells whose records are all committed; read and computed on the tracker's thread.
 
-    def row(place: int) -> dict[str, Any]:
-        return {str(name): value for name, value in figures().iloc[place].items()}
+    Args:
+        tracker: is told.
+        store: of the run directory.
+        cells: that are whole.
+        parts: that hold their records; they may hold others, too.
+        metrics: the task's further figures.
+    """
+    figures = functools.cache(lambda: summarise(store.run_dir, parts, metrics).set_index(KEYS, drop=False))
 
-    for place in range(len(cells)):
-        tracker.cell_finished(functools.partial(row, place))
+    def row(cell: Cell) -> dict[str, Any]:
+        return {str(name): value for name, value in figures().loc[astuple(cell)].items()}
+
+    for cell in cells:
+        tracker.cell_finished(functools.partial(row, cell))
 
 
 def tell_results(tracker: Tracker, store: RunStore, cells: pd.DataFrame) -> None:

@@ -30,12 +30,15 @@ class Tracker(Protocol):
     def progress(
         self,
         units_done: int,
-        units_total: int,
+        units_total: int | None,
         prompts_per_s: float,
         unique_tokens_per_s: float,
         gpu_memory_bytes: int | None = None,
     ) -> None:
-        """Log how far the run is; at most once in 15 s, and when the last unit is done."""
+        """Log how far the run is; at most once in `PROGRESS_EVERY_S`, and when the last unit is done.
+
+        `units_total` is None while nobody knows how many there will be.
+        """
 
     def finish(
         self,
