@@ -21,7 +21,7 @@ from omegaconf.errors import (
 )
 from omegaconf.grammar.gen.OmegaConfGrammarParser import OmegaConfGrammarParser
 
-from harness.config.schema import ModelConfig, ModelEntry, RunConfig
+from harness.config.schema import MOVED_OPTIONS, ModelConfig, ModelEntry, RunConfig
 from harness.config.values import PATHS, check_values
 from harness.core.addresses import redacted
 from harness.core.errors import ConfigError, did_you_mean
@@ -313,8 +313,6 @@ def _expected(key: str) -> str:
     return _WORDS.get(kind, "a value")
 
 
-MOVED_OPTIONS = ("clean_text", "windows", "window_chars")
-"""Once keys of `task`, now of `task.options`."""
 MOST_DOTS = 8
 """Of a key in an override; real ones have one."""
 _WORDS = {

@@ -8,6 +8,8 @@ from typing import Any
 
 AUTO = "auto"
 """The value of a key that leaves the choice to whoever knows more."""
+MOVED_OPTIONS = ("clean_text", "windows", "window_chars")
+"""Once keys of `task`, now of `task.options`."""
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from harness.config.schema import RunConfig
+from harness.config.schema import MOVED_OPTIONS, RunConfig
 from harness.core.hashing import content_hash, rows_hash
 from harness.core.task import Sample
 from harness.prompts.draws import draw_of
@@ -302,11 +302,15 @@ def grid_identity(prepared: Prepared, samples: Sequence[Sample] | None = None) -
     }
 
 
-def task_identity(options: Mapping[str, Any]) -> dict[str, Any]:
-    """A task's settings without where things lie, how many samples were drawn how, and the options by which texts are
-    read: the content counts."""
-    names = ("data_dir", "templates_file", "limit", "draw", "options", "clean_text", "windows", "window_chars")
-    return {key: value for key, value in options.items() if key not in names}
+def task_identity(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """A task's settings without where things lie and how many samples were drawn how: their content counts.
+
+    Options that once stood beside the others are among `options`, as they are now.
+    """
+    names = ("data_dir", "templates_file", "limit", "draw", "options", *MOVED_OPTIONS)
+    moved = {key: settings[key] for key in MOVED_OPTIONS if key in settings}
+    kept = {key: value for key, value in settings.items() if key not in names}
+    return {**kept, "options": {**moved, **settings.get("options", {})}}
 
 
 def _readings(prepared: Prepared) -> dict[str, Any]:

@@ -157,6 +157,10 @@ def _comparable(
     names = ("samples", "models", "templates", "grid", *READINGS)
     mine, theirs = ({key: value for key, value in one.items() if key not in names} for one in (found, identity))
     mine["task"], theirs["task"] = (task_identity(one.get("task", {})) for one in (found, identity))
+    # Other tasks' options stand in early directories, too.
+    shared_options = mine["task"]["options"].keys() & theirs["task"]["options"].keys()
+    for one in (mine["task"], theirs["task"]):
+        one["options"] = {key: one["options"][key] for key in sorted(shared_options)}
     # Engines stand there only where one is not the usual.
     mine["engines"], theirs["engines"] = (
         one.get("engines") or dict.fromkeys(one.get("models", {}), "local") for one in (found, identity)

@@ -240,7 +240,7 @@ def other_pool(folder):
         (["demos.balanced=true"], "demos.balanced was False, now True"),
         (["scoring=generate"], "scoring was 'likelihood', now 'generate'"),
         (["engine.share_prefixes=false"], "engine.share_prefixes was True, now False"),
-        (["task.clean_text=false"], "task.clean_text was True, now False"),
+        (["task.options.clean_text=false"], "task.options.clean_text was True, now False"),
         (other_wording, "templates.lecture_1.query was '문장: {document}\\\\n감정:', now '문장: {document}\\\\n느낌:'"),
         (other_text, ".document was '"),
         (other_pool, "pool was '"),
