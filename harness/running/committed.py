@@ -19,10 +19,11 @@ from harness.results.parts import STATISTICS_KEY, cells_of
 from harness.results.schema import UnitStatistics
 from harness.results.store import RunStore
 from harness.running.feed import summed
-from harness.running.messages import NOTE_PREFIX, UnitReport
+from harness.running.messages import UnitReport, note_name
 
 log = logging.getLogger(__name__)
 _UNIT_ID = re.compile(r"[0-9a-f]{32}")
+_NOTE = re.compile(note_name(_UNIT_ID.pattern))
 
 
 @dataclass
@@ -59,7 +60,7 @@ def read_committed(
     """
     store.remove_leftovers()
     for name in store.files():
-        if name.startswith(NOTE_PREFIX):
+        if _NOTE.fullmatch(name):
             store.remove(name)
     known = {
         unit.id: (dict(zip(unit.ks, unit.keys, strict=True)), len(plan.shards[unit.shard].samples) * len(unit.ks))

@@ -17,7 +17,7 @@ from harness.analysis.summary import summarise
 from harness.config.loading import load_config
 from harness.core.errors import ConfigError, ContextError
 from harness.engine.local.generator import Generations, Generator
-from harness.planning.report import preparation
+from harness.planning import preparation
 from harness.reporting.export import export_answers
 from harness.running import worker
 from tests.conftest import SHARED
