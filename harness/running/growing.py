@@ -174,7 +174,15 @@ def _comparable(
     if is_early:
         mine |= {key: found[key] for key in READINGS if key in found}
         theirs |= _early_readings(found, identity)
+    elif not _brings_time(found, identity):
+        mine["chat_time"], theirs["chat_time"] = found.get("chat_time"), identity.get("chat_time")
     return mine, theirs
+
+
+def _brings_time(found: Mapping[str, Any], identity: Mapping[str, Any]) -> bool:
+    """Whether prompts may hold a time now because of what is new: of models, or of chats where there were none."""
+    had_chats = any(wording.get("chat") for wording in found["templates"].values())
+    return "chat_time" not in found and (not had_chats or len(identity["models"]) > len(found["models"]))
 
 
 def _early_readings(found: Mapping[str, Any], identity: Mapping[str, Any]) -> dict[str, Any]:
@@ -182,7 +190,7 @@ def _early_readings(found: Mapping[str, Any], identity: Mapping[str, Any]) -> di
     now = {key: identity[key] for key in READINGS if key in identity}
     pairs = {f"{model}: {template}" for model in found["models"] for template in found["templates"]}
     started = [pair for pair in now.pop("templates_with_start_token", []) if pair in pairs]
-    if "chat_time" not in found and not any(wording.get("chat") for wording in found["templates"].values()):
+    if _brings_time(found, identity):
         now.pop("chat_time", None)
     return now | ({"templates_with_start_token": started} if started else {})
 
