@@ -31,8 +31,9 @@ from harness.planning.units import Shard, WorkUnit
 from harness.prompts.demonstrations import Pool, PoolDraw
 from harness.prompts.draws import FixedDraw
 from harness.results.schema import UnitStatistics
-from harness.running.dispatch import UNITS_IN_FLIGHT, dispatch
+from harness.running.dispatch import dispatch
 from harness.running.messages import UnitReport, WorkerSpec
+from harness.running.pool import UNITS_IN_FLIGHT
 from tests.distributed.feeding import feed
 
 REPLICAS = (1, 16, 64, 256, 1000)

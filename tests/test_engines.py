@@ -17,9 +17,10 @@ from harness.config.loading import load_config
 from harness.core.errors import BrokenDeviceError, ConfigError
 from harness.engine import protocol
 from harness.engine.registry import KIND, describe, find_engine
+from harness.planning.identity import grid_identity
 from harness.planning.preparation import prepare
 from harness.planning.report import make_report
-from harness.planning.units import grid_identity, make_plan
+from harness.planning.units import make_plan
 from tests import fake_engine
 from tests.conftest import KO_TINY, REPO
 

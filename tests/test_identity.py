@@ -19,8 +19,9 @@ from harness.core import fingerprints
 from harness.core.errors import RunDirError
 from harness.core.fingerprints import cache_file, hash_files
 from harness.engine.local.model_info import ModelInfo, read_model_info
+from harness.planning.identity import grid_identity
 from harness.planning.preparation import prepare
-from harness.planning.units import grid_identity, make_plan
+from harness.planning.units import make_plan
 from harness.results import manifest as manifests
 from harness.results.store import RunStore
 from harness.running.driver import run

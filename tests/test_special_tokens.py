@@ -9,10 +9,10 @@ from transformers import PreTrainedTokenizerFast
 
 from harness.core.errors import DataError
 from harness.core.task import Sample
+from harness.planning.identity import grid_identity
 from harness.planning.lengths import measure
 from harness.planning.preparation import prepare
 from harness.planning.report import make_report, prompt_lines
-from harness.planning.units import grid_identity
 from harness.prompts.demonstrations import Pool, PoolDraw
 from harness.prompts.draws import PerSampleDraw
 from harness.prompts.literals import MARK, notes_on_literals

@@ -26,8 +26,8 @@ from harness.planning.units import Shard, WorkUnit
 from harness.prompts.demonstrations import PoolDraw
 from harness.results.quarantine import Ending
 from harness.running import pipeline
-from harness.running.dispatch import UNITS_IN_FLIGHT, Replica, ReplicaDiedError
 from harness.running.messages import Care, LectureTable, UnitReport, WorkerSpec
+from harness.running.pool import UNITS_IN_FLIGHT, Replica, ReplicaDiedError
 
 log = logging.getLogger(__name__)
 MOST_FAILED_LOADS = 3

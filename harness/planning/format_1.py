@@ -11,8 +11,9 @@ from typing import Any
 
 from harness.core.hashing import content_hash, rows_hash
 from harness.core.task import Sample
+from harness.planning.identity import cell_identity, wording_of
 from harness.planning.preparation import Prepared, content_free
-from harness.planning.units import Cell, Plan, cell_identity, wording_of
+from harness.planning.units import Cell, Plan
 from harness.prompts.draws import Draw, draw_of
 
 UnitFacts = tuple[Mapping[int, str], int]

@@ -14,8 +14,8 @@ from harness.config.schema import RunConfig
 from harness.engine.protocol import EngineFacts, Resources
 from harness.planning.units import Shard
 from harness.prompts.demonstrations import PoolDraw
-from harness.running.dispatch import Pool
 from harness.running.messages import LectureTable, WorkerSpec
+from harness.running.pool import Pool
 from harness.running.stopping import StopFlag
 
 OpenPool = AbstractContextManager[tuple[Pool, EngineFacts]]

@@ -12,106 +12,24 @@ from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import median
-from typing import Any, Protocol
+from typing import Any
 
 from harness.core.errors import BrokenDeviceError, Interrupted, ReplicaError, ScheduleError, UserError
 from harness.planning.units import WorkUnit
 from harness.results.quarantine import Ending, Trial
 from harness.running.failures import Decision, Pace, after_replica_death, after_unit_error, is_straggler
 from harness.running.messages import Care, Note, UnitReport
+from harness.running.pool import Pool, Replica, ReplicaDiedError, Source
 from harness.running.precautions import Precautions
 
 log = logging.getLogger(__name__)
 WATCH_EVERY_S = 1.0
 """How often hanging replicas are looked for."""
-UNITS_IN_FLIGHT = 2
-"""Per replica that does one unit after the other: one runs while the next waits beside it."""
 PULLED_AT_ONCE = 16
 """Units that are asked for where none of those at hand may begin."""
 MANY = 10**6
 """Units that may still come where nobody knows how many."""
 WAITS_FOR_NOTHING = "the schedule waits for units to finish, but none is under way; expected units, or its end"
-
-
-class ReplicaDiedError(Exception):
-    """The replica's process or node is gone; its units are not done.
-
-    Args:
-        cause: in words.
-        ending: how, as far as it is known.
-    """
-
-    def __init__(self, cause: str, ending: Ending = Ending.DIED) -> None:
-        super().__init__(cause)
-        self.ending = ending
-
-
-class Replica(Protocol):
-    """One loaded model that takes units."""
-
-    name: str
-
-    def submit(self, unit: WorkUnit, care: Care | None) -> Any:
-        """Start a unit; returns a handle that `Pool.wait` accepts."""
-        ...
-
-
-class Pool(Protocol):
-    """The replicas of one model."""
-
-    units_in_flight: int
-    """Most units that a replica has at a time."""
-
-    def replicas(self, useful: int) -> Sequence[Replica]:
-        """Replicas that can take units now.
-
-        Args:
-            useful: how many replicas would find work; a pool that can grow may start more.
-        """
-        ...
-
-    def wait(self, handles: Sequence[Any], timeout_s: float) -> Sequence[Any]:
-        """All handles that are done, as soon as one is, at most after the timeout."""
-        ...
-
-    def result(self, handle: Any) -> UnitReport:
-        """A done handle's report.
-
-        Raises:
-            ReplicaDiedError: the replica is gone.
-            Exception: what the unit raised.
-        """
-        ...
-
-    def replace(self, replica: Replica) -> None:
-        """Bring a dead replica back, or a new one in its place."""
-        ...
-
-    def release(self, replica: Replica) -> None:
-        """Give back the resources of a replica that finds no more work."""
-        ...
-
-
-class Source(Protocol):
-    """Where units come from; a `harness.running.schedule.Schedule` that knows how many are left."""
-
-    def next(self, n: int) -> Sequence[WorkUnit]:
-        """At most `n` units that may begin now; none while it waits for others to finish, and at its end."""
-        ...
-
-    def finished(self, unit: WorkUnit, report: UnitReport) -> None:
-        """A unit is committed."""
-        ...
-
-    @property
-    def is_exhausted(self) -> bool:
-        """Whether nothing comes any more."""
-        ...
-
-    @property
-    def n_left(self) -> int | None:
-        """Units that are still to come; None while that is not known."""
-        ...
 
 
 @dataclass

@@ -6,12 +6,11 @@ committed, compute the rest, read everything back from the parts.
 
 from __future__ import annotations
 
-import io
 import itertools
 import json
 import logging
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -23,7 +22,7 @@ from rich.console import Console
 
 from harness.analysis.summary import CELLS, summarise
 from harness.config.schema import RunConfig
-from harness.core.errors import BrokenDeviceError, Interrupted, RunDirError, StorageError, UserError
+from harness.core.errors import BrokenDeviceError, Interrupted, RunDirError
 from harness.core.escaping import one_line
 from harness.engine.protocol import EngineFacts
 from harness.planning import examples as prompt_examples
@@ -31,13 +30,12 @@ from harness.planning.format_1 import units_of_format_1
 from harness.planning.lengths import measure
 from harness.planning.preparation import Prepared, prepare
 from harness.planning.units import Plan, WorkUnit, choose_shard_size, make_plan
-from harness.reporting.console import SafeFormatter
 from harness.reporting.progress import RunProgress
 from harness.reporting.tracking.run import open_run_tracker, tell_cells, tell_results
 from harness.reporting.tracking.tracker import Tracker
 from harness.results import manifest as manifests
 from harness.results.lock import RunLock
-from harness.results.quarantine import Quarantine, Trial
+from harness.results.quarantine import Quarantine
 from harness.results.records import most_rows
 from harness.results.samples import write_samples
 from harness.results.store import RunStore
@@ -46,15 +44,14 @@ from harness.running.committed import read_committed
 from harness.running.dispatch import MANY, dispatch
 from harness.running.growing import begin, grow, take_in
 from harness.running.ledger import Ledger
-from harness.running.messages import Care, Note, UnitReport, WorkerSpec, is_note, note_name, read_note
+from harness.running.messages import UnitReport, WorkerSpec
+from harness.running.notes import note_of, take_notes
 from harness.running.precautions import Precautions
+from harness.running.run_log import log_file, unit_log
 from harness.running.schedule import InOrder, Schedule
 from harness.running.stopping import StopFlag, stoppable
 
 log = logging.getLogger(__name__)
-unit_log = logging.getLogger("harness.units")
-"""One JSON line per finished unit, for `run.log` alone."""
-unit_log.propagate = False
 
 
 @dataclass(frozen=True)
@@ -99,7 +96,7 @@ def run(
         if fresh:
             _move_aside(store)
         store.create()
-        with RunLock(store), _log_file(store):
+        with RunLock(store), log_file(store):
             return _run_locked(prepared, store, console, stop, _Wishes(retry_failed, schedule_of))
 
 
@@ -160,7 +157,7 @@ def _run_locked(prepared: Prepared, store: RunStore, console: Console, stop: Sto
             quarantine.forget_all()
         elif before is not None and before["ended"]:
             quarantine.forget_passing()
-        _take_notes(store, ledger, quarantine, before)
+        take_notes(store, ledger, quarantine, before)
         if growth.added:
             log.info("%s grows: %s", store.run_dir, growth.in_words)
         log.info(
@@ -191,7 +188,7 @@ def _run_locked(prepared: Prepared, store: RunStore, console: Console, stop: Sto
             raise
         except BrokenDeviceError:
             manifest["status"] = "failed"
-            _take_notes(store, ledger, quarantine, session)
+            take_notes(store, ledger, quarantine, session)
             raise
         except BaseException:
             manifest["status"] = "failed"
@@ -268,14 +265,10 @@ def _compute(work: _Work, store: RunStore, backend: Backend, onlookers: _Onlooke
                 log.info("%s: %s", model, facts)
                 for notice in facts.notices:
                     log.warning("%s: %s", model, notice)
-                precautions = Precautions(samples, work.quarantine, partial(_note_of, store), ledger.again)
+                precautions = Precautions(samples, work.quarantine, partial(note_of, store), ledger.again)
                 hang_after_s = config.run.hang_after_s if backend.replaces else 0.0
                 with progress.working():
                     dispatch(units, pool, on_done, stop.is_set, precautions, hang_after_s=hang_after_s)
-
-
-def _note_of(store: RunStore, unit: WorkUnit) -> Note | None:
-    return read_note(store, unit.id)
 
 
 def _place(unit: WorkUnit) -> dict[str, Any]:
@@ -304,42 +297,6 @@ def _check_dtype(run_dir: str, before: dict[str, Any] | None, facts: EngineFacts
         )
 
 
-def _take_notes(store: RunStore, ledger: Ledger, quarantine: Quarantine, session: Mapping[str, Any] | None) -> None:
-    """Take down what a driver tried that was its own replica and came to its end over it; once. Remove all notes.
-
-    Args:
-        store: of the run directory.
-        ledger: of the run.
-        quarantine: takes the evidence.
-        session: the last one before this.
-    """
-    names = store.files()
-    noted = [(unit, read_note(store, unit.id)) for unit in ledger.units if note_name(unit.id) in names]
-    if session is not None and not session["ended"]:
-        _judge_notes(ledger, quarantine, session, noted)
-    for name in names:
-        if is_note(name):
-            store.remove(name)
-
-
-def _judge_notes(
-    ledger: Ledger, quarantine: Quarantine, session: Mapping[str, Any], noted: list[tuple[WorkUnit, Note | None]]
-) -> None:
-    process = f"{session.get('host')}/{session.get('pid')}"
-    precautions = Precautions([[sample.id for sample in shard.samples] for shard in ledger.work.shards], quarantine)
-    precautions.expect(ledger.units)
-    notes = [(unit, note) for unit, note in noted if note is not None and note.process == process]
-    # Where units overlap, the first was under way; if one behind it was the cause, the next time tells.
-    for unit, note in notes[:1]:
-        if note.sample is None:
-            log.warning("the last session ended in unit %s: it is taken sample by sample", unit.id)
-            precautions.died(unit)
-        else:
-            log.warning("the last session ended at sample %s by itself", note.sample)
-            trial = Trial(unit.id, process, note.ending, "the process of an inline run came to its end")
-            precautions.failed_alone(unit, precautions.care(unit) or Care(), note.sample, trial)
-
-
 def _move_aside(store: RunStore) -> None:
     if not store.exists(manifests.NAME) and not store.part_ids():
         return
@@ -357,54 +314,3 @@ def _move_aside(store: RunStore) -> None:
                 "name=..."
             ) from None
     log.warning("the old run directory is now %s", aside)
-
-
-class _RunLog(logging.FileHandler):
-    """A log that a full disk may cut off, but that stops no run."""
-
-    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
-        """Lines that cannot be written are lost; committing records tells of the disk."""
-
-    def close(self) -> None:
-        """Close, whatever the disk says."""
-        with suppress(OSError):
-            super().close()
-
-
-@contextmanager
-def _log_file(store: RunStore) -> Iterator[None]:
-    """Write the harness's log to `run.log`; on object stores, when the run ends."""
-    logger = logging.getLogger("harness")
-    buffer = io.StringIO()
-    handler: logging.Handler
-    if store.is_local:
-        try:
-            handler = _RunLog(store.path("run.log"), encoding="utf-8", errors="backslashreplace")
-        except OSError as error:
-            raise RunDirError(
-                f"'{store.run_dir}/run.log' cannot be written: {error.strerror}; expected a file that you may write: "
-                "remove it, or set another name=..."
-            ) from None
-    else:
-        handler = logging.StreamHandler(buffer)
-    handler.setFormatter(SafeFormatter("%(asctime)s %(levelname)s %(message)s"))
-    logger.addHandler(handler)
-    unit_log.addHandler(handler)
-    try:
-        yield
-    except (UserError, Interrupted):
-        raise
-    except BaseException as error:
-        text = f"stopped: {type(error).__name__}: {error}"
-        handler.handle(logging.LogRecord(log.name, logging.ERROR, __file__, 0, text, None, None))
-        raise
-    finally:
-        logger.removeHandler(handler)
-        unit_log.removeHandler(handler)
-        handler.close()
-        if not store.is_local:
-            try:
-                before = store.read_bytes("run.log") if store.exists("run.log") else b""
-                store.write_bytes("run.log", before + buffer.getvalue().encode(errors="backslashreplace"))
-            except (RunDirError, StorageError) as error:
-                log.warning("the log of this session is lost, the records are not: %s", error)

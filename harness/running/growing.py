@@ -15,8 +15,8 @@ from harness.core.escaping import one_line
 from harness.core.hashing import content_hash, rows_hash
 from harness.core.task import Sample
 from harness.planning.format_1 import facts_of
+from harness.planning.identity import grid_identity, task_identity
 from harness.planning.preparation import Prepared
-from harness.planning.units import grid_identity, task_identity
 from harness.prompts.draws import draw_of
 from harness.results import layout
 from harness.results import manifest as manifests

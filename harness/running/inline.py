@@ -13,10 +13,10 @@ from functools import partial
 from harness.core.errors import BrokenDeviceError
 from harness.planning.units import Shard, WorkUnit
 from harness.running import pipeline
-from harness.running.dispatch import UNITS_IN_FLIGHT, Replica
 from harness.running.failures import Pace
 from harness.running.messages import Care, LectureTable, UnitReport, note_name, process_name, write_note
 from harness.running.pipeline import Inputs, Pipeline
+from harness.running.pool import UNITS_IN_FLIGHT, Replica
 from harness.running.watchdog import Watchdog
 from harness.running.worker import Worker
 

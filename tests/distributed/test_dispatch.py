@@ -11,7 +11,7 @@ from harness.core.errors import Interrupted, ModelError, ReplicaError
 from harness.planning.units import WorkUnit
 from harness.results.quarantine import Quarantine
 from harness.results.schema import UnitStatistics
-from harness.running.dispatch import UNITS_IN_FLIGHT, ReplicaDiedError, dispatch
+from harness.running.dispatch import dispatch
 from harness.running.failures import (
     MOST_ATTEMPTS,
     MOST_IDLE_DEATHS,
@@ -23,6 +23,7 @@ from harness.running.failures import (
     is_straggler,
 )
 from harness.running.messages import Care, Note, UnitReport
+from harness.running.pool import UNITS_IN_FLIGHT, ReplicaDiedError
 from harness.running.precautions import MOST_TRYING, Precautions
 from tests.distributed.feeding import feed, unit
 

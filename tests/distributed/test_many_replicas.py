@@ -9,7 +9,8 @@ from types import SimpleNamespace
 import pytest
 
 from harness.results.quarantine import Ending
-from harness.running.dispatch import UNITS_IN_FLIGHT, ReplicaDiedError, dispatch
+from harness.running.dispatch import dispatch
+from harness.running.pool import UNITS_IN_FLIGHT, ReplicaDiedError
 from tests.distributed.feeding import feed
 from tests.distributed.test_dispatch import FakePool, units
 
