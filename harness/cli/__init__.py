@@ -14,6 +14,8 @@ import typer
 from rich.console import Console
 from rich.logging import RichHandler
 
+from harness.cli import data
+from harness.cli.arguments import Config, Format, Overrides, RunDir
 from harness.core.addresses import redacted
 from harness.core.errors import BrokenDeviceError, ClusterLostError, ConfigError, Interrupted, did_you_mean
 from harness.core.escaping import visible
@@ -40,13 +42,6 @@ data_app = typer.Typer(help="The official data sets.", no_args_is_help=True, ric
 app.add_typer(data_app, name="data")
 cluster_app = typer.Typer(help="The Ray cluster.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(cluster_app, name="cluster")
-
-Config = Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML file; its keys are in configs/README.md.")]
-Overrides = Annotated[
-    list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Overrides, e.g. task.limit=100 grid.k=[0,8].")
-]
-RunDir = Annotated[str, typer.Argument(metavar="RUN_DIR", help="A run directory: {out}/{name}.")]
-Format = Annotated[str, typer.Option("--format", metavar="table|json|csv|md", help="How to print.")]
 
 
 @app.command("run", epilog="Example: harness run configs/demo.yaml task.limit=100 grid.k=[0,8]")
@@ -264,67 +259,9 @@ def cluster_check_command(
         raise typer.Exit(2)
 
 
-@app.command("tasks", epilog="Example: harness tasks")
-def tasks_command() -> None:
-    """The registered tasks: their templates, labels and expected files."""
-    from harness.core.task import find_task, registered_tasks
-    from harness.reporting.plans import write_tasks
-
-    write_tasks(output_console(), [find_task(name) for name in sorted(registered_tasks())])
-
-
-@app.command("init", epilog="Example: harness init reviews.csv --label sentiment")
-def init_command(
-    data: Annotated[Path, typer.Argument(metavar="FILE|FOLDER", help="CSV, TSV, JSON lines, JSON, parquet or xlsx.")],
-    label: Annotated[str, typer.Option("--label", metavar="COLUMN", help="The class; else it is found.")] = "",
-    answer: Annotated[
-        str, typer.Option("--answer", metavar="COLUMN", help="The answer that a model is to write.")
-    ] = "",
-    encoding: Annotated[str, typer.Option("--encoding", help="Of text files.")] = "utf-8",
-    chat: Annotated[bool, typer.Option("--chat", help="Also a template for models with a chat template.")] = False,
-    to: Annotated[Path, typer.Option("--to", metavar="DIR", help="Where the two files go.")] = Path(),
-) -> None:
-    """Look at a table and write a grid and templates for it."""
-    from harness.core.task import StartWishes, find_task
-
-    start = find_task("table").start
-    assert start is not None
-    if label and answer:
-        raise ConfigError("--label and --answer are both given; expected one of them")
-    starter = start(data, StartWishes(label, answer, encoding, chat, to))
-    files = {to / f"{starter.name}_grid.yaml": starter.grid, to / f"{starter.name}_templates.yaml": starter.templates}
-    for path in files:
-        if path.exists():
-            raise ConfigError(f"'{path}' is there already; move it away, or give another folder with --to")
-    to.mkdir(parents=True, exist_ok=True)
-    for path, text in files.items():
-        path.write_text(text, encoding="utf-8")
-    grid = next(iter(files))
-    console = output_console()
-    for line in (
-        *starter.understood, *(f"wrote {path}" for path in files), f"next: harness plan {grid}, then harness run {grid}"
-    ):  # fmt: skip
-        console.print(visible(line), markup=False, highlight=False, soft_wrap=True)
-
-
-@data_app.command("get", epilog="Example: harness data get nsmc --to data_in/nsmc")
-def data_get_command(
-    name: Annotated[str, typer.Argument(metavar="TASK", help="A registered task; `harness tasks` lists them.")],
-    to: Annotated[Path | None, typer.Option("--to", metavar="DIR", help="Folder; data_in/TASK by default.")] = None,
-) -> None:
-    """Download the official files of a task and verify them by their git blob ids."""
-    from harness.core.downloads import fetch
-    from harness.core.task import registered_task, registered_tasks
-
-    task = registered_task(name)
-    if task is None:
-        raise ConfigError(f"no data set '{name}'{did_you_mean(name, registered_tasks())}")
-    if not task.downloads:
-        raise ConfigError(
-            f"task '{name}' has no official files to download; put your own into task.data_dir: "
-            f"{', '.join(task.expected_files)}"
-        )
-    fetch(task.downloads, to or Path("data_in") / name, Console(stderr=True))
+app.command("tasks", epilog="Example: harness tasks")(data.tasks_command)
+app.command("init", epilog="Example: harness init reviews.csv --label sentiment")(data.init_command)
+data_app.command("get", epilog="Example: harness data get nsmc --to data_in/nsmc")(data.data_get_command)
 
 
 def _check_format(fmt: str) -> None:

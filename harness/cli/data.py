@@ -1,0 +1,73 @@
+"""Verbs about tasks and their data: which there are, a grid for a table of one's own, official files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from harness.core.errors import ConfigError, did_you_mean
+from harness.core.escaping import visible
+from harness.reporting.console import output_console
+
+
+def tasks_command() -> None:
+    """The registered tasks: their templates, labels and expected files."""
+    from harness.core.task import find_task, registered_tasks
+    from harness.reporting.plans import write_tasks
+
+    write_tasks(output_console(), [find_task(name) for name in sorted(registered_tasks())])
+
+
+def init_command(
+    data: Annotated[Path, typer.Argument(metavar="FILE|FOLDER", help="CSV, TSV, JSON lines, JSON, parquet or xlsx.")],
+    label: Annotated[str, typer.Option("--label", metavar="COLUMN", help="The class; else it is found.")] = "",
+    answer: Annotated[
+        str, typer.Option("--answer", metavar="COLUMN", help="The answer that a model is to write.")
+    ] = "",
+    encoding: Annotated[str, typer.Option("--encoding", help="Of text files.")] = "utf-8",
+    chat: Annotated[bool, typer.Option("--chat", help="Also a template for models with a chat template.")] = False,
+    to: Annotated[Path, typer.Option("--to", metavar="DIR", help="Where the two files go.")] = Path(),
+) -> None:
+    """Look at a table and write a grid and templates for it."""
+    from harness.core.task import StartWishes, find_task
+
+    start = find_task("table").start
+    assert start is not None
+    if label and answer:
+        raise ConfigError("--label and --answer are both given; expected one of them")
+    starter = start(data, StartWishes(label, answer, encoding, chat, to))
+    files = {to / f"{starter.name}_grid.yaml": starter.grid, to / f"{starter.name}_templates.yaml": starter.templates}
+    for path in files:
+        if path.exists():
+            raise ConfigError(f"'{path}' is there already; move it away, or give another folder with --to")
+    to.mkdir(parents=True, exist_ok=True)
+    for path, text in files.items():
+        path.write_text(text, encoding="utf-8")
+    grid = next(iter(files))
+    console = output_console()
+    for line in (
+        *starter.understood, *(f"wrote {path}" for path in files), f"next: harness plan {grid}, then harness run {grid}"
+    ):  # fmt: skip
+        console.print(visible(line), markup=False, highlight=False, soft_wrap=True)
+
+
+def data_get_command(
+    name: Annotated[str, typer.Argument(metavar="TASK", help="A registered task; `harness tasks` lists them.")],
+    to: Annotated[Path | None, typer.Option("--to", metavar="DIR", help="Folder; data_in/TASK by default.")] = None,
+) -> None:
+    """Download the official files of a task and verify them by their git blob ids."""
+    from harness.core.downloads import fetch
+    from harness.core.task import registered_task, registered_tasks
+
+    task = registered_task(name)
+    if task is None:
+        raise ConfigError(f"no data set '{name}'{did_you_mean(name, registered_tasks())}")
+    if not task.downloads:
+        raise ConfigError(
+            f"task '{name}' has no official files to download; put your own into task.data_dir: "
+            f"{', '.join(task.expected_files)}"
+        )
+    fetch(task.downloads, to or Path("data_in") / name, Console(stderr=True))
