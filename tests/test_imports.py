@@ -1,6 +1,7 @@
 """Who may import whom: the rooms of the house, read from the source."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -124,6 +125,23 @@ PACKAGING = {"__init__.py", "__main__.py", "__pycache__", "py.typed"}
 
 def test_the_folder_list_is_short_enough_to_teach():
     assert len({path.name for path in (REPO / "harness").iterdir()} - PACKAGING) <= 12
+
+
+MOST_LINES = 350
+
+
+def test_no_module_is_too_long_to_read_at_once():
+    inside = [REPO / file for file in IMPORTS if file.startswith("harness/")]
+    sizes = {str(path.relative_to(REPO)): len(path.read_text(encoding="utf-8").splitlines()) for path in inside}
+    assert {file: size for file, size in sizes.items() if size > MOST_LINES} == {}
+
+
+def test_the_places_that_the_architecture_page_names_exist():
+    page = (REPO / "docs" / "architecture.md").read_text(encoding="utf-8")
+    table = page.partition("## Where to change what")[2].partition("##")[0]
+    places = re.findall(r"`((?:[a-z_]+/)+(?:[a-z_]+\.py)?)`", table)
+    assert len(places) > 10
+    assert [place for place in places if not any((REPO / top / place).exists() for top in ("", "harness"))] == []
 
 
 def test_no_room_is_most_of_the_house():
