@@ -27,8 +27,8 @@ from harness.cli import app
 from harness.config.loading import load_config
 from harness.config.schema import RunConfig
 from harness.core.errors import RunDirError, StorageError, UserError
+from harness.results import files as run_files
 from harness.results import lock as locks
-from harness.results import store as stores
 from harness.results.lock import RunLock
 from harness.results.retrying import Patience, is_transient, patiently
 from harness.results.schema import Record, to_table
@@ -201,6 +201,7 @@ OPERATIONS = {
     "files": lambda store: store.files("parts"),
     "write_bytes": lambda store: store.write_bytes("b", b"bytes"),
     "read_bytes": lambda store: store.read_bytes("manifest.json"),
+    "read_end": lambda store: store.read_end("manifest.json", 8),
     "remove": lambda store: store.remove("manifest.json"),
     "write_json": lambda store: store.write_json("j", {}),
     "read_json": lambda store: store.read_json("manifest.json"),
@@ -232,7 +233,7 @@ def test_every_operation_of_the_store_has_patience(name):
 
 
 def test_opening_a_storage_has_patience(monkeypatch):
-    waits, failures, whole = Waits(), [1, 1], stores._open
+    waits, failures, whole = Waits(), [1, 1], run_files._open
 
     def open_late(uri: str) -> Any:
         if failures:
@@ -242,13 +243,13 @@ def test_opening_a_storage_has_patience(monkeypatch):
             )
         return whole(uri)
 
-    monkeypatch.setattr(stores, "_open", open_late)
+    monkeypatch.setattr(run_files, "_open", open_late)
     assert RunStore("mock:///bucket/run", waits.patience()).root == "bucket/run"
     assert waits.taken == [0.5, 1.0]
 
 
 def test_no_operation_of_the_store_is_left_out():
-    public = {name for name in vars(RunStore) if not name.startswith("_")}
+    public = {name for name in dir(RunStore) if not name.startswith("_")}
     assert public == set(OPERATIONS) | NOT_ON_STORAGE
 
 

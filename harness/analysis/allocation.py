@@ -12,7 +12,8 @@ from dataclasses import asdict, dataclass
 import numpy as np
 import pandas as pd
 
-from harness.analysis.intervals import LEVEL, MeanError, half_width, mean_error
+from harness.analysis.intervals import LEVEL, half_width
+from harness.analysis.sampling_error import MeanError, mean_error
 from harness.analysis.strategies import Strategies, by_axes
 from harness.analysis.table import FloatArray, IntArray, ValueTable
 

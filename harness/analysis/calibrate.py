@@ -21,7 +21,7 @@ from harness.analysis.calibrated import (
     one_seed_of_k0,
     stored_content_free,
 )
-from harness.analysis.compare import read_manifest
+from harness.analysis.compared_runs import read_manifest
 from harness.analysis.intervals import LEVEL, mean_interval, paired_interval
 from harness.analysis.summary import sample_clusters
 from harness.analysis.table import FloatArray, IntArray, cluster_codes

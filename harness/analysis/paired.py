@@ -16,20 +16,18 @@ import pandas as pd
 from numpy.typing import ArrayLike
 from scipy import special
 
-from harness.analysis.intervals import (
+from harness.analysis.intervals import LEVEL, paired_interval, tail_probability
+from harness.analysis.resampling import bootstrap_weights, sign_flip_probability, unit_sums
+from harness.analysis.sampling_error import (
     FEW_UNITS,
-    LEVEL,
     MeanError,
     SeedPool,
     complete,
     mean_error,
-    paired_interval,
     pooled_seeds,
     steadied,
-    tail_probability,
     with_pool,
 )
-from harness.analysis.resampling import bootstrap_weights, sign_flip_probability, unit_sums
 from harness.analysis.strategies import Strategies
 from harness.analysis.table import BoolArray, FloatArray, IntArray
 

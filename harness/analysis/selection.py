@@ -11,17 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from harness.analysis.intervals import (
-    LEVEL,
-    Estimate,
-    MeanError,
-    half_width,
-    mean_error,
-    mean_interval,
-    wilson_form,
-    wilson_of_share,
-)
+from harness.analysis.intervals import LEVEL, Estimate, half_width, mean_interval, wilson_form, wilson_of_share
 from harness.analysis.resampling import unit_sums
+from harness.analysis.sampling_error import MeanError, mean_error
 from harness.analysis.table import FloatArray, IntArray
 
 FOLDS = 5

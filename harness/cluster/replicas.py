@@ -1,12 +1,12 @@
 """The pool of Ray actors that the dispatch loop feeds.
 
-The driver owns the retries: Ray restarts neither actors nor tasks, and so tells what ended a process.
+The driver owns the retries: Ray restarts neither actors nor tasks, and so tells what ended a process. Refuses to
+know in which words (`deaths`).
 """
 
 from __future__ import annotations
 
 import logging
-import re
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -15,12 +15,13 @@ from pathlib import PurePosixPath
 from typing import Any
 
 import ray
-from ray.exceptions import ActorUnavailableError, NodeDiedError, OutOfMemoryError, RayError, RayTaskError
+from ray.exceptions import ActorUnavailableError, RayError, RayTaskError
 
 from harness.cluster.actors import BrokenReplicaError, PipelinedReplicaActor, ReplicaActor
 from harness.cluster.blocks import shard_refs
+from harness.cluster.deaths import cause_of, ending_of, original_of
 from harness.cluster.session import Head, ReplicaShape, can_hold, live_nodes, own_raylet, room_on_gpus
-from harness.core.errors import BrokenDeviceError, Interrupted, ReplicaError, UserError
+from harness.core.errors import BrokenDeviceError, Interrupted, ReplicaError
 from harness.engine.protocol import EngineFacts
 from harness.planning.units import Shard, WorkUnit
 from harness.prompts.demonstrations import PoolDraw
@@ -36,8 +37,6 @@ MOST_FAILED_STARTS = 5
 """Processes in a row that end before they answer, for want of a package say, before the run stops."""
 REST_S = 1.0
 """How long an actor that Ray cannot reach is left alone before it is asked again."""
-NODE_WORDS = ("its node has died", "actor's node was")
-"""In what Ray says of an actor whose node went away."""
 LOOK_EVERY_S = 5.0
 """How often the pool looks whether nodes have joined."""
 NODE_LABEL = "ray.io/node-id"
@@ -141,13 +140,13 @@ class RayPool:
         except RayTaskError as error:
             if isinstance(error.cause, BrokenReplicaError):
                 raise ReplicaDiedError(str(error.cause)) from None
-            raise _original(error) from None
+            raise original_of(error) from None
         except ActorUnavailableError as error:
             # Ray restarts no replica: something between here and there is broken.
             self._cut_off.add(error.actor_id)
-            raise ReplicaDiedError(_cause(error), Ending.NODE) from None
+            raise ReplicaDiedError(cause_of(error), Ending.NODE) from None
         except RayError as error:
-            raise ReplicaDiedError(_cause(error), _ending(error)) from None
+            raise ReplicaDiedError(cause_of(error), ending_of(error)) from None
 
     def replace(self, replica: Replica) -> None:
         """Start another in the place of one that died, or whose device did; ask one that could not be reached."""
@@ -266,8 +265,8 @@ class RayPool:
             self._failed_starts += 1
             if self._failed_starts >= MOST_FAILED_STARTS:
                 text = f"{self._failed_starts} replicas in a row died while their processes started"
-                raise ReplicaError(f"{text}; last cause: {_cause(error)}") from None
-            log.warning("%s is gone, another is started: %s", replica.name, _cause(error))
+                raise ReplicaError(f"{text}; last cause: {cause_of(error)}") from None
+            log.warning("%s is gone, another is started: %s", replica.name, cause_of(error))
             self._replicas[self._replicas.index(replica)] = self._start()
         else:
             self._failed_starts = 0
@@ -277,7 +276,7 @@ class RayPool:
         try:
             facts: EngineFacts = ray.get(handle)
         except RayTaskError as error:
-            cause = _original(error)
+            cause = original_of(error)
             if isinstance(cause, BrokenDeviceError):
                 self._count_failed_load(replica, cause)
             else:
@@ -293,10 +292,10 @@ class RayPool:
         """Try again where a process died, or lost its device, while loading; not for ever."""
         self._failed_loads[replica.node] += 1
         times = self._failed_loads[replica.node]
-        log.warning("%s died while loading on node %s: %s", replica.name, replica.host, _cause(error))
+        log.warning("%s died while loading on node %s: %s", replica.name, replica.host, cause_of(error))
         if times >= MOST_FAILED_LOADS:
             text = f"replicas died {times} times in a row while loading on node {replica.host}"
-            self._avoid(replica, ReplicaError(f"{text}; last cause: {_cause(error)}"))
+            self._avoid(replica, ReplicaError(f"{text}; last cause: {cause_of(error)}"))
         else:
             self._end_and_start(replica)
 
@@ -311,45 +310,3 @@ class RayPool:
             "%s does not load on node %s, which is avoided from now on: %s", self._spec.model.name, replica.host, error
         )
         self._end_and_start(replica)
-
-
-def _cause(error: Exception) -> str:
-    return memory_words(str(error)) if isinstance(error, OutOfMemoryError) else " ".join(str(error).split())[:300]
-
-
-def memory_words(text: str) -> str:
-    """What Ray's memory monitor says of a process that it ended, in one line with what is missing.
-
-    Args:
-        text: of Ray's `OutOfMemoryError`; pages.
-    """
-    words = "Ray's memory monitor ended it"
-    over = re.search(r"Memory usage (\d+)B exceeded threshold of (\d+)B", text)
-    own = re.search(r"actual memory used=([\d.]+)GB", text)
-    if over is None:
-        return words
-    used, allowed = (int(n) / 2**30 for n in over.groups())
-    came_to = f" when this process had come to {own[1]} GiB" if own else ""
-    missing = max(0.01, used - allowed)
-    return (
-        f"{words}: the node's processes held {used:.2f} GiB{came_to}, but may hold {allowed:.2f} GiB "
-        f"(RAY_memory_usage_threshold), so at least {missing:.2f} GiB are missing; free memory there, "
-        "lower cluster.replicas, or use a node with more"
-    )
-
-
-def _ending(error: RayError) -> Ending:
-    """What ended a replica, as far as Ray tells."""
-    if isinstance(error, OutOfMemoryError):
-        return Ending.MEMORY
-    if isinstance(error, NodeDiedError) or any(words in str(error) for words in NODE_WORDS):
-        return Ending.NODE
-    return Ending.DIED
-
-
-def _original(error: RayTaskError) -> Exception:
-    """What the actor's code raised, without Ray's wrapping."""
-    cause = error.cause
-    if isinstance(cause, UserError):
-        return type(cause)(*cause.args)
-    return cause if isinstance(cause, Exception) else error

@@ -53,7 +53,7 @@ def write_calibration(console: Console, calibration: Calibration, fmt: str) -> N
 
     Args:
         console: standard output.
-        calibration: from `harness.analysis.compare.calibrate`.
+        calibration: from `harness.analysis.calibrate.calibrate`.
         fmt: the format; csv has the cells, md both tables.
     """
     if fmt == "json":

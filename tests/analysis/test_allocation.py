@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from harness.analysis.allocation import allocation, allocations
-from harness.analysis.intervals import half_width, mean_error
+from harness.analysis.intervals import half_width
+from harness.analysis.sampling_error import mean_error
 from harness.analysis.variance import decompose
 from tests.analysis.grids import seeded_strategies, table_of
 

@@ -11,7 +11,8 @@ import pytest
 from scipy import stats
 
 from harness.analysis.discordance import score_interval
-from harness.analysis.intervals import interval_probability, mean_error, mean_interval, paired_interval, seeds_interval
+from harness.analysis.intervals import interval_probability, mean_interval, paired_interval, seeds_interval
+from harness.analysis.sampling_error import mean_error
 from tests.analysis.grids import binary_strategies, crossed
 
 GRIDS = 2000

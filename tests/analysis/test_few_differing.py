@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from harness.analysis.intervals import half_width, mean_error, paired_interval, tail_probability
+from harness.analysis.intervals import half_width, paired_interval, tail_probability
 from harness.analysis.paired import pair_test
+from harness.analysis.sampling_error import mean_error
 
 N = 1000
 

@@ -10,15 +10,14 @@ from scipy import optimize, special, stats
 from harness.analysis.cells import wilson_interval
 from harness.analysis.discordance import score_interval
 from harness.analysis.intervals import (
-    MeanError,
     half_width,
-    mean_error,
     mean_interval,
     paired_interval,
     seeds_interval,
     tail_probability,
     wilson_form,
 )
+from harness.analysis.sampling_error import MeanError, mean_error
 from tests.analysis.grids import crossed
 
 RNG = np.random.default_rng(5)

@@ -11,7 +11,7 @@ from scipy import stats
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 
-from harness.analysis.intervals import mean_error, paired_interval
+from harness.analysis.intervals import paired_interval
 from harness.analysis.paired import (
     best_of,
     best_shares,
@@ -22,6 +22,7 @@ from harness.analysis.paired import (
     samples_to_settle,
 )
 from harness.analysis.resampling import bootstrap_weights, sign_flip_probability
+from harness.analysis.sampling_error import mean_error
 from harness.analysis.strategies import by_axes, every_cell
 from tests.analysis.grids import binary_strategies, crossed, table_of
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from harness.analysis.intervals import mean_error, pooled_seeds, with_pool
 from harness.analysis.paired import compare_pairs, holm, pair_test
+from harness.analysis.sampling_error import mean_error, pooled_seeds, with_pool
 from harness.analysis.strategies import by_axes
 from tests.analysis.grids import seeded_strategies, table_of
 

@@ -17,7 +17,7 @@ import psutil
 import pytest
 
 from harness import load_records
-from harness.cluster.replicas import memory_words
+from harness.cluster.deaths import memory_words
 from harness.config.loading import load_config
 from harness.planning.preparation import prepare
 from tests.distributed.simulated import GRID, SimulatedCluster, start_driver

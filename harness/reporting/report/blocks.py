@@ -6,6 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+CHARTED = 30
+"""Strategies in a chart at most; tables have more."""
+ROW, NARROW_ROW, FRAME = 26, 42, 90
+"""Pixels per row of a chart, where its label stands above it, and around the rows."""
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -60,6 +65,11 @@ class Chart:
     """Whether it scrolls sideways on narrow screens."""
     narrow_height: int | None = None
     """On narrow screens, where the rows' labels stand above their marks; None: no such rows."""
+
+
+def rows_chart(name: str, title: str, summary: str, spec: Mapping[str, Any], rows: int, table: Table | None) -> Chart:
+    """A chart as tall as its rows ask for, each with a label; the other arguments are those of `Chart`."""
+    return Chart(name, title, summary, spec, FRAME + ROW * rows, table, narrow_height=FRAME + NARROW_ROW * rows)
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 
 from harness.analysis.calibrate import Calibration, calibrate
 from harness.analysis.cells import main_figure
-from harness.analysis.compare import Comparison, compare, read_manifest
+from harness.analysis.compare import Comparison, compare
+from harness.analysis.compared_runs import read_manifest
 from harness.analysis.intervals import LEVEL
 from harness.analysis.strategies import THIS_DRAW, labels_of
 from harness.analysis.summary import summarise

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from harness.analysis.compare import read_manifest
+from harness.analysis.compared_runs import read_manifest
 from harness.analysis.confusion import Confusion, confusion
 from harness.analysis.table import ACCURACY, BoolArray, FloatArray, IntArray
 from harness.results.records import load_records

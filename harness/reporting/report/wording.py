@@ -118,3 +118,8 @@ def plural(number: int, one: str, many: str = "") -> str:
 def last_part(path: str) -> str:
     """A model or run by the last part of its path."""
     return str(path).rstrip("/").rsplit("/", 1)[-1]
+
+
+def titled(name: str, title: str) -> str:
+    """A name with the run or model that it is about, where there are several."""
+    return f"{name}, {title}" if title else name
