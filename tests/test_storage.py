@@ -208,6 +208,7 @@ OPERATIONS = {
     "write_table": lambda store: store.write_table("t", TABLE),
     "read_table": lambda store: store.read_table("cells.parquet"),
     "write_part": lambda store: store.write_part("v", TABLE, {}),
+    "amend_part": lambda store: store.amend_part("u", TABLE, {}),
     "read_part": lambda store: store.read_part("u"),
     "read_parts": lambda store: list(store.read_parts({"u"})),
     "part_ids": lambda store: store.part_ids(),

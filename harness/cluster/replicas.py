@@ -133,7 +133,7 @@ class RayPool:
         return [handle for handle in handles if handle in found]
 
     def result(self, handle: Any) -> UnitReport:
-        """See `harness.running.dispatch.Pool.result`."""
+        """See `harness.running.pool.Pool.result`."""
         try:
             report: UnitReport = ray.get(handle)
             return report
