@@ -33,8 +33,8 @@ from harness.results.lock import RunLock
 from harness.results.retrying import Patience, is_transient, patiently
 from harness.results.schema import Record, to_table
 from harness.results.store import FOOTER_BYTES, RunStore
-from harness.running import driver
 from harness.running.messages import note_name
+from harness.running.run_log import log_file
 from tests.conftest import REPO
 from tests.distributed.compare import assert_equal_records
 
@@ -409,13 +409,13 @@ def test_a_write_beyond_the_file_size_limit_leaves_the_old_file_and_nothing_else
 def test_a_log_that_cannot_be_written_is_told_before_the_run(tmp_path):
     (tmp_path / "run.log").mkdir()
     refused = pytest.raises(RunDirError, match=r"run\.log' cannot be written: Is a directory; expected a file")
-    with refused, driver._log_file(RunStore(str(tmp_path))):
+    with refused, log_file(RunStore(str(tmp_path))):
         pytest.fail("the run has begun")
 
 
 def test_a_disk_that_is_full_under_the_log_stops_no_run(tmp_path):
     (tmp_path / "run.log").symlink_to("/dev/full")
-    with driver._log_file(RunStore(str(tmp_path))):
+    with log_file(RunStore(str(tmp_path))):
         logging.getLogger("harness").warning("x" * 100_000)
 
 
@@ -427,7 +427,7 @@ def test_a_store_that_refuses_the_log_loses_nothing_else(tmp_path, monkeypatch, 
     store = RunStore(str(tmp_path))
     monkeypatch.setattr(store, "is_local", False)
     monkeypatch.setattr(store, "write_bytes", refuse)
-    with driver._log_file(store):
+    with log_file(store):
         pass
     assert f"the log of this session is lost, the records are not: {error}" in caplog.text
 
