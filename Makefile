@@ -1,5 +1,5 @@
 # make demo    the embedded model and data, from nothing to a table
-# make test    the test suite, in three processes, since many tests wait; WORKERS=any number
+# make test    the test suite, in two processes; WORKERS=any number
 # make lint    ruff and mypy
 # make test-slow, make test-gpu: what the default suite leaves out; make test-jobs: of it, runs as Ray jobs
 # make test-transformers   the engine's tests with the oldest and newest transformers that pyproject.toml allows
@@ -33,7 +33,7 @@ demo: $(VENV)/.installed
 	$(BIN)/harness run configs/demo.yaml
 
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest -n $(or $(WORKERS),3) --dist loadgroup
+	$(BIN)/python -m pytest -n $(or $(WORKERS),2) --dist loadgroup
 
 test-slow: $(VENV)/.installed
 	$(BIN)/python -m pytest -m slow

@@ -49,12 +49,26 @@ def ko_tokenizer():
     return AutoTokenizer.from_pretrained(str(KO_TINY))
 
 
+def as_loaded(model):
+    """The model with the attention that it was loaded with: scorers leave theirs, and tests share models."""
+    from harness.engine.local.transformers_internals import attention_of
+
+    if attention_of(model) != "sdpa":
+        model.set_attn_implementation("sdpa")
+    return model
+
+
 @pytest.fixture(scope="session")
-def ko_tiny():
-    """The embedded model in fp32."""
+def loaded_ko_tiny():
     from harness.engine.local.loading import ModelSpec, load_model
 
     return load_model(ModelSpec(str(KO_TINY), dtype="float32", device="cpu"))
+
+
+@pytest.fixture
+def ko_tiny(loaded_ko_tiny):
+    """The embedded model in fp32."""
+    return as_loaded(loaded_ko_tiny)
 
 
 @pytest.fixture(scope="session")
@@ -82,11 +96,16 @@ def model_folders(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def random_models(model_folders):
-    """Model type to the model of `model_folders`, loaded in fp32."""
+def loaded_random_models(model_folders):
     from harness.engine.local.loading import ModelSpec, load_model
 
     return {k: load_model(ModelSpec(str(f), dtype="float32", device="cpu")) for k, f in model_folders.items()}
+
+
+@pytest.fixture
+def random_models(loaded_random_models):
+    """Model type to the model of `model_folders`, loaded in fp32."""
+    return {kind: as_loaded(model) for kind, model in loaded_random_models.items()}
 
 
 def write_ratings(path, rows, header="id\tdocument\tlabel"):
