@@ -429,7 +429,7 @@ def test_a_store_that_refuses_the_log_loses_nothing_else(tmp_path, monkeypatch, 
     monkeypatch.setattr(store, "write_bytes", refuse)
     with log_file(store):
         pass
-    assert f"the log of this session is lost, the records are not: {error}" in caplog.text
+    assert f"the log is lost, the records are not: {error}" in caplog.text
 
 
 class S3Server:

@@ -65,4 +65,4 @@ def log_file(store: RunStore) -> Iterator[None]:
                 before = store.read_bytes("run.log") if store.exists("run.log") else b""
                 store.write_bytes("run.log", before + buffer.getvalue().encode(errors="backslashreplace"))
             except (RunDirError, StorageError) as error:
-                log.warning("the log of this session is lost, the records are not: %s", error)
+                log.warning("the log is lost, the records are not: %s", error)
