@@ -288,7 +288,7 @@ class _Dispatcher:
         if decision is Decision.STOP:
             raise ReplicaError(
                 f"replicas died {self.idle_deaths} times without progress, {self.unit_deaths[unit.id]} times in unit "
-                f"{unit.id} ({unit.template}, seed {unit.seed}); last cause: {death}"
+                f"{unit.id} ({unit.place}); last cause: {death}"
             ) from death
         if decision is Decision.QUARANTINE:
             log.warning("sample %s ends its process: it is recorded as failed in the whole run", suspect)
@@ -314,7 +314,7 @@ class _Dispatcher:
         log.warning("unit %s failed (attempt %d): %s", unit.id, self.errors[unit.id], error)
         if after_unit_error(self.errors[unit.id]) is Decision.STOP:
             raise ReplicaError(
-                f"unit {unit.id} ({unit.template}, seed {unit.seed}) failed {self.errors[unit.id]} times; "
+                f"unit {unit.id} ({unit.place}) failed {self.errors[unit.id]} times; "
                 f"last cause: {type(error).__name__}: {error}"
             ) from error
         self._again([unit], first=False)
