@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from harness.analysis import calibration as calibrations
+from harness.analysis.cells import of_prompts
 from harness.analysis.table import FloatArray
 from harness.core.errors import ConfigError, did_you_mean
 from harness.core.task import CONTENT_FREE
@@ -109,7 +110,8 @@ def calibrated_records(run_dir: str, methods: Sequence[str]) -> pd.DataFrame:
     for method in methods:
         if method not in METHODS:
             raise ConfigError(f"no calibration '{method}'{did_you_mean(method, list(METHODS))}")
-    records = one_seed_of_k0(load_records(run_dir, [*KEYS, "gold", "prediction", "label_logprobs"]))
+    records = load_records(run_dir, [*KEYS, "gold", "prediction", "label_logprobs"])
+    records = one_seed_of_k0(of_prompts(records))
     if records.empty or records["label_logprobs"].isna().all():
         raise ConfigError(f"'{run_dir}' has no label log-probabilities to calibrate (labels or answers were generated)")
     ids = records["sample_id"].drop_duplicates().tolist()

@@ -23,15 +23,19 @@ if TYPE_CHECKING:
     from harness.planning.preparation import Prepared
 
 
-@dataclass(frozen=True, order=True)
+@dataclass(frozen=True)
 class Cell:
-    """One strategy: a point of the grid."""
+    """One strategy: a prompt, which is a point of the grid, or a reference, which has no template."""
 
     model: str
+    """That answers the prompt, or the reference's own name."""
     task: str
-    template: str
-    k: int
-    seed: int
+    template: str | None
+    k: int | None
+    """Demonstrations in the prompt, or labelled examples that the reference was trained on for this run; None for
+    one that came trained."""
+    seed: int | None
+    """Of the draw of these; None where nothing is drawn."""
 
 
 @dataclass(frozen=True)
@@ -54,13 +58,19 @@ class WorkUnit:
     model: str
     """As records call it."""
     task: str
-    template: str
-    seed: int
+    template: str | None
+    """None for the work of a reference."""
+    seed: int | None
     """At K=0, where it changes nothing, the one that its records are stored under."""
-    ks: tuple[int, ...]
+    ks: tuple[int | None, ...]
     keys: tuple[str, ...]
     """What the records of each K depend on besides the samples, as content hashes."""
     shard: int
+
+    @property
+    def place(self) -> str:
+        """Where in the grid it is, in words."""
+        return f"{self.model if self.template is None else self.template}, seed {self.seed}"
 
     def cells(self, seeds: Sequence[int]) -> tuple[Cell, ...]:
         """Cells that the unit has records of; those of K=0 stand for all seeds of the grid."""
@@ -69,6 +79,11 @@ class WorkUnit:
             for k in self.ks
             for seed in (seeds if k == 0 else (self.seed,))
         )
+
+
+def largest_k(ks: Iterable[int | None]) -> int | None:
+    """The largest of some K; None where there is none, as of a reference that came trained."""
+    return max((k for k in ks if k is not None), default=None)
 
 
 @dataclass(frozen=True)

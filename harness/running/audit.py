@@ -159,7 +159,8 @@ def _audit_model(
         facts[way] = audited.facts.as_dict()
         log.info("%s, %s: %s", setup.name, way, audited.facts)
         said[way] = [
-            _answers(prepared, setup, name, samples, size, audited, way == RUN) for name in config.grid.templates
+            _answers(prepared, setup, name, list(chunks(samples, size)), audited, way == RUN)
+            for name in config.grid.templates
         ]
         del audited
     audits = [
@@ -175,8 +176,7 @@ def _answers(
     prepared: Prepared,
     setup: ModelSetup,
     template: str,
-    samples: Sequence[Sample],
-    size: int,
+    shards: Sequence[Sequence[Sample]],
     audited: AuditedModel,
     together: bool,
 ) -> list[Answers]:
@@ -186,13 +186,13 @@ def _answers(
     for place, seed in enumerate(grid.seeds):
         ks = [k for k in grid.k if k > 0 or place == 0]
         renderer = prepared.renderer(setup, template, seed)
-        for part in chunks(samples, size):
-            prompts = renderer.prompts(part, seed, ks) if ks else []
+        for shard in shards:
+            prompts = renderer.prompts(shard, seed, ks) if ks else []
             if together and prompts:
                 found.append(audited.answer(prompts))
             elif prompts:
                 found.append(_joined([audited.answer([prompt]) for prompt in prompts]))
-    log.info("%s: %d samples", template, len(samples))
+    log.info("%s: %d samples", template, sum(len(shard) for shard in shards))
     return found
 
 

@@ -41,7 +41,7 @@ from harness.results.samples import write_samples
 from harness.results.store import RunStore
 from harness.running.backend import Backend, check_reachable, open_backend
 from harness.running.committed import read_committed
-from harness.running.dispatch import MANY, dispatch
+from harness.running.dispatch import MANY, Timing, dispatch
 from harness.running.growing import begin, grow, take_in
 from harness.running.ledger import Ledger
 from harness.running.messages import UnitReport, WorkerSpec
@@ -268,7 +268,7 @@ def _compute(work: _Work, store: RunStore, backend: Backend, onlookers: _Onlooke
                 precautions = Precautions(samples, work.quarantine, partial(note_of, store), ledger.again)
                 hang_after_s = config.run.hang_after_s if backend.replaces else 0.0
                 with progress.working():
-                    dispatch(units, pool, on_done, stop.is_set, precautions, hang_after_s=hang_after_s)
+                    dispatch(units, pool, on_done, stop.is_set, precautions, Timing(hang_after_s))
 
 
 def _place(unit: WorkUnit) -> dict[str, Any]:

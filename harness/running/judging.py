@@ -126,20 +126,25 @@ class Judge:
         return self._argmax_texts[token]
 
 
-def failed(unit: WorkUnit, sample: Sample, k: int, error: Exception) -> Record:
+def failed(unit: WorkUnit, sample: Sample, k: int | None, error: Exception) -> Record:
     """The record of a sample that raised, which the log tells too."""
     kind, text = type(error).__name__, " ".join(str(error).split())[:500]
-    log.warning("sample %s of %s K=%d failed: %s: %s", sample.id, unit.template, k, kind, text)
+    log.warning("sample %s of %s failed: %s: %s", sample.id, place_of(unit.model, unit.template, k), kind, text)
     return failure(unit, sample, k, kind, text)
 
 
-def failure(unit: WorkUnit, sample: Sample, k: int, kind: str, text: str) -> Record:
+def place_of(model: str, template: str | None, k: int | None) -> str:
+    """Whose record it is, in words."""
+    return model if template is None else f"{template} K={k}"
+
+
+def failure(unit: WorkUnit, sample: Sample, k: int | None, kind: str, text: str) -> Record:
     """The record of a sample that failed.
 
     Args:
         unit: of which it is a sample.
         sample: the sample.
-        k: demonstrations of its prompt.
+        k: demonstrations of its prompt; of a reference as `Cell.k`.
         kind: stored as the error's type.
         text: stored as its text.
     """

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -82,7 +83,7 @@ def answer_grid(runs: Sequence[tuple[str, str]], strategies: pd.DataFrame, metri
     ids = samples["sample_id"].tolist()
     place = pd.Series(np.arange(len(ids)), index=ids)
     keys = strategies[["run", "model", "template", "k", "cell_seed"]].to_numpy(dtype=object).tolist()
-    rows = {(str(r), str(m), str(t), int(k), int(s)): i for i, (r, m, t, k, s) in enumerate(keys)}
+    rows = {_cell_key(key): i for i, key in enumerate(keys)}
     shape = (len(strategies), len(ids))
     filling = _Filling(shape, metric)
     for run_dir, name in runs:
@@ -90,14 +91,18 @@ def answer_grid(runs: Sequence[tuple[str, str]], strategies: pd.DataFrame, metri
         metrics, n_classes = list(manifest.get("answer_metrics") or []), len(manifest["class_names"])
         records = load_records(run_dir, RECORD_COLUMNS)
         check_known(RunStore(run_dir), ids, records["sample_id"].unique())
-        for key, cell in records.groupby(["model", "template", "k", "seed"], sort=False, observed=True):
-            model, template, k, seed = key
-            row = rows.get((name, str(model), str(template), int(str(k)), int(str(seed))))
+        for key, cell in records.groupby(["model", "template", "k", "seed"], sort=False, observed=True, dropna=False):
+            row = rows.get(_cell_key([name, *key]))
             if row is not None:
                 filling.add(row, cell, place.loc[cell["sample_id"]].to_numpy(), metrics, n_classes)
     fields = {c: samples[c].astype(str).tolist() for c in samples.columns if c not in NOT_FIELDS}
     golds = [[] if a is None else [str(text) for text in a] for a in samples["answers"].tolist()]
     return filling.grid(ids, fields, samples["gold"].to_numpy(dtype=np.int64), golds)
+
+
+def _cell_key(names: Sequence[Any]) -> tuple[Any, ...]:
+    """Run, model, template, K and seed; None where a reference has none, so that it is found again."""
+    return tuple(None if pd.isna(name) else name if isinstance(name, str) else int(name) for name in names)
 
 
 class _Filling:
@@ -153,7 +158,8 @@ class _Filling:
             if self.logprobs is None:
                 self.logprobs = np.full((*self.shape, n_classes), np.nan)
             self.logprobs[row, at[known]] = np.stack(cell["label_logprobs"].iloc[known].tolist())
-            self.no_label[row, at[known]] = cell["greedy_prediction"].isna().to_numpy()[known]
+            if cell["template"].notna().all():
+                self.no_label[row, at[known]] = cell["greedy_prediction"].isna().to_numpy()[known]
 
     def grid(self, ids: list[str], fields: dict[str, list[str]], gold: IntArray, golds: list[list[str]]) -> AnswerGrid:
         """What has been filled."""
