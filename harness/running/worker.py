@@ -204,7 +204,6 @@ class Worker:
 
     def _judge(self, work: Work) -> None:
         """Turn what was found into records."""
-        labels = self.spec.templates[work.unit.template].labels
         for found in work.found:
             if isinstance(found, Record):
                 work.records.append(found)
@@ -213,9 +212,9 @@ class Worker:
             work.n_prompts += len(found.prompts)
             work.prompt_tokens += sum(len(p.ids) for p in found.prompts)
             if isinstance(found.result, Scores):
-                work.records += self.judge.by_labels(work.unit, labels, found.prompts, found.result)
+                work.records += self.judge.by_labels(work.unit, found.prompts, found.result)
             else:
-                work.records += self.judge.by_answers(work.unit, labels, found.prompts, found.result)
+                work.records += self.judge.by_answers(work.unit, found.prompts, found.result)
         work.found = []
 
     def _check_length(self, prompt: Prompt) -> None:
