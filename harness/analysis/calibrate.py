@@ -19,6 +19,7 @@ from harness.analysis.calibrated import (
     cell_arrays,
     corrected_scores,
     one_seed_of_k0,
+    refuse_choices,
     stored_content_free,
 )
 from harness.analysis.cells import of_prompts
@@ -54,10 +55,12 @@ def calibrate(run_dir: str, level: float = LEVEL) -> Calibration:
 
     Raises:
         RunDirError: not a run directory, or no records yet.
-        ConfigError: a task whose answers are generated.
+        ConfigError: a task whose answers are generated, or whose samples bring choices.
     """
-    if read_manifest(run_dir).get("answer_metrics"):
+    manifest = read_manifest(run_dir)
+    if manifest.get("answer_metrics"):
         raise ConfigError(f"'{run_dir}' holds generated answers; calibration needs label log-probabilities")
+    refuse_choices(run_dir, manifest)
     records = load_records(run_dir, [*KEYS, "gold", "prediction", "label_logprobs"])
     if records.empty:
         raise RunDirError(

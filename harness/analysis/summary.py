@@ -11,6 +11,7 @@ from pandas.api.types import is_numeric_dtype
 
 from harness.analysis import answer_figures as answers
 from harness.analysis.cells import COLUMNS, KEYS, figures_of_cell, frame_of_cells
+from harness.analysis.choices import CHOICE_COLUMNS, choices_of_run
 from harness.core.errors import ConfigError, RunDirError, UserError
 from harness.core.foreign import blamed_on
 from harness.core.task import KIND, registered_task
@@ -52,8 +53,12 @@ def summarise(
     known = _registered_metrics(manifest) if metrics is None else metrics
     task = manifest["config"]["task"]["name"]
     known = known and {name: _blamed(metric, f"task '{task}': its metric '{name}'") for name, metric in known.items()}
-    records = records_by_cell(run_dir, COLUMNS, unit_ids)
-    rows = [figures_of_cell(cell, len(manifest["class_names"]), known or {}) for cell in records]
+    further = choices_of_run(run_dir, manifest)
+    columns = COLUMNS if further is None else [*COLUMNS, *CHOICE_COLUMNS]
+    rows = []
+    for cell in records_by_cell(run_dir, columns, unit_ids):
+        row = figures_of_cell(cell, len(manifest["class_names"]), known or {})
+        rows.append(row if further is None else row | further.figures(cell))
     cells = order_cells(frame_of_cells(rows), manifest["config"])
     return _with_stored(cells, store, manifest) if known is None and len(cells) else cells
 

@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from harness.planning.preparation import Prepared
 
 
+MOST_COMMON_INPUTS = 3
+"""Content-free inputs of a task whose samples have the same labels; they stay in one unit."""
+
+
 @dataclass(frozen=True)
 class Cell:
     """One strategy: a prompt, which is a point of the grid, or a reference, which has no template."""
@@ -243,8 +247,11 @@ def make_plan(prepared: Prepared, shard_size: int) -> Plan:
             shards.append(Shard(len(shards), rows, rows_hash(s.row() for s in rows)))
     units: list[WorkUnit] = []
     inputs = content_free(config.scoring.calibration, prepared.data)
-    if inputs:
-        shards.append(Shard(len(shards), inputs, rows_hash(s.row() for s in inputs), content_free=True))
+    extra = []
+    for start in range(0, len(inputs), max(shard_size, MOST_COMMON_INPUTS)):
+        part = inputs[start : start + max(shard_size, MOST_COMMON_INPUTS)]
+        extra.append(len(shards))
+        shards.append(Shard(len(shards), part, rows_hash(s.row() for s in part), content_free=True))
     cells: dict[Cell, str] = {}
     for setup in prepared.models:
         fixed = cell_identity(prepared, setup)
@@ -257,7 +264,7 @@ def make_plan(prepared: Prepared, shard_size: int) -> Plan:
                 keys = tuple(
                     content_hash({**fixed, "template": wording, "k": k, "seed": seed if k > 0 else None}) for k in ks
                 )
-                for index in orders[seed if by_seed else None] + ([shards[-1].index] if inputs else []):
+                for index in orders[seed if by_seed else None] + extra:
                     unit = WorkUnit(
                         unit_id(keys, shards[index].hash),
                         setup.name,

@@ -13,6 +13,7 @@ from functools import cached_property
 
 from harness.core.prefixes import common_length
 from harness.core.task import Sample
+from harness.prompts.choices import ChoiceWording
 from harness.prompts.demonstrations import PoolDraw
 from harness.prompts.draws import LectureTable
 from harness.prompts.label_ids import LabelIds, own_ids
@@ -41,6 +42,10 @@ class Prompt:
     fork: int
     """How many of the first ids are not the sample's own: demonstrations, and what every query begins
     with. Depends on this prompt alone."""
+    labels: tuple[str, ...] = ()
+    """The text of each label, in the order of `label_ids`."""
+    choices: ChoiceWording | None = None
+    """How the labels of a sample that brings choices are scored."""
 
     @property
     def text(self) -> str:
@@ -56,10 +61,10 @@ class Prompt:
     def trunk(self) -> int | None:
         """How many of the first ids other families may share.
 
-        None where samples come in clusters, such as questions on one passage: those share more than what every
-        query begins with, and the engine may look for it by itself.
+        None where samples come in clusters, such as questions on one passage, or bring choices, as questions of
+        examinations do: those share more than what every query begins with, and the engine may look for it by itself.
         """
-        return None if self.sample.cluster else self.fork
+        return None if self.sample.cluster or self.sample.choices else self.fork
 
 
 class Renderer:
@@ -128,7 +133,7 @@ class Renderer:
             return (chat_text(self.template, [self._solved(i) for i in indices], asked, self.tokenizer),)
         shown = [self._demonstration(index) for index in indices]
         start = [self.template.prefix] if self.template.prefix else []
-        return (*start, *shown, self.template.render_query(self.tokenizer.literals.marked(sample).fields))
+        return (*start, *shown, self.template.render_query(self.tokenizer.literals.marked(sample)))
 
     def prompts(self, samples: Iterable[Sample], seed: int, ks: Sequence[int]) -> list[Prompt]:
         """All prompts of samples x ks, sample by sample.
@@ -142,11 +147,15 @@ class Renderer:
                 keys.append((sample, k, self.demonstrations(sample, seed, k)))
                 pieces.append(self._segments(keys[-1][2], sample))
         ids, cuts = self._ids(pieces)
-        labels = self._labels.ids(pieces, ids, cuts)
-        return [
-            Prompt(sample, k, pieces[i], ids[i], labels[i], self._fork(pieces[i], cuts[i], ids[i], shown, sample))
-            for i, (sample, k, shown) in enumerate(keys)
-        ]
+        labels = [self.template.labels_of(self.tokenizer.literals.marked(sample)) for sample, _, _ in keys]
+        label_ids = self._labels.ids(pieces, ids, cuts, labels)
+        prompts = []
+        for i, (sample, k, shown) in enumerate(keys):
+            fork = self._fork(pieces[i], cuts[i], ids[i], shown, sample)
+            texts = tuple(map(plain, labels[i]))
+            wording = self.template.choices
+            prompts.append(Prompt(sample, k, pieces[i], ids[i], label_ids[i], fork, texts, wording))
+        return prompts
 
     def _fork(
         self,
@@ -176,7 +185,7 @@ class Renderer:
         """
 
         def ids(probe: Sample) -> list[int]:
-            text = lead + self.template.render_query(probe.fields)[left_out:]
+            text = lead + self.template.render_query(probe)[left_out:]
             return self.tokenizer.inner_batch([text])[0] if inner else self.tokenizer.whole(text)
 
         return self._beginning((lead, left_out, inner), sample, ids)
@@ -193,7 +202,10 @@ class Renderer:
         if key not in self._beginnings:
             if len(self._beginnings) > MOST_BEGINNINGS:
                 self._beginnings.clear()
-            probes = [replace(sample, fields=dict.fromkeys(sample.fields, text)) for text in PROBES]
+            probes = [
+                replace(sample, fields=dict.fromkeys(sample.fields, text), choices=(text,) * len(sample.choices))
+                for text in PROBES
+            ]
             found = [ids(probe) for probe in probes]
             self._beginnings[key] = found[0][: common_length(*found)]
         return self._beginnings[key]
@@ -291,14 +303,14 @@ def chat_text(template: Template, shown: Sequence[Sample], sample: Sample, token
     The prefix opens the first message of the user: not every chat template knows a system role. Special
     tokens in samples must be marked.
     """
-    query = template.render_query(sample.fields)
+    query = template.render_query(sample)
     if template.chat is Chat.MESSAGE:
         before = "".join(template.render_solved(solved) for solved in shown)
         messages = [{"role": "user", "content": before + query}]
     else:
         messages = []
         for solved in shown:
-            messages.append({"role": "user", "content": template.render_query(solved.fields)})
+            messages.append({"role": "user", "content": template.render_query(solved)})
             messages.append({"role": "assistant", "content": template.continuation(solved)})
         messages.append({"role": "user", "content": query})
     messages[0]["content"] = template.prefix + messages[0]["content"]

@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.analysis.cells import is_zero_shot, main_figure, of_prompts
+from harness.analysis.choices import BIAS, PLACE, PREFIX
 from harness.analysis.strategies import THIS_DRAW
 from harness.core.escaping import csv_text, visible
 from harness.reporting.console import PlainTable, say, write
@@ -141,6 +142,8 @@ def _table(console: Console, cells: pd.DataFrame) -> None:
 
 def _class_figures(cells: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
     """Column names, and each cell's texts."""
+    if BIAS in cells:
+        return _choice_figures(cells)
     names = ["accuracy", "95% interval", "macro F1"]
     shares = [("positive", "predicted_positive_share"), ("off-label", "off_label_mass")]
     shares = [(title, column) for title, column in shares if cells[column].notna().any()]
@@ -154,6 +157,25 @@ def _class_figures(cells: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
         for row in cells.to_dict("records")
     ]
     return [*names, *(title for title, _ in shares)], rows
+
+
+def _choice_figures(cells: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
+    """Accuracy by the templates' scores, by each score, and where the answers stand."""
+    scores = [str(name) for name in cells if str(name).startswith(PREFIX)]
+    places = [str(name) for name in cells if str(name).startswith(PLACE)]
+    names = ["accuracy", "95% interval", "bias", "answers by place"]
+    names += [name.removeprefix(PREFIX).replace("_", " ") for name in scores]
+    rows = [
+        [
+            f"{row['accuracy']:.4f}",
+            f"{row['low']:.4f}-{row['high']:.4f}",
+            f"{row[BIAS]:.3f}",
+            " ".join(f"{row[name]:.2f}" for name in places),
+            *(f"{row[name]:.4f}" for name in scores),
+        ]
+        for row in cells.to_dict("records")
+    ]
+    return names, rows
 
 
 def _answer_figures(cells: pd.DataFrame) -> tuple[list[str], list[list[str]]]:

@@ -56,9 +56,9 @@ def moment(value: Any, where: str) -> str:
     return "" if known else _fault(value, where, "a time such as 2026-03-01T09:00:00+00:00")
 
 
-def one_of(*words: str) -> Check:
+def one_of(*words: Any) -> Check:
     """One of some words."""
-    return lambda value, where: "" if value in words else _fault(value, where, f"one of {', '.join(words)}")
+    return lambda value, where: "" if value in words else _fault(value, where, f"one of {', '.join(map(str, words))}")
 
 
 def maybe(check: Check) -> Check:
@@ -148,7 +148,13 @@ def newer(document: Any) -> bool:
 COUNT = whole(0)
 _WORDING = keys(
     {"query": text, "prefix": text},
-    {"labels": listed(text), "separators": listed(text), "answer": text, "chat": maybe(text)},
+    {
+        "labels": listed(text),
+        "separators": listed(text),
+        "answer": text,
+        "chat": maybe(text),
+        "choices": mapped(anything),
+    },
 )
 _SESSION = keys(
     {"started": moment, "ended": maybe(moment)},
@@ -207,6 +213,7 @@ LATER: Mapping[str, Check] = {
     "method": text,
     "answer_metrics": listed(text),
     "metrics": listed(text),
+    "choices": one_of(True, False),
     "calibration_units": listed(text),
     "n_units": maybe(COUNT),
     "n_records": maybe(COUNT),

@@ -138,13 +138,14 @@ def _misfit(part: pa.Table, manifest: dict[str, Any]) -> str:
         if part[name].null_count and name not in optional:
             return f"its column '{name}' has empty places"
     n_classes, n_metrics = len(manifest["class_names"]), len(manifest.get("answer_metrics", ()))
+    least = 2 if manifest.get("choices") else n_classes
     for name in CLASSES:
         bounds = pc.min_max(part[name]).as_py()
         if bounds["min"] is not None and not -1 <= bounds["min"] <= bounds["max"] < max(1, n_classes):
             return f"its column '{name}' names a class {bounds['max']} of {n_classes}"
-    for name, length in (("label_logprobs", n_classes), ("answer_values", n_metrics)):
+    for name, fewest, length in (("label_logprobs", least, n_classes), ("answer_values", n_metrics, n_metrics)):
         bounds = pc.min_max(pc.list_value_length(part[name])).as_py()
-        if bounds["min"] is not None and not bounds["min"] == bounds["max"] == length:
+        if bounds["min"] is not None and not fewest <= bounds["min"] <= bounds["max"] <= length:
             return f"its column '{name}' holds {bounds['max']} values a row, expected {length}"
     return ""
 

@@ -135,6 +135,7 @@ def _run_locked(prepared: Prepared, store: RunStore, console: Console, stop: Sto
                 "class_names": list(prepared.task.class_names),
                 "answer_metrics": list(prepared.task.answer_metrics),
                 "metrics": list(prepared.task.metrics),
+                **({"choices": True} if prepared.task.choices else {}),
                 "engines": {},
             }
             manifest = manifests.new_manifest(config.as_dict(), growth.identity, facts)

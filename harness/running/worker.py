@@ -223,15 +223,11 @@ class Worker:
                 continue
             work.n_prompts += len(found.prompts)
             work.prompt_tokens += sum(len(p.ids) for p in found.prompts)
-            work.records += self._records(work.unit, found)
+            if isinstance(found.result, Scores):
+                work.records += self.judge.by_labels(work.unit, found.prompts, found.result)
+            else:
+                work.records += self.judge.by_answers(work.unit, found.prompts, found.result)
         work.found = []
-
-    def _records(self, unit: WorkUnit, found: Found) -> list[Record]:
-        assert unit.template is not None, "a unit of prompts"
-        labels = self.spec.templates[unit.template].labels
-        if isinstance(found.result, Scores):
-            return self.judge.by_labels(unit, labels, found.prompts, found.result)
-        return self.judge.by_answers(unit, labels, found.prompts, found.result)
 
     def _check_length(self, prompt: Prompt) -> None:
         limit = self.spec.context_length

@@ -163,7 +163,8 @@ def _run_facts(run_dir: str, name: str) -> RunFacts:
             f"'{run_dir}' has no records yet, or none that can be read; run or resume it with `harness run`"
         )
     calibration = None
-    if not manifest.get("answer_metrics") and cells["n_scored"].sum() and manifest.get("method") != "generate":
+    compares_classes = not manifest.get("answer_metrics") and not manifest.get("choices")
+    if compares_classes and cells["n_scored"].sum() and manifest.get("method") != "generate":
         calibration = calibrate(run_dir)
     return RunFacts(name, run_dir, manifest, cells, _cost(store, manifest), calibration, _prompts(store))
 

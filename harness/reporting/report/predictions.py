@@ -17,7 +17,7 @@ from harness.analysis.compared_runs import read_manifest
 from harness.analysis.confusion import Confusion, confusion
 from harness.analysis.table import ACCURACY, BoolArray, FloatArray, IntArray
 from harness.results.records import load_records
-from harness.results.samples import check_known, read_samples
+from harness.results.samples import CHOICES, check_known, read_samples
 from harness.results.store import RunStore
 
 FAILED, NOT_ATTEMPTED = -2, -3
@@ -26,7 +26,7 @@ RECORD_COLUMNS = [
     "model", "template", "k", "seed", "sample_id", "gold", "prediction", "label_logprobs", "greedy_prediction",
     "n_prompt_tokens", "answer", "finish_reason", "answer_values", "error_type", "error",
 ]  # fmt: skip
-NOT_FIELDS = ("sample_id", "gold", "answers", "cluster")
+NOT_FIELDS = ("sample_id", "gold", "answers", "cluster", CHOICES)
 TextArray = NDArray[np.object_]
 
 
@@ -96,6 +96,8 @@ def answer_grid(runs: Sequence[tuple[str, str]], strategies: pd.DataFrame, metri
             if row is not None:
                 filling.add(row, cell, place.loc[cell["sample_id"]].to_numpy(), metrics, n_classes)
     fields = {c: samples[c].astype(str).tolist() for c in samples.columns if c not in NOT_FIELDS}
+    if CHOICES in samples:
+        fields["choices"] = ["\n".join(f"{n}. {c}" for n, c in enumerate(row, 1)) for row in samples[CHOICES].tolist()]
     golds = [[] if a is None else [str(text) for text in a] for a in samples["answers"].tolist()]
     return filling.grid(ids, fields, samples["gold"].to_numpy(dtype=np.int64), golds)
 
@@ -157,7 +159,8 @@ class _Filling:
         if len(known):
             if self.logprobs is None:
                 self.logprobs = np.full((*self.shape, n_classes), np.nan)
-            self.logprobs[row, at[known]] = np.stack(cell["label_logprobs"].iloc[known].tolist())
+            for place, logprobs in zip(at[known], cell["label_logprobs"].iloc[known], strict=True):
+                self.logprobs[row, place, : len(logprobs)] = logprobs
             if cell["template"].notna().all():
                 self.no_label[row, at[known]] = cell["greedy_prediction"].isna().to_numpy()[known]
 
