@@ -23,7 +23,7 @@ from packaging.version import Version
 from harness.engine import LOWEST
 from tests.bench.page import write
 from tests.gpu.page import goals_table, render
-from tests.gpu.plan import GROUPS, LIMIT_S, TESTS, step_names
+from tests.gpu.plan import GROUPS, LIMIT_S, TESTS, TESTS_SHARE, step_names
 from tests.gpu.results import Results
 from tests.gpu.running import REPO, Runner
 
@@ -44,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Models this small gain nothing from more threads, and on busy cores threads wait for each other.
         os.environ.setdefault("OMP_NUM_THREADS", "1")
     runner = Runner(results, options.out, started + options.seconds)
-    tests = threading.Thread(target=runner.run_tests)
+    tests = threading.Thread(target=runner.run_tests, args=(TESTS_SHARE * options.seconds,))
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         if TESTS in options.steps:
