@@ -30,5 +30,5 @@ class TellAtOnce:
 
 def pytest_configure(config):
     """Only where the terminal is: processes of xdist have none."""
-    if "gpu" == config.option.markexpr and not hasattr(config, "workerinput"):
+    if config.option.markexpr == "gpu" and not hasattr(config, "workerinput"):
         config.pluginmanager.register(TellAtOnce(config))

@@ -30,6 +30,7 @@ def gpu():
     if not torch.cuda.is_available():
         pytest.skip("no CUDA GPU is visible")
     # Compiled layers and their model hold each other: what an earlier test loaded goes only now.
+    gc.unfreeze()
     gc.collect()
     torch.cuda.empty_cache()
     return torch.device("cuda:0")
