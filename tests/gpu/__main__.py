@@ -30,6 +30,7 @@ from tests.gpu.running import REPO, Runner
 PAGE = REPO / "docs" / "performance.md"
 MARKER = "gpu check"
 PACKAGES = ("torch", "transformers", "accelerate", "numpy", "pandas", "pyarrow", "pytest")
+ALSO_NEEDED = ("pydantic", "tenacity")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -98,6 +99,9 @@ def _check_versions() -> None:
         found = _version(name)
         if found is None or Version(found) < Version(lowest):
             raise SystemExit(f"{name} {found or 'is not installed'}: the engine needs {lowest} or newer")
+    missing = [name for name in (*PACKAGES, *ALSO_NEEDED) if _version(name) is None]
+    if missing:
+        raise SystemExit(f"{', '.join(missing)} not installed: gpu-check needs {', '.join((*PACKAGES, *ALSO_NEEDED))}")
 
 
 def _version(name: str) -> str | None:
