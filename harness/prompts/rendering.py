@@ -97,6 +97,7 @@ class Renderer:
         self._beginnings: dict[tuple[object, ...], list[int]] = {}
         self._joined: dict[tuple[str, ...], bool] = {}
         self._shown: dict[tuple[int, ...], tuple[str, ...]] = {}
+        self._asked: tuple[Sample, str] | None = None
 
     @cached_property
     def start(self) -> list[int]:
@@ -133,8 +134,9 @@ class Renderer:
         if self.template.chat:
             asked = self.tokenizer.literals.marked(sample)
             return (chat_text(self.template, [self._solved(i) for i in indices], asked, self.tokenizer),)
-        query = self.template.render_query(self.tokenizer.literals.marked(sample))
-        return (*self._before(tuple(indices)), query)
+        if self._asked is None or self._asked[0] is not sample:
+            self._asked = sample, self.template.render_query(self.tokenizer.literals.marked(sample))
+        return (*self._before(tuple(indices)), self._asked[1])
 
     def _before(self, indices: tuple[int, ...]) -> tuple[str, ...]:
         """The segments before the query, which samples with the same demonstrations have in common."""
