@@ -93,7 +93,7 @@ class Renderer:
         self.tokenizer = tokenizer
         self.lecture = lecture
         self._demonstrations: dict[int, str] = {}
-        self._rankings: dict[str, list[int]] = {}
+        self._rankings: dict[str, tuple[list[int], list[str]]] = {}
         self._beginnings: dict[tuple[object, ...], list[int]] = {}
         self._joined: dict[tuple[str, ...], bool] = {}
         self._shown: dict[tuple[int, ...], tuple[str, ...]] = {}
@@ -115,14 +115,15 @@ class Renderer:
         if self.lecture is not None:
             return self.lecture[sample.id, k]
         key = self.draw.policy.stream_key(seed, sample.id)
-        ranking = self._rankings.get(key)
-        if ranking is None:
+        pool = self.draw.pool
+        if key not in self._rankings:
             if not self.draw.policy.shares_trunk:
                 self._rankings.clear()
-            ranking = self._rankings[key] = self.draw.ranking(key, self.largest_k)
-        pool = self.draw.pool
+            drawn = self.draw.ranking(key, self.largest_k)
+            self._rankings[key] = drawn, [pool.origin(pool.samples[index]) for index in drawn]
+        ranking, origins = self._rankings[key]
         own = pool.origin(sample)
-        if any(pool.origin(pool.samples[index]) == own for index in ranking[:k]):
+        if own in origins[:k]:
             return self.draw.ranking(key, k, avoid=own)
         return ranking[:k]
 
