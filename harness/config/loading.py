@@ -7,9 +7,9 @@ import io
 import json
 import logging
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from omegaconf import DictConfig, ListConfig, OmegaConf, grammar_parser
@@ -21,7 +21,7 @@ from omegaconf.errors import (
 )
 from omegaconf.grammar.gen.OmegaConfGrammarParser import OmegaConfGrammarParser
 
-from harness.config.schema import MOVED_OPTIONS, ModelConfig, ModelEntry, RunConfig
+from harness.config.schema import MOVED_OPTIONS, ModelConfig, ModelEntry, ReferenceEntry, RunConfig
 from harness.config.values import PATHS, check_values
 from harness.core.addresses import redacted
 from harness.core.errors import ConfigError, did_you_mean
@@ -30,6 +30,7 @@ from harness.core.places import found as found_file
 from harness.core.user_files import read_text, yaml_fault
 
 log = logging.getLogger(__name__)
+Entry = TypeVar("Entry", bound=ModelEntry)
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
@@ -94,8 +95,15 @@ def config_from(values: Any) -> RunConfig:
         kind = sections[str(key)]
         built[str(key)] = kind(**value) if dataclasses.is_dataclass(kind) else value
     if built["models"]:
-        built["models"] = [_entry(built["model"], given, f"models[{i}]") for i, given in enumerate(built["models"])]
+        built["models"] = [
+            _entry(ModelEntry, _without_path(built["model"]), given, f"models[{i}]")
+            for i, given in enumerate(built["models"])
+        ]
         built["model"] = dataclasses.replace(built["model"], path=None)
+    built["references"] = [
+        _entry(ReferenceEntry, {"device": built["model"].device}, given, f"references[{i}]")
+        for i, given in enumerate(built["references"])
+    ]
     config = RunConfig(**built)
     check_values(config)
     return config
@@ -193,8 +201,12 @@ def _reject_both(container: Any) -> None:
         )
 
 
-def _entry(common: ModelConfig, given: Any, where: str) -> ModelEntry:
-    """One model of `models`; what it does not say it takes from `model`.
+def _without_path(model: ModelConfig) -> dict[str, Any]:
+    return {key: value for key, value in dataclasses.asdict(model).items() if key != "path"}
+
+
+def _entry(kind: type[Entry], common: Mapping[str, Any], given: Any, where: str) -> Entry:
+    """One entry of `models` or `references`; what it does not say it takes from what is common.
 
     Raises:
         ConfigError: unknown key, no path, wrong type.
@@ -202,14 +214,15 @@ def _entry(common: ModelConfig, given: Any, where: str) -> ModelEntry:
     if not isinstance(given, dict):
         shown = one_line(repr(given), 120)
         raise ConfigError(f"{where} is {shown}, expected keys such as {{name: small, path: folder}}")
-    fields = {f.name: str(f.type) for f in dataclasses.fields(ModelEntry)}
-    values = {key: value for key, value in dataclasses.asdict(common).items() if key != "path"}
+    fields = {f.name: str(f.type) for f in dataclasses.fields(kind)}
+    values = dict(common)
     for key, value in given.items():
         if key not in fields:
             hint = did_you_mean(str(key), fields)
             raise ConfigError(f"unknown configuration key '{one_line(f'{where}.{key}', 120)}'{hint}")
         try:
-            values[key] = OmegaConf.merge(OmegaConf.structured(ModelEntry("any")), {key: value})[key]
+            merged = OmegaConf.merge(OmegaConf.structured(kind("any")), {key: value})
+            values[key] = OmegaConf.to_container(merged)[key]  # type: ignore[index]
         except OmegaConfBaseException:
             found = one_line(redacted(repr(value)), 120)
             raise ConfigError(
@@ -220,7 +233,7 @@ def _entry(common: ModelConfig, given: Any, where: str) -> ModelEntry:
     if "path" not in values:
         raise ConfigError(f"{where} has no path, expected keys such as {{name: small, path: folder}}")
     values["path"] = _expanded(f"{where}.path", values["path"])
-    return ModelEntry(**values)
+    return kind(**values)
 
 
 def _reject_marks(node: Any, where: str) -> None:

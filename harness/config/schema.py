@@ -51,6 +51,17 @@ class ModelEntry:
 
 
 @dataclass(frozen=True)
+class ReferenceEntry(ModelEntry):
+    """A classifier that needs no prompt, to stand beside the prompts."""
+
+    dtype: str = "float32"
+    engine: str = "encoder"
+    """What computes: a registered name of the group `harness.classifiers`, or `module:attribute`."""
+    fields: list[str] = field(default_factory=list)
+    """The fields of a sample that it reads, one or a pair; empty: the only one, or the one of the task's length."""
+
+
+@dataclass(frozen=True)
 class TaskConfig:
     """Which task, and which of its data."""
 
@@ -172,6 +183,8 @@ class RunConfig:
     model: ModelConfig = field(default_factory=ModelConfig)
     models: list[Any] = field(default_factory=list)
     """Models with names of their own in the place of `model.path`, each a `ModelEntry`."""
+    references: list[Any] = field(default_factory=list)
+    """Classifiers beside the prompts, each a `ReferenceEntry`."""
     task: TaskConfig = field(default_factory=TaskConfig)
     grid: GridConfig = field(default_factory=GridConfig)
     demos: DemosConfig = field(default_factory=DemosConfig)

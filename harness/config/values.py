@@ -95,6 +95,7 @@ def check_values(config: RunConfig) -> None:
         if len(set(axis)) != len(axis):
             raise ConfigError(f"grid.{key} names a value twice: {axis}; expected each once")
     _check_models(config)
+    _check_references(config)
     # A trailing slash or dot makes no other folder.
     if len({os.path.normpath(path) for path in listed}) != len(listed):
         raise ConfigError(f"model.path names a model twice: {listed}; expected each once")
@@ -142,6 +143,21 @@ def _check_models(config: RunConfig) -> None:
     names = list(config.model_names)
     if config.models and len(set(names)) != len(names):
         raise ConfigError(f"models names a model twice: {names}; expected each name once")
+
+
+def _check_references(config: RunConfig) -> None:
+    for place, entry in enumerate(config.references):
+        where = f"references[{place}]"
+        _check_choice(f"{where}.dtype", entry.dtype, DTYPES)
+        _check_choice(f"{where}.device", entry.device, DEVICES)
+        if len(entry.fields) > 2 or len(set(entry.fields)) != len(entry.fields):
+            raise ConfigError(f"{where}.fields is {entry.fields}, expected one field of the samples, or a pair")
+        if entry.max_length is not None:
+            _check_range(f"{where}.max_length", entry.max_length, 1)
+    names = [*config.model_names, *(entry.name for entry in config.references)]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if config.references and twice:
+        raise ConfigError(f"models and references name '{one_line(twice[0], 80)}' twice; expected each name once")
 
 
 def _texts(value: Any, key: str) -> Any:

@@ -18,6 +18,7 @@ from harness.prompts.templates import Template
 
 if TYPE_CHECKING:
     from harness.planning.preparation import ModelSetup, Prepared
+    from harness.planning.references import ReferenceSetup
 
 RECORDS_VERSION = 2
 """Part of every cell's identity: raise it when records change their meaning."""
@@ -44,6 +45,7 @@ def grid_identity(prepared: Prepared, samples: Sequence[Sample] | None = None) -
         **_scoring(prepared),
         "engine": {"share_prefixes": config.engine.share_prefixes},
         "records": RECORDS_VERSION,
+        **_references(prepared),
         **_readings(prepared),
     }
 
@@ -86,6 +88,12 @@ def _engines(prepared: Prepared) -> dict[str, Any]:
     }
 
 
+def _references(prepared: Prepared) -> dict[str, Any]:
+    """Where a run has any; runs of early versions have none."""
+    found = {reference.name: reference.identity for reference in prepared.references}
+    return {"references": found} if found else {}
+
+
 _MODEL_KEYS = ("revision", "dtype", "trust_remote_code", "max_length")
 
 
@@ -114,6 +122,17 @@ def cell_identity(prepared: Prepared, setup: ModelSetup) -> dict[str, Any]:
         "sharing": config.engine.share_prefixes,
         # Sequential draws depend on every test position before a sample's own.
         "order": rows_hash(s.row() for s in prepared.data.samples) if setup.draw.policy.is_sequential else None,
+    }
+
+
+def reference_identity(prepared: Prepared, reference: ReferenceSetup) -> dict[str, Any]:
+    """What all records of one reference depend on, in plain data. Its name counts: there is no other copy of it."""
+    return {
+        "records": RECORDS_VERSION,
+        "task": [prepared.task.name, prepared.task.version],
+        "reference": reference.name,
+        **reference.identity,
+        "rows": rows_hash(row.row() for row in reference.rows.pool.samples),
     }
 
 

@@ -23,6 +23,7 @@ from harness.core.task_data import load_data
 from harness.core.task_options import configured
 from harness.engine.protocol import ModelDescription
 from harness.engine.registry import describe
+from harness.planning.references import ReferenceSetup, set_up_references
 from harness.prompts.demonstrations import Pool, PoolDraw
 from harness.prompts.draws import LectureTable, draw_of
 from harness.prompts.literals import notes_on_literals
@@ -71,8 +72,14 @@ class Prepared:
     models: tuple[ModelSetup, ...]
     method: str
     """`likelihood` or `generate`."""
+    references: tuple[ReferenceSetup, ...] = ()
     recorded_models: tuple[str, ...] = ()
     """Names of the models that earlier sessions had, in the order in which they came."""
+
+    @property
+    def setups(self) -> tuple[ModelSetup | ReferenceSetup, ...]:
+        """What is opened in turn: models, then references."""
+        return (*self.models, *self.references)
 
     @property
     def by_age(self) -> tuple[ModelSetup, ...]:
@@ -84,7 +91,8 @@ class Prepared:
     def notes(self) -> tuple[str, ...]:
         """What the loaders dropped, changed or passed over, in data and model folders."""
         models = (note for setup in self.models for note in setup.info.notes)
-        return (*self.data.notes, *models, *(note for setup in self.models for note in setup.notes))
+        references = (reference.note for reference in self.references)
+        return (*self.data.notes, *models, *(note for setup in self.models for note in setup.notes), *references)
 
     @property
     def chat_time(self) -> str | None:
@@ -170,7 +178,8 @@ def prepare(config: RunConfig) -> Prepared:
     models = tuple(_set_up(config, task, data, model, began) for model in config.entries)
     for setup in models:
         _check_engine(setup, method)
-    return Prepared(config, task, data, {t.name: t for t in templates}, models, method)
+    references = set_up_references(config, task, data)
+    return Prepared(config, task, data, {t.name: t for t in templates}, models, method, references)
 
 
 def _shortened(task: Task, data: TaskData, context_chars: int | None) -> TaskData:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from harness.config.schema import RunConfig
 from harness.core.hashing import content_hash, rows_hash
 from harness.core.task import Sample
-from harness.planning.identity import cell_identity, wording_of
+from harness.planning.identity import cell_identity, reference_identity, wording_of
 from harness.prompts.draws import draw_of
 
 if TYPE_CHECKING:
@@ -184,15 +184,16 @@ class Coverage:
 
 
 def make_cells(prepared: Prepared) -> tuple[Cell, ...]:
-    """The cells in the order of the grid."""
+    """The cells in the order of the grid, then the references."""
     config = prepared.config
-    return tuple(
+    prompts = (
         Cell(setup.name, config.task.name, template, k, seed)
         for setup in prepared.models
         for template in config.grid.templates
         for k in config.grid.k
         for seed in config.grid.seeds
     )
+    return (*prompts, *(Cell(one.name, config.task.name, None, None, None) for one in prepared.references))
 
 
 def choose_shard_size(config: RunConfig, n_samples: int, replicas: int, method: str) -> int:
@@ -281,6 +282,12 @@ def make_plan(prepared: Prepared, shard_size: int) -> Plan:
                         Cell(setup.name, config.task.name, template, k, other): key
                         for other in (seeds if k == 0 else (seed,))
                     }
+    for reference in prepared.references:
+        cell = Cell(reference.name, config.task.name, None, None, None)
+        cells[cell] = key = content_hash(reference_identity(prepared, reference))
+        for index in next(iter(orders.values())):
+            id_ = unit_id([key], shards[index].hash)
+            units.append(WorkUnit(id_, cell.model, cell.task, None, None, (None,), (key,), index))
     return Plan(make_cells(prepared), cells, tuple(units), tuple(shards), shard_size)
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -18,6 +18,18 @@ from harness.engine.protocol import GENERATE, Ending, Generations, LoadedEngine,
 from harness.prompts.endings import StopTexts, turn_ends
 from harness.prompts.rendering import Prompt
 from harness.prompts.tokenizing import PromptTokenizer
+
+
+class Asks(Protocol):
+    """What a worker asks through."""
+
+    def prepare(self, prompts: Sequence[Any]) -> Any:
+        """What can be worked out before anything is computed; runs beside `ask`."""
+        ...
+
+    def ask(self, prompts: Sequence[Any], prepared: Any = None) -> Any:
+        """What is found; it has `tokens_computed`."""
+        ...
 
 
 class Asking:

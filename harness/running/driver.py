@@ -24,11 +24,12 @@ from harness.analysis.summary import CELLS, summarise
 from harness.config.schema import RunConfig
 from harness.core.errors import BrokenDeviceError, Interrupted, RunDirError
 from harness.core.escaping import one_line
-from harness.engine.protocol import EngineFacts
+from harness.engine.protocol import EngineFacts, Resources
 from harness.planning import examples as prompt_examples
 from harness.planning.format_1 import units_of_format_1
 from harness.planning.lengths import measure
-from harness.planning.preparation import Prepared, prepare
+from harness.planning.preparation import ModelSetup, Prepared, prepare
+from harness.planning.references import ReferenceSetup
 from harness.planning.units import Plan, WorkUnit, choose_shard_size, make_plan
 from harness.reporting.progress import RunProgress
 from harness.reporting.tracking.run import open_run_tracker, tell_cells, tell_results
@@ -44,7 +45,7 @@ from harness.running.committed import read_committed
 from harness.running.dispatch import MANY, Timing, dispatch
 from harness.running.growing import begin, grow, take_in
 from harness.running.ledger import Ledger
-from harness.running.messages import UnitReport, WorkerSpec
+from harness.running.messages import ReferenceSpec, UnitReport, WorkerSpec
 from harness.running.notes import note_of, take_notes
 from harness.running.precautions import Precautions
 from harness.running.run_log import log_file, unit_log
@@ -52,6 +53,8 @@ from harness.running.schedule import InOrder, Schedule
 from harness.running.stopping import StopFlag, stoppable
 
 log = logging.getLogger(__name__)
+CLASSIFY = "classify"
+"""The method of references: they are asked nothing."""
 
 
 @dataclass(frozen=True)
@@ -127,7 +130,7 @@ def _run_locked(prepared: Prepared, store: RunStore, console: Console, stop: Sto
     with ExitStack() as stack:
         backend: Backend | None = None
         if manifest is None:
-            backend = stack.enter_context(open_backend(config, [setup.info.resources for setup in prepared.models]))
+            backend = stack.enter_context(open_backend(config, _resources(prepared)))
             shard_size = choose_shard_size(config, len(prepared.data.samples), backend.n_replicas, prepared.method)
             facts = {
                 "shard_size": shard_size,
@@ -172,9 +175,7 @@ def _run_locked(prepared: Prepared, store: RunStore, console: Console, stop: Sto
         tracker = stack.enter_context(open_run_tracker(config, manifest["tracking_id"], store, ledger.n_cells_done))
         try:
             if ledger.feed.next_model() is not None:
-                backend = backend or stack.enter_context(
-                    open_backend(config, [setup.info.resources for setup in prepared.models])
-                )
+                backend = backend or stack.enter_context(open_backend(config, _resources(prepared)))
                 longest = {b.model: max(x.longest_prompt for x in budgets if x.model == b.model) for b in budgets}
                 tokens = {b.model: sum(x.tokens_unique for x in budgets if x.model == b.model) for b in budgets}
                 work = _Work(prepared, ledger, quarantine, manifest, longest, tokens)
@@ -248,23 +249,18 @@ def _compute(work: _Work, store: RunStore, backend: Backend, onlookers: _Onlooke
                 tell_cells(tracker, store, cells, parts, prepared.task.metrics)
 
         while (model := feed.next_model()) is not None:
-            setup, units = setups[model], feed.of(model)
-            spec = WorkerSpec(
-                config,
-                setup.info.fixed,
-                prepared.method,
-                prepared.templates,
-                setup.info.context_length,
-                work.longest[model],
-                setup.info.resources,
-                chat_time=setup.tokenizer.chat_time,
-                tokens=work.tokens[model],
-            )
-            tables = {seed: prepared.lecture_table(setup, seed) for seed in config.grid.seeds}
-            lecture = {seed: table for seed, table in tables.items() if table is not None}
-            log.info("loading %s: %s", model, setup.info.loaded_words)
+            units, lecture = feed.of(model), {}
+            if model in setups:
+                setup = setups[model]
+                info, draw, spec = setup.info, setup.draw, _spec_of_model(work, setup)
+                tables = {seed: prepared.lecture_table(setup, seed) for seed in config.grid.seeds}
+                lecture = {seed: table for seed, table in tables.items() if table is not None}
+            else:
+                reference = next(one for one in prepared.references if one.name == model)
+                info, draw, spec = reference.info, reference.rows, _spec_of_reference(prepared, reference)
+            log.info("loading %s: %s", model, info.loaded_words)
             useful = MANY if units.n_left is None else units.n_left
-            with backend.pool(spec, setup.draw, ledger.work.shards, lecture, useful, stop) as (pool, facts):
+            with backend.pool(spec, draw, ledger.work.shards, lecture, useful, stop) as (pool, facts):
                 _check_dtype(config.run_dir, manifest["engines"].get(model), facts)
                 manifest["engines"][model] = facts.as_dict()
                 log.info("%s: %s", model, facts)
@@ -274,6 +270,34 @@ def _compute(work: _Work, store: RunStore, backend: Backend, onlookers: _Onlooke
                 hang_after_s = config.run.hang_after_s if backend.replaces else 0.0
                 with progress.working():
                     dispatch(units, pool, on_done, stop.is_set, precautions, Timing(hang_after_s))
+
+
+def _resources(prepared: Prepared) -> list[Resources]:
+    """What replicas of each model and reference take."""
+    return [setup.info.resources for setup in prepared.setups]
+
+
+def _spec_of_model(work: _Work, setup: ModelSetup) -> WorkerSpec:
+    prepared = work.prepared
+    return WorkerSpec(
+        prepared.config,
+        setup.info.fixed,
+        prepared.method,
+        prepared.templates,
+        setup.info.context_length,
+        work.longest[setup.name],
+        setup.info.resources,
+        chat_time=setup.tokenizer.chat_time,
+        tokens=work.tokens[setup.name],
+    )
+
+
+def _spec_of_reference(prepared: Prepared, reference: ReferenceSetup) -> WorkerSpec:
+    info = reference.info
+    told = ReferenceSpec(reference.fields, info.labels, reference.order)
+    return WorkerSpec(
+        prepared.config, info.fixed, CLASSIFY, {}, info.context_length, 1, info.resources, reference=told
+    )  # fmt: skip
 
 
 def _place(unit: WorkUnit) -> dict[str, Any]:

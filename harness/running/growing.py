@@ -39,8 +39,8 @@ class Growth:
     identity: dict[str, Any]
     """Of the whole."""
     added: dict[str, Any]
-    """What the directory did not have: values of `templates`, `k`, `seeds` and `models`, and the numbers of
-    `samples` before and after. Empty where it had everything."""
+    """What the directory did not have: values of `templates`, `k`, `seeds`, `models` and `references`, and the numbers
+    of `samples` before and after. Empty where it had everything."""
 
     @property
     def in_words(self) -> str:
@@ -121,7 +121,7 @@ def take_in(manifest: dict[str, Any], growth: Growth, session: dict[str, Any]) -
         "n_samples": len(growth.samples),
         "n_pool": {setup.name: len(setup.draw.pool.samples) for setup in prepared.models},
         "notes": list(prepared.notes),
-        "weights": {setup.name: setup.info.loaded for setup in prepared.models},
+        "weights": {setup.name: setup.info.loaded for setup in prepared.setups},
     }
 
 
@@ -154,7 +154,7 @@ def _comparable(
     found: Mapping[str, Any], identity: Mapping[str, Any], is_early: bool
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Both identities as far as they must agree: what is fixed for the life of a directory, and what both name."""
-    names = ("samples", "models", "templates", "grid", *READINGS)
+    names = ("samples", "models", "references", "templates", "grid", *READINGS)
     mine, theirs = ({key: value for key, value in one.items() if key not in names} for one in (found, identity))
     mine["task"], theirs["task"] = (task_identity(one.get("task", {})) for one in (found, identity))
     # Other tasks' options stand in early directories, too.
@@ -165,7 +165,7 @@ def _comparable(
     mine["engines"], theirs["engines"] = (
         one.get("engines") or dict.fromkeys(one.get("models", {}), "local") for one in (found, identity)
     )
-    for axis in ("models", "templates", "engines", "model_settings"):
+    for axis in ("models", "references", "templates", "engines", "model_settings"):
         before, now = mine.get(axis, found.get(axis)), theirs.get(axis, identity.get(axis))
         if before is None or now is None:
             continue
@@ -209,8 +209,8 @@ def _changed(stored: Any, samples: Sequence[Sample], recorded: Any) -> tuple[Any
 
 def _left_out(found: Mapping[str, Any], identity: Mapping[str, Any]) -> Iterator[str]:
     """What a directory has of each axis and a command does not name."""
-    for axis, word in (("models", "model "), ("templates", "template ")):
-        yield from (f"{word}'{name}'" for name in found.get(axis, {}) if name not in identity[axis])
+    for axis, word in (("models", "model "), ("references", "reference "), ("templates", "template ")):
+        yield from (f"{word}'{name}'" for name in found.get(axis, {}) if name not in identity.get(axis, {}))
     for axis, word in (("k", "K="), ("seeds", "seed ")):
         values = found.get("grid", {}).get(axis, [])
         yield from (f"{word}{value}" for value in values if value not in identity["grid"][axis])
@@ -234,6 +234,7 @@ def _refusal(store: RunStore, manifest: Mapping[str, Any], left_out: list[str], 
 def _added(found: Mapping[str, Any], identity: Mapping[str, Any], before: int, after: int) -> dict[str, Any]:
     axes = {
         "models": (found.get("models", {}), identity["models"]),
+        "references": (found.get("references", {}), identity.get("references", {})),
         "templates": (found.get("templates", {}), identity["templates"]),
         "k": (found.get("grid", {}).get("k", []), identity["grid"]["k"]),
         "seeds": (found.get("grid", {}).get("seeds", []), identity["grid"]["seeds"]),

@@ -20,6 +20,18 @@ from harness.results.store import RunStore
 
 
 @dataclass(frozen=True)
+class ReferenceSpec:
+    """How a classifier meets the task."""
+
+    fields: tuple[str, ...]
+    """Of a sample, that it reads."""
+    labels: tuple[str, ...]
+    """In its own order."""
+    order: tuple[int, ...] | None
+    """The task's class of each label, by name; None where the names do not tell."""
+
+
+@dataclass(frozen=True)
 class WorkerSpec:
     """What a worker needs to know of the run."""
 
@@ -40,6 +52,8 @@ class WorkerSpec:
     """What chat templates take for the present."""
     tokens: int | None = None
     """Of the grid, every shared one counted once per shard; None where that is not known."""
+    reference: ReferenceSpec | None = None
+    """Where the model is a classifier that needs no prompt."""
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -146,8 +146,12 @@ class ModelInfo(ModelDescription):
         return str(self.commit) if self.files is None else _quick_identity(self.files.folder)
 
 
-def read_model_info(model: ModelEntry) -> ModelInfo:
+def read_model_info(model: ModelEntry, check: Callable[[str, Any], None] = check_architecture) -> ModelInfo:
     """Tokenizer, context length and files of one model.
+
+    Args:
+        model: which.
+        check: refuses configurations of what it is not; takes path and configuration.
 
     Raises:
         ModelError: the folder is missing or lacks configuration, weights or tokenizer; it is no causal
@@ -164,7 +168,7 @@ def read_model_info(model: ModelEntry) -> ModelInfo:
     what = "configuration"
     try:
         model_config = AutoConfig.from_pretrained(path, **options)
-        check_architecture(path, model_config)
+        check(path, model_config)
         what = "tokenizer"
         tokenizer = AutoTokenizer.from_pretrained(path, **options)
     except ModelError:
