@@ -21,8 +21,9 @@ from omegaconf.errors import (
 )
 from omegaconf.grammar.gen.OmegaConfGrammarParser import OmegaConfGrammarParser
 
+from harness.config.places import expanded, find_files
 from harness.config.schema import MOVED_OPTIONS, ModelConfig, ModelEntry, ReferenceEntry, RunConfig
-from harness.config.values import PATHS, check_values
+from harness.config.values import check_values
 from harness.core.addresses import redacted
 from harness.core.errors import ConfigError, did_you_mean
 from harness.core.escaping import one_line, visible
@@ -88,7 +89,7 @@ def config_from(values: Any) -> RunConfig:
             f"the configuration cannot be read: {reason}; expected keys as in configs/demo.yaml"
         ) from error
     assert isinstance(plain, dict)
-    _find_files(plain)
+    find_files(plain)
     sections = {f.name: f.default_factory for f in dataclasses.fields(RunConfig)}
     built: dict[str, Any] = {}
     for key, value in plain.items():
@@ -232,7 +233,7 @@ def _entry(kind: type[Entry], common: Mapping[str, Any], given: Any, where: str)
             raise ConfigError(f"{where}.{key} is {values[key]!r}, expected text")
     if "path" not in values:
         raise ConfigError(f"{where} has no path, expected keys such as {{name: small, path: folder}}")
-    values["path"] = _expanded(f"{where}.path", values["path"])
+    values["path"] = expanded(f"{where}.path", values["path"])
     return kind(**values)
 
 
@@ -281,33 +282,6 @@ def _walk(tree: Any) -> Iterator[Any]:
         node = waiting.pop()
         yield node
         waiting += getattr(node, "children", None) or []
-
-
-def _find_files(values: dict[Any, Any]) -> None:
-    """Find files: a leading `~` is the home directory, and what is not there may have come with the package."""
-    for path in PATHS:
-        *above, key = path.split(".")
-        section = values
-        for name in above:
-            section = section[name]
-        value = section[key]
-        if isinstance(value, list):
-            section[key] = [_expanded(path, one) for one in value]
-        else:
-            section[key] = _expanded(path, value)
-
-
-def _expanded(key: str, value: Any) -> Any:
-    if not isinstance(value, str):
-        return value
-    if not value.startswith("~"):
-        return found_file(value) if key != "out" else value
-    try:
-        return str(Path(value).expanduser())
-    except (RuntimeError, ValueError):
-        raise ConfigError(
-            f"{key} is {one_line(repr(value), 80)}, whose home directory is not known; expected a path"
-        ) from None
 
 
 def _type_fault(error: OmegaConfBaseException, container: Any) -> str:
