@@ -56,7 +56,7 @@ def run_dir(tmp_path):
             add_reference(path, TFIDF, k, seed, 0.75, rng)
     store = RunStore(path)
     manifest = store.read_json("manifest.json")
-    manifest["config"]["references"] = [{"name": ENCODER}, {"name": TFIDF}]
+    manifest["references"] = [ENCODER, TFIDF]
     store.write_json("manifest.json", manifest)
     return path
 
@@ -81,7 +81,7 @@ def test_a_part_says_of_which_k_its_records_are_or_that_they_have_none(run_dir):
 def test_records_without_a_template_are_left_out_of_a_run_that_has_no_references(run_dir, caplog):
     store = RunStore(run_dir)
     manifest = store.read_json("manifest.json")
-    del manifest["config"]["references"]
+    del manifest["references"]
     store.write_json("manifest.json", manifest)
     assert load_records(run_dir)["template"].notna().all()
     assert "its column 'template' has empty places" in caplog.text

@@ -49,7 +49,7 @@ def summarise(
         clusters = sample_clusters(store)
         records = records_by_cell(run_dir, answers.COLUMNS, unit_ids)
         rows = [answers.answers_of_cell(cell, manifest["answer_metrics"], clusters) for cell in records]
-        return order_cells(frame_of_cells(rows), manifest["config"])
+        return order_cells(frame_of_cells(rows), manifest)
     known = _registered_metrics(manifest) if metrics is None else metrics
     task = manifest["config"]["task"]["name"]
     known = known and {name: _blamed(metric, f"task '{task}': its metric '{name}'") for name, metric in known.items()}
@@ -59,7 +59,7 @@ def summarise(
     for cell in records_by_cell(run_dir, columns, unit_ids):
         row = figures_of_cell(cell, len(manifest["class_names"]), known or {})
         rows.append(row if further is None else row | further.figures(cell))
-    cells = order_cells(frame_of_cells(rows), manifest["config"])
+    cells = order_cells(frame_of_cells(rows), manifest)
     return _with_stored(cells, store, manifest) if known is None and len(cells) else cells
 
 
@@ -119,13 +119,14 @@ def sample_clusters(store: RunStore) -> dict[str, str]:
     return dict(zip(table["sample_id"].to_pylist(), table["cluster"].to_pylist(), strict=True))
 
 
-def order_cells(cells: pd.DataFrame, config: dict[str, Any]) -> pd.DataFrame:
+def order_cells(cells: pd.DataFrame, manifest: Mapping[str, Any]) -> pd.DataFrame:
     """Cells in the order of the grid: model, template, K, seed as the configuration names them; then references."""
     if cells.empty:
         return cells
+    config = manifest["config"]
     grid = config["grid"]
     axes = {
-        "model": [*layout.model_names(config), *layout.reference_names(config)],
+        "model": [*layout.model_names(config), *layout.reference_names(manifest)],
         "template": grid["templates"],
         "k": grid["k"],
         "seed": grid["seeds"],

@@ -62,6 +62,27 @@ class ReferenceEntry(ModelEntry):
 
 
 @dataclass(frozen=True)
+class FinetuneConfig:
+    """Classifiers that a run trains itself, on more and more labelled examples of the pool."""
+
+    sizes: list[int] = field(default_factory=list)
+    """Labelled examples; empty: nothing is trained."""
+    seeds: list[int] = field(default_factory=lambda: [1, 2, 3])
+    """Of the draw of the examples, and of what is random in training."""
+    methods: list[str] = field(default_factory=list)
+    """Of `planning.curve.METHODS`; empty: `tfidf`, and with a base `probe` and `finetuned`, without `scratch`."""
+    base: str | None = None
+    """Folder or hub name of the pre-trained encoder."""
+    revision: str | None = None
+    fields: list[str] = field(default_factory=list)
+    """As `ReferenceEntry.fields`."""
+    learning_rate: float = 5e-5
+    """The highest, of `finetuned`; `scratch` takes twenty times as much."""
+    keep: bool = False
+    """Keep the last checkpoints of a training."""
+
+
+@dataclass(frozen=True)
 class TaskConfig:
     """Which task, and which of its data."""
 
@@ -185,6 +206,7 @@ class RunConfig:
     """Models with names of their own in the place of `model.path`, each a `ModelEntry`."""
     references: list[Any] = field(default_factory=list)
     """Classifiers beside the prompts, each a `ReferenceEntry`."""
+    finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
     task: TaskConfig = field(default_factory=TaskConfig)
     grid: GridConfig = field(default_factory=GridConfig)
     demos: DemosConfig = field(default_factory=DemosConfig)

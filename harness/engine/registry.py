@@ -1,4 +1,4 @@
-"""Finds the engine that `model.engine` names, and the classifiers of references.
+"""Finds the engine that `model.engine` names, the classifiers of references, and what a run trains.
 
 Knows the groups of entry points; refuses to know which engines exist.
 """
@@ -12,6 +12,7 @@ from harness.core.entry_points import Kind
 if TYPE_CHECKING:
     from harness.config.schema import ModelEntry
     from harness.engine.classifying import ClassifierEngine
+    from harness.engine.learning import LearnerEngine
     from harness.engine.protocol import Engine, ModelDescription
 
 
@@ -45,6 +46,19 @@ def find_classifier(name: str) -> ClassifierEngine:
         ConfigError: no such engine, the module cannot be imported, or it holds none.
     """
     engine: ClassifierEngine = CLASSIFIERS.find(name)
+    return engine
+
+
+LEARNERS = Kind("learner", "harness.learners", "my_learner:ENGINE", "a learner (methods describe and open)", _is_engine)
+
+
+def find_learner(name: str) -> LearnerEngine:
+    """The learner of a registered name, or at `module:attribute`.
+
+    Raises:
+        ConfigError: no such learner, the module cannot be imported, or it holds none.
+    """
+    engine: LearnerEngine = LEARNERS.find(name)
     return engine
 
 

@@ -17,6 +17,7 @@ from harness.prompts.rendering import start_of
 from harness.prompts.templates import Template
 
 if TYPE_CHECKING:
+    from harness.planning.curve import CurveSetup
     from harness.planning.preparation import ModelSetup, Prepared
     from harness.planning.references import ReferenceSetup
 
@@ -90,8 +91,11 @@ def _engines(prepared: Prepared) -> dict[str, Any]:
 
 def _references(prepared: Prepared) -> dict[str, Any]:
     """Where a run has any; runs of early versions have none."""
-    found = {reference.name: reference.identity for reference in prepared.references}
-    return {"references": found} if found else {}
+    found = {one.name: one.identity for one in prepared.references}
+    found |= {one.name: one.identity for one in prepared.curve}
+    given = prepared.config.finetune
+    curve = {"finetune": {"sizes": given.sizes, "seeds": given.seeds}} if prepared.curve else {}
+    return ({"references": found} if found else {}) | curve
 
 
 _MODEL_KEYS = ("revision", "dtype", "trust_remote_code", "max_length")
@@ -133,6 +137,18 @@ def reference_identity(prepared: Prepared, reference: ReferenceSetup) -> dict[st
         "reference": reference.name,
         **reference.identity,
         "rows": rows_hash(row.row() for row in reference.rows.pool.samples),
+    }
+
+
+def training_identity(prepared: Prepared, curve: CurveSetup, n: int, seed: int) -> dict[str, Any]:
+    """What the records of one training depend on, in plain data."""
+    return {
+        "records": RECORDS_VERSION,
+        "task": [prepared.task.name, prepared.task.version],
+        **curve.identity,
+        "n": n,
+        "seed": seed,
+        "examples": curve.examples_hash(n, seed),
     }
 
 

@@ -7,6 +7,7 @@ over one shard of the samples.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING
 from harness.config.schema import RunConfig
 from harness.core.hashing import content_hash, rows_hash
 from harness.core.task import Sample
-from harness.planning.identity import cell_identity, reference_identity, wording_of
+from harness.planning.identity import cell_identity, reference_identity, training_identity, wording_of
 from harness.prompts.draws import draw_of
 
 if TYPE_CHECKING:
@@ -193,7 +194,16 @@ def make_cells(prepared: Prepared) -> tuple[Cell, ...]:
         for k in config.grid.k
         for seed in config.grid.seeds
     )
-    return (*prompts, *(Cell(one.name, config.task.name, None, None, None) for one in prepared.references))
+    return (
+        *prompts,
+        *(Cell(one.name, config.task.name, None, None, None) for one in prepared.references),
+        *(
+            Cell(one.name, config.task.name, None, n, seed)
+            for one in prepared.curve
+            for n in config.finetune.sizes
+            for seed in config.finetune.seeds
+        ),
+    )
 
 
 def choose_shard_size(config: RunConfig, n_samples: int, replicas: int, method: str) -> int:
@@ -288,6 +298,15 @@ def make_plan(prepared: Prepared, shard_size: int) -> Plan:
         for index in next(iter(orders.values())):
             id_ = unit_id([key], shards[index].hash)
             units.append(WorkUnit(id_, cell.model, cell.task, None, None, (None,), (key,), index))
+    if prepared.curve:
+        everyone = tuple(samples[place] for place in prepared.nested_order)
+        shards.append(Shard(len(shards), everyone, rows_hash(s.row() for s in everyone)))
+    for curve, n, seed in itertools.product(prepared.curve, config.finetune.sizes, config.finetune.seeds):
+        # One unit, so that each is trained once.
+        cell = Cell(curve.name, config.task.name, None, n, seed)
+        cells[cell] = key = content_hash(training_identity(prepared, curve, n, seed))
+        id_ = unit_id([key], shards[-1].hash)
+        units.append(WorkUnit(id_, cell.model, cell.task, None, seed, (n,), (key,), shards[-1].index))
     return Plan(make_cells(prepared), cells, tuple(units), tuple(shards), shard_size)
 
 

@@ -11,7 +11,7 @@ import json
 import logging
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,13 +24,14 @@ from harness.analysis.summary import CELLS, summarise
 from harness.config.schema import RunConfig
 from harness.core.errors import BrokenDeviceError, Interrupted, RunDirError
 from harness.core.escaping import one_line
-from harness.engine.protocol import EngineFacts, Resources
+from harness.engine.protocol import EngineFacts, ModelDescription, Resources
 from harness.planning import examples as prompt_examples
 from harness.planning.format_1 import units_of_format_1
 from harness.planning.lengths import measure
 from harness.planning.preparation import ModelSetup, Prepared, prepare
 from harness.planning.references import ReferenceSetup
 from harness.planning.units import Plan, WorkUnit, choose_shard_size, make_plan
+from harness.prompts.demonstrations import PoolDraw
 from harness.reporting.progress import RunProgress
 from harness.reporting.tracking.run import open_run_tracker, tell_cells, tell_results
 from harness.reporting.tracking.tracker import Tracker
@@ -45,7 +46,7 @@ from harness.running.committed import read_committed
 from harness.running.dispatch import MANY, Timing, dispatch
 from harness.running.growing import begin, grow, take_in
 from harness.running.ledger import Ledger
-from harness.running.messages import ReferenceSpec, UnitReport, WorkerSpec
+from harness.running.messages import LearningSpec, LectureTable, ReferenceSpec, UnitReport, WorkerSpec
 from harness.running.notes import note_of, take_notes
 from harness.running.precautions import Precautions
 from harness.running.run_log import log_file, unit_log
@@ -229,7 +230,6 @@ def _compute(work: _Work, store: RunStore, backend: Backend, onlookers: _Onlooke
     """Dispatch what is left, model by model."""
     prepared, ledger, manifest, tracker = work.prepared, work.ledger, work.manifest, onlookers.tracker
     config, feed = prepared.config, ledger.feed
-    setups = {setup.name: setup for setup in prepared.models}
     samples = [[sample.id for sample in shard.samples] for shard in ledger.work.shards]
     n_done = ledger.n_committed - len(ledger.again)
     with RunProgress(onlookers.console, manifest["n_units"], n_done, ledger.n_records_left()) as progress:
@@ -249,15 +249,9 @@ def _compute(work: _Work, store: RunStore, backend: Backend, onlookers: _Onlooke
                 tell_cells(tracker, store, cells, parts, prepared.task.metrics)
 
         while (model := feed.next_model()) is not None:
-            units, lecture = feed.of(model), {}
-            if model in setups:
-                setup = setups[model]
-                info, draw, spec = setup.info, setup.draw, _spec_of_model(work, setup)
-                tables = {seed: prepared.lecture_table(setup, seed) for seed in config.grid.seeds}
-                lecture = {seed: table for seed, table in tables.items() if table is not None}
-            else:
-                reference = next(one for one in prepared.references if one.name == model)
-                info, draw, spec = reference.info, reference.rows, _spec_of_reference(prepared, reference)
+            units = feed.of(model)
+            info, draw, spec = _opening(work, model)
+            lecture = _lecture(prepared, model)
             log.info("loading %s: %s", model, info.loaded_words)
             useful = MANY if units.n_left is None else units.n_left
             with backend.pool(spec, draw, ledger.work.shards, lecture, useful, stop) as (pool, facts):
@@ -267,7 +261,7 @@ def _compute(work: _Work, store: RunStore, backend: Backend, onlookers: _Onlooke
                 for notice in facts.notices:
                     log.warning("%s: %s", model, notice)
                 precautions = Precautions(samples, work.quarantine, partial(note_of, store), ledger.again)
-                hang_after_s = config.run.hang_after_s if backend.replaces else 0.0
+                hang_after_s = spec.config.run.hang_after_s if backend.replaces else 0.0
                 with progress.working():
                     dispatch(units, pool, on_done, stop.is_set, precautions, Timing(hang_after_s))
 
@@ -277,27 +271,32 @@ def _resources(prepared: Prepared) -> list[Resources]:
     return [setup.info.resources for setup in prepared.setups]
 
 
-def _spec_of_model(work: _Work, setup: ModelSetup) -> WorkerSpec:
+def _lecture(prepared: Prepared, model: str) -> dict[int, LectureTable]:
+    """Draws per seed of a model, where the policy is sequential."""
+    setups = [setup for setup in prepared.models if setup.name == model]
+    seeds = prepared.config.grid.seeds
+    tables = {seed: prepared.lecture_table(setup, seed) for setup in setups for seed in seeds}
+    return {seed: table for seed, table in tables.items() if table is not None}
+
+
+def _opening(work: _Work, name: str) -> tuple[ModelDescription, PoolDraw, WorkerSpec]:
+    """What is opened next, the rows that it takes, and how."""
     prepared = work.prepared
-    return WorkerSpec(
-        prepared.config,
-        setup.info.fixed,
-        prepared.method,
-        prepared.templates,
-        setup.info.context_length,
-        work.longest[setup.name],
-        setup.info.resources,
-        chat_time=setup.tokenizer.chat_time,
-        tokens=work.tokens[setup.name],
-    )
-
-
-def _spec_of_reference(prepared: Prepared, reference: ReferenceSetup) -> WorkerSpec:
-    info = reference.info
-    told = ReferenceSpec(reference.fields, info.labels, reference.order)
-    return WorkerSpec(
-        prepared.config, info.fixed, CLASSIFY, {}, info.context_length, 1, info.resources, reference=told
-    )  # fmt: skip
+    setup = next(setup for setup in prepared.setups if setup.name == name)
+    config, info = prepared.config, setup.info
+    if isinstance(setup, ModelSetup):
+        spec = WorkerSpec(
+            config, info.fixed, prepared.method, prepared.templates, info.context_length, work.longest[name],
+            info.resources, chat_time=setup.tokenizer.chat_time, tokens=work.tokens[name],
+        )  # fmt: skip
+        return info, setup.draw, spec
+    plain = WorkerSpec(config, info.fixed, CLASSIFY, {}, info.context_length, 1, info.resources)
+    if isinstance(setup, ReferenceSetup):
+        return info, setup.rows, replace(plain, reference=ReferenceSpec(setup.fields, setup.info.labels, setup.order))
+    learning = LearningSpec(setup.fields, setup.settings.learning_rate, setup.settings.keep)
+    # A training may take as long as it likes.
+    patient = replace(config, run=replace(config.run, hang_after_s=0.0))
+    return info, setup.rows, replace(plain, config=patient, learning=learning)
 
 
 def _place(unit: WorkUnit) -> dict[str, Any]:

@@ -122,6 +122,7 @@ def take_in(manifest: dict[str, Any], growth: Growth, session: dict[str, Any]) -
         "n_pool": {setup.name: len(setup.draw.pool.samples) for setup in prepared.models},
         "notes": list(prepared.notes),
         "weights": {setup.name: setup.info.loaded for setup in prepared.setups},
+        "references": [setup.name for setup in prepared.setups[len(prepared.models) :]],
     }
 
 
@@ -154,7 +155,7 @@ def _comparable(
     found: Mapping[str, Any], identity: Mapping[str, Any], is_early: bool
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Both identities as far as they must agree: what is fixed for the life of a directory, and what both name."""
-    names = ("samples", "models", "references", "templates", "grid", *READINGS)
+    names = ("samples", "models", "references", "finetune", "templates", "grid", *READINGS)
     mine, theirs = ({key: value for key, value in one.items() if key not in names} for one in (found, identity))
     mine["task"], theirs["task"] = (task_identity(one.get("task", {})) for one in (found, identity))
     # Other tasks' options stand in early directories, too.
@@ -214,6 +215,9 @@ def _left_out(found: Mapping[str, Any], identity: Mapping[str, Any]) -> Iterator
     for axis, word in (("k", "K="), ("seeds", "seed ")):
         values = found.get("grid", {}).get(axis, [])
         yield from (f"{word}{value}" for value in values if value not in identity["grid"][axis])
+    for axis, word in (("sizes", "n="), ("seeds", "training seed ")):
+        values = found.get("finetune", {}).get(axis, [])
+        yield from (f"{word}{value}" for value in values if value not in identity.get("finetune", {}).get(axis, []))
 
 
 def _refusal(store: RunStore, manifest: Mapping[str, Any], left_out: list[str], gone: list[str]) -> str:
@@ -238,6 +242,10 @@ def _added(found: Mapping[str, Any], identity: Mapping[str, Any], before: int, a
         "templates": (found.get("templates", {}), identity["templates"]),
         "k": (found.get("grid", {}).get("k", []), identity["grid"]["k"]),
         "seeds": (found.get("grid", {}).get("seeds", []), identity["grid"]["seeds"]),
+        **{
+            f"finetune.{axis}": (found.get("finetune", {}).get(axis, []), identity.get("finetune", {}).get(axis, []))
+            for axis in ("sizes", "seeds")
+        },
     }
     new = {axis: [value for value in now if value not in had] for axis, (had, now) in axes.items()}
     return {axis: values for axis, values in new.items() if values} | (

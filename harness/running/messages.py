@@ -32,6 +32,17 @@ class ReferenceSpec:
 
 
 @dataclass(frozen=True)
+class LearningSpec:
+    """How classifiers are trained."""
+
+    fields: tuple[str, ...]
+    """Of a sample, that they read."""
+    learning_rate: float
+    keep: bool
+    """Whether the last checkpoints stay."""
+
+
+@dataclass(frozen=True)
 class WorkerSpec:
     """What a worker needs to know of the run."""
 
@@ -54,6 +65,8 @@ class WorkerSpec:
     """Of the grid, every shared one counted once per shard; None where that is not known."""
     reference: ReferenceSpec | None = None
     """Where the model is a classifier that needs no prompt."""
+    learning: LearningSpec | None = None
+    """Where it learns first, anew for every unit."""
 
 
 @dataclass(frozen=True)

@@ -53,10 +53,11 @@ class ReferenceWorker(UnitWorker):
         assert spec.reference is not None
         self._take(spec, draw)
         self.reference = spec.reference
+        self.fields = spec.reference.fields
         settings = open_settings(spec.config.engine, spec.longest_prompt, threads=spec.threads)
         classifier = find_classifier(spec.model.engine).open(spec.model, settings)
         self.facts = classifier.facts
-        self.asking = _Asking(classifier, len(self.reference.labels))
+        self.asking = Classification(classifier, len(self.reference.labels))
         self._order = np.array(self._told_order())
 
     def _told_order(self) -> tuple[int, ...]:
@@ -70,7 +71,7 @@ class ReferenceWorker(UnitWorker):
         return order
 
     def _input(self, sample: Sample, k: int | None) -> Input:
-        return Input(sample, k, tuple(sample.fields[name] for name in self.reference.fields))
+        return Input(sample, k, tuple(sample.fields[name] for name in self.fields))
 
     def _prompts(self, work: Work, samples: Sequence[Sample], ks: Sequence[int | None]) -> list[Input]:
         return [self._input(sample, k) for sample in samples for k in ks]
@@ -88,16 +89,21 @@ class ReferenceWorker(UnitWorker):
         return [
             Record(
                 unit.model, unit.task, None, one.k, unit.seed, one.sample.id, one.sample.gold, prediction,
-                label_logprobs=logprobs, n_prompt_tokens=n_tokens,
+                label_logprobs=logprobs, n_prompt_tokens=n_tokens or None,
             )
             for one, prediction, logprobs, n_tokens in columns
         ]  # fmt: skip
 
 
-class _Asking:
-    """A classifier, whose word is not taken for it."""
+class Classification:
+    """Asks a classifier, whose word is not taken for it.
 
-    def __init__(self, classifier: LoadedClassifier, n_labels: int) -> None:
+    Args:
+        classifier: that is asked; None before it has learned.
+        n_labels: that it should tell apart.
+    """
+
+    def __init__(self, classifier: LoadedClassifier | None, n_labels: int) -> None:
         self.classifier, self.n_labels = classifier, n_labels
 
     def prepare(self, inputs: Sequence[Input]) -> None:
@@ -109,6 +115,7 @@ class _Asking:
         Raises:
             EngineError: the answer is not one per input, or a log-probability is no finite number.
         """
+        assert self.classifier is not None, "it has learned"
         found = self.classifier.classify([one.texts for one in inputs])
         if found.logprobs.shape != (len(inputs), self.n_labels) or found.n_tokens.shape != (len(inputs),):
             shapes = found.logprobs.shape, found.n_tokens.shape

@@ -71,7 +71,10 @@ class RunFacts:
         """Records of the whole grid."""
         grid, models = self.manifest["config"]["grid"], len(layout.model_names(self.manifest["config"]))
         n_cells = models * len(grid["templates"]) * len(grid["k"]) * len(grid["seeds"])
-        n_cells += len(layout.reference_names(self.manifest["config"]))
+        curve = self.manifest["config"].get("finetune") or {}
+        trained, names = len(curve.get("sizes", ())) * len(curve.get("seeds", ())), self.manifest["identity"]
+        methods = [one for one in names.get("references", {}).values() if "method" in one]
+        n_cells += len(layout.reference_names(self.manifest)) + len(methods) * (trained - 1)
         return n_cells * int(self.manifest["n_samples"])
 
 

@@ -33,20 +33,12 @@ class Encoder(LoadedClassifier):
 
     def __init__(self, model: Any, tokenizer: Any, longest: int | None) -> None:
         self.model, self.tokenizer, self.longest = model, tokenizer, longest
-        device = model.device
-        name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
-        self.facts = EngineFacts(name, str(model.dtype).removeprefix("torch."))
-
-    def encoded(self, texts: Sequence[Texts]) -> list[dict[str, list[int]]]:
-        """Each text as the tokenizer gives it, cut where it is too long."""
-        columns = [list(column) for column in zip(*texts, strict=True)]
-        found = self.tokenizer(*columns, truncation=self.longest is not None, max_length=self.longest)
-        return [{name: found[name][place] for name in found} for place in range(len(texts))]
+        self.facts = facts_of(model)
 
     @torch.inference_mode()
     def classify(self, texts: Sequence[Texts]) -> Classes:
         """See `LoadedClassifier.classify`."""
-        inputs = self.encoded(texts)
+        inputs = encoded(self.tokenizer, texts, self.longest)
         n_tokens = np.array([len(one["input_ids"]) for one in inputs])
         order = np.argsort(-n_tokens, kind="stable")
         logprobs = np.empty((len(texts), self.model.config.num_labels))
@@ -60,6 +52,20 @@ class Encoder(LoadedClassifier):
         if not np.isfinite(logprobs).all():
             raise NotFiniteError(f"logits are NaN or infinite in {self.facts.dtype}; set its dtype to float32")
         return Classes(logprobs, n_tokens, computed)
+
+
+def encoded(tokenizer: Any, texts: Sequence[Texts], longest: int | None) -> list[dict[str, list[int]]]:
+    """Each text as the tokenizer gives it, cut where it is too long."""
+    columns = [list(column) for column in zip(*texts, strict=True)]
+    found = tokenizer(*columns, truncation=longest is not None, max_length=longest)
+    return [{name: found[name][place] for name in found} for place in range(len(texts))]
+
+
+def facts_of(model: Any) -> EngineFacts:
+    """Device and number format of a loaded model."""
+    device = model.device
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+    return EngineFacts(name, str(model.dtype).removeprefix("torch."))
 
 
 def open_encoder(entry: ModelEntry, settings: OpenSettings) -> Encoder:
