@@ -1,24 +1,30 @@
 """The learning curve: which examples, what learns from them, and what is refused."""
 
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
 from collections import Counter
+from io import StringIO
 
 import numpy as np
 import pytest
+from rich.console import Console
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 
 from harness import load_records, run
 from harness.analysis.compare import compare
+from harness.analysis.crossing import crossing_text
 from harness.config.loading import load_config
 from harness.core.errors import ConfigError, ModelError, RunDirError
 from harness.core.task import Sample
 from harness.planning.curve import nested_subset, split
 from harness.planning.preparation import prepare
+from harness.reporting.comparison import write_comparison
+from harness.reporting.report.build import write_report
 from harness.results.store import RunStore
 from tests.conftest import KO_TINY, REPO
 from tests.encoders import random_encoder
@@ -91,6 +97,25 @@ def test_a_curve_grows_and_computes_only_what_is_missing(tmp_path):
     assert {"tfidf n=50 seed=1", "tfidf n=100 seed=2"} <= labels
     with pytest.raises(RunDirError, match="leaves out: n=100, training seed 2"):
         run(config_of(tmp_path, methods, "finetune.sizes=[50]", "finetune.seeds=[1]"))
+
+
+def test_compare_and_report_say_from_which_n_labels_beat_prompts(tmp_path):
+    methods = "finetune.methods=[tfidf]"
+    run_dir = run(config_of(tmp_path, methods, "finetune.sizes=[50,400]", "finetune.seeds=[1,2]")).run_dir
+    found = compare([run_dir])
+    (crossing,) = found.crossings
+    assert (crossing.model, crossing.sizes, crossing.n_seeds) == ("tfidf", (50, 400), 2)
+    console = Console(file=StringIO(), width=200)
+    write_comparison(console, found, "json")
+    facts = json.loads(console.file.getvalue(), parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+    assert facts["crossings"][0]["model"] == "tfidf"
+    console = Console(file=StringIO(), width=400)
+    write_comparison(console, found, "table")
+    assert f"Prompting or labelling: {crossing_text(crossing)}." in console.file.getvalue()
+    page = write_report([run_dir]).read_text()
+    assert "Prompting or labelling" in page and "labelled examples (log scale)" in page
+    assert "on training" in page
+    assert compare([run_dir], metric="predicted_positive_share").crossings == ()
 
 
 def records_of(out):
