@@ -198,3 +198,23 @@ def test_rows_with_the_text_of_a_test_sample_are_left_out_and_said(tmp_path, wri
     assert "finetune: 2 rows of the pool have the texts of a test sample and are left out" in prepared.notes
     rows = prepared.curve[0].rows.pool.samples
     assert len(rows) == 58 and not {"t3", "t4"} & {row.id for row in rows}
+
+
+@pytest.mark.parametrize("asked", ["references=[{path: x}]", "finetune.sizes=[50]"])
+def test_a_task_whose_answers_are_generated_has_no_classifiers(asked):
+    config = load_config("configs/korquad_demo.yaml", [asked])
+    with pytest.raises(
+        ConfigError, match="are classifiers, but task 'korquad1' has no classes: its answers are generated"
+    ):
+        prepare(config)
+
+
+def test_replicas_on_ray_train_too(tmp_path):
+    settings = ["cluster.address=local", "cluster.replicas=2", "finetune.sizes=[20]", "finetune.seeds=[1,2]"]
+    run(config_of(tmp_path / "ray", *settings))
+    run(config_of(tmp_path / "inline", *settings[2:]))
+    mine, expected = records_of(tmp_path / "ray"), records_of(tmp_path / "inline")
+    assert set(mine["model"]) == {"tfidf", "scratch"} and mine["error"].isna().all()
+    logprobs = [np.array(records.pop("label_logprobs").tolist()) for records in (mine, expected)]
+    assert np.abs(logprobs[0] - logprobs[1]).max() < 1e-4
+    assert mine.equals(expected)

@@ -61,14 +61,29 @@ def set_up_references(config: RunConfig, task: Task, data: TaskData) -> tuple[Re
         ConfigError: the task has no classes, a classifier has another number of them, or no such field.
         ModelError: a checkpoint that is no classifier.
     """
-    if config.references and not task.class_names:
-        raise ConfigError(
-            f"references classify, but the answers of task '{task.name}' are generated; drop references, or take a "
-            "task with classes"
-        )
+    if config.references:
+        check_task_has_classes("references", task)
     return tuple(
         _set_up(config, task, data, entry, f"references[{place}]") for place, entry in enumerate(config.references)
     )
+
+
+def check_task_has_classes(key: str, task: Task) -> None:
+    """Refuse a task whose samples have no classes in common.
+
+    Args:
+        key: of the configuration that asks for classifiers.
+        task: of the run.
+
+    Raises:
+        ConfigError: its answers are generated, or its samples bring choices of their own.
+    """
+    if not task.class_names or task.choices:
+        what = "its samples bring choices of their own" if task.choices else "its answers are generated"
+        raise ConfigError(
+            f"{key} are classifiers, but task '{task.name}' has no classes: {what}; drop them, or take a task with "
+            "classes"
+        )
 
 
 def _set_up(config: RunConfig, task: Task, data: TaskData, entry: ReferenceEntry, where: str) -> ReferenceSetup:
