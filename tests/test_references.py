@@ -167,7 +167,9 @@ def test_the_report_shows_both_kinds(run_dir):
 def test_charts_and_rows_of_wandb_carry_both_kinds(run_dir):
     cells = summarise(run_dir)
     assert {(s.model, s.template, s.k) for s in strategies(cells)} >= {(ENCODER, None, None), (TFIDF, None, 50)}
-    against_k, bars, every = charts(cells)
+    against_k, bars, every, against_labels = charts(cells)
+    assert [(row[0], row[3]) for row in against_labels.rows] == [(TFIDF, 50), (TFIDF, 200)]
+    assert len(charts(cells[cells["model"] != TFIDF])) == 3
     assert {row[bars.columns.index("label")] for row in bars.rows} >= {ENCODER, f"{TFIDF} n=50", "a K=4"}
     assert all(row[1] is not None for row in (*against_k.rows, *every.rows)), "what has no K is on no axis of K"
     json.dumps([list(chart.rows) for chart in (against_k, bars)])
