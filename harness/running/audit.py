@@ -232,7 +232,8 @@ class AuditedModel:
     ) -> None:
         self.prepared, self.setup = prepared, setup
         config, model = prepared.config, replace(setup.info.fixed, dtype=dtype)
-        opened = find_engine(model.engine).open(model, open_settings(config.engine, longest_prompt, share_prefixes))
+        settings = replace(open_settings(config.engine, longest_prompt, share_prefixes), method=prepared.method)
+        opened = find_engine(model.engine).open(model, settings)
         self.facts = opened.facts
         self.asking = Asking(opened, prepared.method, prepared.task, config.generation, setup.tokenizer)
 

@@ -52,10 +52,11 @@ class Judge:
             scores: of the prompts, in their order.
         """
         columns = scores.logprobs.tolist(), scores.argmax.tolist(), scores.off_label_mass.tolist()
+        texts: Sequence[str | None] = scores.argmax_texts or [None] * len(prompts)
         records = []
-        for prompt, logprobs, argmax, off_label in zip(prompts, *columns, strict=True):
+        for prompt, logprobs, argmax, off_label, text in zip(prompts, *columns, texts, strict=True):
             try:
-                records.append(self._by_labels(unit, labels, prompt, logprobs, argmax, off_label))
+                records.append(self._by_labels(unit, labels, prompt, logprobs, argmax, off_label, text))
             except BaseException as error:
                 records.append(self._unjudged(unit, prompt, error))
         return records
@@ -68,9 +69,10 @@ class Judge:
         logprobs: list[float],
         argmax: int,
         off_label: float,
+        text: str | None,
     ) -> Record:
         counts = [len(ids) for ids in prompt.label_ids]
-        text = self._argmax_text(argmax)
+        text = self._argmax_text(argmax) if text is None else text
         prediction = self.task.score(LabelScores(tuple(logprobs), tuple(counts), argmax, off_label))
         return Record(
             unit.model, unit.task, unit.template, prompt.k, unit.seed, prompt.sample.id, prompt.sample.gold,
