@@ -116,3 +116,32 @@ def test_without_a_tokenizer_chats_are_sent_as_messages(tmp_path, model, chatty,
     assert [a[:2] for a in found["raw_answer"]] == [a[:2] for a in expected["raw_answer"]]
     messages = max((body["messages"] for path, body in server.asked if "chat" in path), key=len)
     assert [one["role"] for one in messages] == ["user", "assistant"] * 4 + ["user"]
+
+
+def plan_of(tmp_path, capsys, *overrides):
+    from rich.console import Console
+
+    from harness.planning.report import make_report
+    from harness.reporting.plans import write_plan
+
+    report = make_report(config(tmp_path, "plan", *SMALL, *overrides))
+    write_plan(Console(width=200), report)
+    return report, capsys.readouterr().out
+
+
+def test_a_plan_says_what_will_be_asked_and_paid_without_a_server(tmp_path, capsys):
+    nobody = ["model.engine=server", "model.base_url=http://127.0.0.1:9/v1"]
+    prices = ["model.input_price=2", "model.output_price=8", "model.max_cost=0.00001"]
+    report, text = plan_of(tmp_path, capsys, f"model.path={KO_TINY}", *nobody, *prices)
+    (expense,) = report.expenses
+    assert expense.requests == (32, 64)
+    assert expense.input_tokens[0] == report.tokens_one_pass
+    assert expense.cost[0] == pytest.approx((report.tokens_one_pass * 2 + 32 * 8) / 1e6)
+    assert "32 to 64, tokens sent" in text
+    assert "it will not do" in text
+    _, text = plan_of(tmp_path, capsys, "model.path=tiny", "demos.max_tokens=null", *nobody)
+    assert "its tokenizer is not known" in text
+    assert "no prices are set" in text
+    report, _ = plan_of(tmp_path, capsys, f"model.path={KO_TINY}", *nobody, "scoring=generate")
+    assert report.expenses[0].requests == (32, 32)
+    assert report.expenses[0].output_tokens == (0, 32)
