@@ -83,6 +83,12 @@ def test_the_doors_of_engines_know_no_engine(package):
     assert importers(package) & doors == set()
 
 
+def test_vllm_stays_in_its_engine():
+    files = importers("vllm")
+    assert files
+    assert files == in_room(files, "harness/engine/vllm/")
+
+
 def test_wandb_stays_in_the_tracking_room():
     files = importers("wandb")
     assert files

@@ -145,3 +145,46 @@ def test_a_plan_says_what_will_be_asked_and_paid_without_a_server(tmp_path, caps
     report, _ = plan_of(tmp_path, capsys, f"model.path={KO_TINY}", *nobody, "scoring=generate")
     assert report.expenses[0].requests == (32, 32)
     assert report.expenses[0].output_tokens == (0, 32)
+
+
+def test_an_audit_holds_two_engines_against_each_other(tmp_path, model, chatty, serve, capsys):
+    from rich.console import Console
+
+    from harness.core.errors import ConfigError
+    from harness.reporting.audit import write_duel
+    from harness.running.duel import duel
+
+    class Off(Vllm):
+        def logprobs(self, tokens, rows, begin, body):
+            return super().logprobs(tokens, rows * 1.01, begin, body)
+
+    own = config(tmp_path, "own", f"model.path={chatty}", *SMALL)
+    same, off = (config(tmp_path, "own", *at(serve(kind(model)), chatty), *SMALL) for kind in (Vllm, Off))
+    found = duel(own, same, 4)
+    assert (found.n_samples, list(found.templates)) == (4, ["lecture_1", "good_bad"])
+    assert all(one.largest < 1e-4 and one.flips == 0 and one.prompts == 8 for one in found.templates.values())
+    assert (found.first.engine, found.second.engine) == ("local", "server")
+    far = duel(own, off, 4).templates["lecture_1"]
+    assert 0.005 < far.largest < 1
+    write_duel(Console(width=160), found, "table")
+    text = capsys.readouterr().out
+    assert f"{chatty} by server; against {chatty} by local" in text
+    assert "near ties" in text
+    with pytest.raises(ConfigError, match="expected keys of model alone"):
+        duel(own, config(tmp_path, "own", *at(serve(Vllm(model)), chatty), "task.limit=3"), 4)
+    unknown = ["model.engine=server", "model.path=tiny", "model.base_url=http://127.0.0.1:9/v1"]
+    with pytest.raises(ConfigError, match=r"set demos\.max_tokens=null"):
+        duel(own, config(tmp_path, "own", *unknown, *SMALL), 4)
+
+
+def test_the_command_line_takes_the_other_engine_in_one_word(tmp_path, model, serve):
+    from typer.testing import CliRunner
+
+    from harness.cli import app
+
+    server = serve(Vllm(model))
+    against = ",".join([*at(server, KO_TINY), "model.concurrency=3"])
+    words = ["audit", "configs/demo.yaml", "--samples", "2", "--format", "json", "--against", against]
+    done = CliRunner().invoke(app, [*words, f"out={tmp_path}", "cluster.address=inline", *SMALL])
+    assert done.exit_code == 0, done.output
+    assert '"engine": "server"' in done.output

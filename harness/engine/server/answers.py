@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,11 +57,6 @@ def logprob(value: Any) -> float:
     if not math.isfinite(value) or value > 0.01:
         raise NotFiniteError(f"the server gave {value} for a log-probability, expected a finite number of at most 0")
     return float(value)
-
-
-def off_label(first: Mapping[int, float]) -> float:
-    """Probability outside some tokens, given the log-probability of each."""
-    return max(0.0, 1.0 - sum(map(math.exp, first.values())))
 
 
 def whole(ids: Sequence[int], label: Sequence[int]) -> list[int]:

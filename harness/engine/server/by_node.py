@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.core.errors import RequestError
+from harness.engine.label_nodes import label_logprobs, mass_outside, nodes_of
 from harness.engine.protocol import Prompt
-from harness.engine.server.answers import PromptScore, logprob, off_label, part, whole
+from harness.engine.server.answers import PromptScore, logprob, part, whole
 from harness.engine.server.dialogue import Dialogue
 
 AT_ONCE = 128
@@ -49,20 +50,11 @@ class TokenByToken:
 
     async def score(self, prompt: Prompt) -> PromptScore:
         """See `Scoring.score`."""
-        wanted: dict[tuple[int, ...], list[int]] = {}
-        for label in prompt.label_ids:
-            for place, token in enumerate(label):
-                after = wanted.setdefault(tuple(label[:place]), [])
-                if token not in after:
-                    after.append(token)
+        wanted = nodes_of(prompt.label_ids)
         nexts = await asyncio.gather(*(self.next(whole(prompt.ids, node), after) for node, after in wanted.items()))
-        found = dict(zip(wanted, nexts, strict=True))
-        logprobs = tuple(
-            sum(found[tuple(label[:place])].logprobs[token] for place, token in enumerate(label))
-            for label in prompt.label_ids
-        )
-        first = found[()]
-        return PromptScore(logprobs, first.best, None, off_label(first.logprobs))
+        found = {node: one.logprobs for node, one in zip(wanted, nexts, strict=True)}
+        logprobs = label_logprobs(prompt.label_ids, found)
+        return PromptScore(logprobs, nexts[0].best, None, mass_outside(found[()]))
 
     async def next(self, ids: list[int], wanted: Sequence[int]) -> Next:
         """Log-probabilities of some tokens behind some ids."""

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from harness.core.errors import RequestError
+from harness.engine.label_nodes import mass_outside
 from harness.engine.protocol import Prompt
-from harness.engine.server.answers import PromptScore, logprob, off_label, part, whole
+from harness.engine.server.answers import PromptScore, logprob, part, whole
 from harness.engine.server.dialogue import Dialogue
 from harness.engine.server.usage import usage_of
 
@@ -36,7 +37,7 @@ class LabelByLabel:
         """See `Scoring.score`."""
         read = await asyncio.gather(*(self.read(prompt, label) for label in prompt.label_ids))
         firsts = {one.first: one.logprobs[0] for one in read}
-        mass = off_label(dict(enumerate(firsts.values())))
+        mass = mass_outside(dict(enumerate(firsts.values())))
         return PromptScore(tuple(sum(one.logprobs) for one in read), read[0].best, read[0].best_text, mass)
 
     async def read(self, prompt: Prompt, label: Sequence[int]) -> _Reading:
