@@ -5,12 +5,12 @@ from __future__ import annotations
 import sys
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from harness.cli import data
-from harness.cli.arguments import Config, Format, Overrides, RunDir
+from harness.cli import audit, data
+from harness.cli.arguments import Config, Format, Overrides, RunDir, load
 from harness.cli.ending import run_to_the_end
 from harness.core.addresses import redacted
 from harness.core.errors import ConfigError, Interrupted, did_you_mean
@@ -18,9 +18,6 @@ from harness.core.escaping import visible
 from harness.reporting.console import output_console
 from harness.results.damage import told_as_damage
 from harness.running.stopping import leave
-
-if TYPE_CHECKING:
-    from harness.config.schema import RunConfig
 
 app = typer.Typer(
     name="harness",
@@ -63,7 +60,7 @@ def run_command(
     from harness.reporting.terminal import write_cells
     from harness.running.driver import run
 
-    loaded = _load(config, overrides)
+    loaded = load(config, overrides)
     try:
         result = run(loaded, fresh, retry_failed=retry_failed)
     except Interrupted as stop:
@@ -96,7 +93,7 @@ def plan_command(config: Config, overrides: Overrides = None) -> None:
     from harness.planning.report import make_report
     from harness.reporting.plans import write_plan
 
-    write_plan(output_console(), make_report(_load(config, overrides)))
+    write_plan(output_console(), make_report(load(config, overrides)))
 
 
 @app.command("prompts", epilog="Example: harness prompts configs/demo.yaml --limit 3")
@@ -108,7 +105,7 @@ def prompts_command(
     """The prompts as JSON lines, exactly as the engine will see them."""
     from harness.planning.report import prompt_lines
 
-    for line in prompt_lines(_load(config, overrides), limit):
+    for line in prompt_lines(load(config, overrides), limit):
         sys.stdout.write(visible(line) + "\n")
 
 
@@ -177,23 +174,7 @@ def calibrate_command(run_dir: RunDir, fmt: Format = "table") -> None:
         write_calibration(output_console(), calibrate(run_dir), fmt)
 
 
-@app.command("audit", epilog="Example: harness audit configs/demo.yaml --samples 100")
-def audit_command(
-    config: Config,
-    overrides: Overrides = None,
-    samples: Annotated[int, typer.Option("--samples", min=1, help="How many samples, evenly spread.")] = 100,
-    fmt: Annotated[str, typer.Option("--format", metavar="table|json", help="How to print.")] = "table",
-) -> None:
-    """What number format and packing change, against float32 with every prompt by itself; runs in this process."""
-    from harness.reporting.audit import FORMATS, write_audit
-    from harness.running.audit import audit
-
-    if fmt not in FORMATS:
-        raise ConfigError(f"no format '{fmt}'{did_you_mean(fmt, FORMATS)}")
-    report = audit(_load(config, overrides), samples)
-    write_audit(output_console(), report, fmt)
-    if not report.is_well:
-        raise typer.Exit(1)
+app.command("audit", epilog="Example: harness audit configs/demo.yaml --samples 100")(audit.audit_command)
 
 
 @app.command("report", epilog="Example: harness report data_out/demo")
@@ -260,7 +241,7 @@ def cluster_check_command(
     from harness.cluster.checking import check_cluster
     from harness.reporting.status import write_check
 
-    report = check_cluster(_load(config, overrides) if config is not None else None, address)
+    report = check_cluster(load(config, overrides) if config is not None else None, address)
     write_check(output_console(), report)
     if not report.is_well:
         raise typer.Exit(2)
@@ -276,17 +257,6 @@ def _check_format(fmt: str) -> None:
 
     if fmt not in FORMATS:
         raise ConfigError(f"no format '{fmt}'{did_you_mean(fmt, FORMATS)}")
-
-
-def _load(config: Path, overrides: list[str] | None) -> RunConfig:
-    """The configuration of a verb that runs the user's own task, which may stand beside the user.
-
-    Verbs that read run directories never come here: they import nothing from the current directory.
-    """
-    from harness.config.loading import load_config
-
-    sys.path.insert(0, str(Path.cwd()))
-    return load_config(config, overrides or [])
 
 
 def _shown(text: str) -> str:

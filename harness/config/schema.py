@@ -12,8 +12,32 @@ MOVED_OPTIONS = ("clean_text", "windows", "window_chars")
 """Once keys of `task`, now of `task.options`."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class ServerKeys:
+    """Where a model answers that an engine reaches by an address, and how much may be asked of it."""
+
+    base_url: str | None = None
+    """Address of an OpenAI-compatible server, such as `http://localhost:8000/v1`."""
+    served_name: str | None = None
+    """What the server calls the model; `path` unless given."""
+    api_key_env: str | None = None
+    """Name of the environment variable that holds the key."""
+    concurrency: int = 64
+    """Requests of a replica under way at a time."""
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None
+    timeout_s: float = 120.0
+    """Seconds that one request may take."""
+    input_price: float | None = None
+    """Of a million tokens of prompts, in any currency."""
+    output_price: float | None = None
+    """Of a million generated tokens."""
+    max_cost: float | None = None
+    """What the run's requests to this model may cost, at these prices."""
+
+
 @dataclass(frozen=True)
-class ModelConfig:
+class ModelConfig(ServerKeys):
     """Which models, and how they are loaded."""
 
     path: Any = "data_in/models/ko-tiny"
@@ -30,7 +54,7 @@ class ModelConfig:
 
 
 @dataclass(frozen=True)
-class ModelEntry:
+class ModelEntry(ServerKeys):
     """One model of a run: what it is called, where it is, and how it is loaded."""
 
     path: str

@@ -46,6 +46,8 @@ class Prompt:
     """The text of each label, in the order of `label_ids`."""
     choices: ChoiceWording | None = None
     """How the labels of a sample that brings choices are scored."""
+    messages: tuple[dict[str, str], ...] | None = None
+    """The chat that the text renders; None of plain text."""
 
     @property
     def text(self) -> str:
@@ -154,8 +156,16 @@ class Renderer:
             fork = self._fork(pieces[i], cuts[i], ids[i], shown, sample)
             texts = tuple(map(plain, labels[i]))
             wording = self.template.choices
-            prompts.append(Prompt(sample, k, pieces[i], ids[i], label_ids[i], fork, texts, wording))
+            messages = self._messages(shown, sample)
+            prompts.append(Prompt(sample, k, pieces[i], ids[i], label_ids[i], fork, texts, wording, messages))
         return prompts
+
+    def _messages(self, indices: Sequence[int], sample: Sample) -> tuple[dict[str, str], ...] | None:
+        """The chat of a prompt, its texts as the data has them."""
+        if not self.template.chat:
+            return None
+        shown = [self.draw.pool.samples[index] for index in indices]
+        return tuple(chat_messages(self.template, shown, sample))
 
     def _fork(
         self,
@@ -298,10 +308,14 @@ def start_of(template: Template, tokenizer: PromptTokenizer) -> list[int]:
 
 
 def chat_text(template: Template, shown: Sequence[Sample], sample: Sample, tokenizer: PromptTokenizer) -> str:
+    """A chat prompt as text; special tokens in samples must be marked."""
+    return tokenizer.chat(chat_messages(template, shown, sample))
+
+
+def chat_messages(template: Template, shown: Sequence[Sample], sample: Sample) -> list[dict[str, str]]:
     """A chat prompt: demonstrations as turns, or in the user's one message before the query.
 
-    The prefix opens the first message of the user: not every chat template knows a system role. Special
-    tokens in samples must be marked.
+    The prefix opens the first message of the user: not every chat template knows a system role.
     """
     query = template.render_query(sample)
     if template.chat is Chat.MESSAGE:
@@ -314,7 +328,7 @@ def chat_text(template: Template, shown: Sequence[Sample], sample: Sample, token
             messages.append({"role": "assistant", "content": template.continuation(solved)})
         messages.append({"role": "user", "content": query})
     messages[0]["content"] = template.prefix + messages[0]["content"]
-    return tokenizer.chat(messages)
+    return messages
 
 
 def chunks(samples: Sequence[Sample], size: int) -> Iterable[Sequence[Sample]]:

@@ -5,7 +5,8 @@ Knows methods and endings; refuses to know how anything is computed.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -66,6 +67,15 @@ class Asking:
         if len(found.tokens) != len(prompts) or len(found.reasons) != len(prompts):
             raise EngineError(f"the engine gave {len(found.tokens)} answers to {len(prompts)} prompts")
         return found
+
+    @contextmanager
+    def paying(self, pay: Callable[[float], None]) -> Iterator[None]:
+        """Say what the requests of the block have cost, those of a block that raises included."""
+        before = self.engine.cost
+        try:
+            yield
+        finally:
+            pay(self.engine.cost - before)
 
     def most_new_tokens(self, prompts: Sequence[Prompt]) -> int:
         """Tokens that an answer, or the longest label, may have."""
