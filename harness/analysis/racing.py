@@ -94,6 +94,7 @@ class Race:
         rules: what is to be claimed.
 
     Attributes:
+        ends: steps after which rounds end.
         scored: (strategies,) steps that each has been scored on and that decisions rest on.
         goal: (strategies,) steps that each must be scored on before `advance` can go on.
         alive: (strategies,) not dropped.
@@ -105,11 +106,11 @@ class Race:
 
     def __init__(self, n_strategies: int, sizes: NDArray[np.int64], rules: Rules) -> None:
         self.rules, self.steps = rules, Steps(sizes)
-        self._ends = round_ends(self.steps.n)
+        self.ends = round_ends(self.steps.n)
         self.scored: IntArray = np.zeros(n_strategies, dtype=np.int64)
         self.alive: BoolArray = np.ones(n_strategies, dtype=bool)
         self.resting: BoolArray = np.zeros(n_strategies, dtype=bool)
-        self.goal: IntArray = np.full(n_strategies, self._ends[0])
+        self.goal: IntArray = np.full(n_strategies, self.ends[0])
         self.rounds: list[Round] = []
         self.ending: Ending | None = None
         self.winner: int | None = None
@@ -127,7 +128,7 @@ class Race:
     @property
     def end_of_round(self) -> int:
         """Steps after which the round under way is complete."""
-        return self._ends[len(self.rounds)]
+        return self.ends[len(self.rounds)]
 
     def advance(self, low: FloatArray, high: FloatArray) -> None:
         """Decide, once every strategy is scored up to its goal.
