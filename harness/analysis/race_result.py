@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from harness.analysis.intervals import Estimate, mean_interval, paired_interval
-from harness.analysis.racing import Ending, Race, Rules
+from harness.analysis.race_rules import Ending, Rules
+from harness.analysis.racing import Race
 from harness.analysis.table import FloatArray, IntArray
 
 

@@ -5,84 +5,20 @@ A pure function of the scores of complete rounds; refuses to know units, files a
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from enum import StrEnum
-
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.analysis.certificates import Certificates
 from harness.analysis.martingales import Steps, log_mean
+from harness.analysis.race_rules import Ending, Round, Rules, round_ends
 from harness.analysis.table import BoolArray, FloatArray, IntArray
 
-RIVALS = (1, 4, 16)
-"""Each strategy is compared with so many of the best of the others, on average: several waver less than one."""
+RIVALS = {1: 0.6, 4: 0.4}
+"""With how many of the best of the others each strategy is compared, on average, to the share of the capital that bets
+on it at first. Several waver less than one."""
 DROP_STAKES = np.array([0.1, 0.2, 0.4, 0.8])
-REST_STAKES = np.array([0.03, 0.06, 0.12, 0.25, 0.5, 0.9])
-LEVELS = (1, 1.5, 2, 3, 5, 8, 12, 20, 30, 50, 80)
-"""Multiples of epsilon that are tried for the smallest one that is certified so far."""
-FIRST_ROUND = 32
-GROWTH = 1.2
-LEAST_ROUND = 10
 PATIENCE = 0.5
 """A candidate stays until it trails the leader by more than this part of epsilon."""
-
-
-class Ending(StrEnum):
-    """Why a race is over."""
-
-    ONE_LEFT = "one left"
-    """All other strategies are dropped."""
-    CERTIFIED = "certified"
-    """No strategy that is left beats the candidate by more than epsilon."""
-    EXHAUSTED = "exhausted"
-    """All samples are used."""
-
-
-@dataclass(frozen=True)
-class Rules:
-    """What a race claims, and how sure."""
-
-    epsilon: float = 0.01
-    """In units of the score; 0 asks for the full grid's winner itself."""
-    confidence: float = 0.95
-
-    @property
-    def drop_error(self) -> float:
-        """The probability that the best of the grid is ever dropped is at most this."""
-        return (1 - self.confidence) * (0.5 if self.epsilon else 1.0)
-
-    @property
-    def rest_error(self) -> float:
-        """The probability that a certificate is ever false is at most this; 0 where none is given."""
-        return (1 - self.confidence) / 2 if self.epsilon else 0.0
-
-
-@dataclass(frozen=True)
-class Round:
-    """What was decided after a round."""
-
-    step: int
-    """Steps that the strategies in the race have been scored on."""
-    leader: int
-    candidate: int
-    dropped: tuple[int, ...]
-    """In this round."""
-    resting: tuple[int, ...]
-    """After it."""
-    caught_up: tuple[int, ...]
-    """Strategies that were scored in this round on what they had missed."""
-    epsilon: float | None
-    """The smallest one that is certified for the candidate so far."""
-
-
-def round_ends(n_steps: int) -> list[int]:
-    """Steps after which decisions are taken: 32, then a fifth more each time."""
-    ends, end = [], 0
-    while end < n_steps:
-        size = FIRST_ROUND if not end else max(LEAST_ROUND, int((GROWTH - 1) * end))
-        end = min(n_steps, end + size)
-        ends.append(end)
-    return ends
 
 
 class Race:
@@ -117,10 +53,11 @@ class Race:
         self.low_sums: FloatArray = np.zeros(n_strategies)
         """(strategies,) sums of the scores, failed samples as 0, in the units of `Steps`."""
         self._high_sums: FloatArray = np.zeros(n_strategies)
-        self._capital: FloatArray = np.zeros((n_strategies, len(RIVALS) * len(DROP_STAKES)))
+        shares = np.repeat(list(RIVALS.values()), len(DROP_STAKES))
+        self._capital: FloatArray = np.tile(np.log(shares * len(RIVALS)), (n_strategies, 1))
         self._order: IntArray = np.zeros(0, dtype=np.int64)
         """Strategies that are up to date, the best first."""
-        self._certificates: dict[int, _Certificates] = {}
+        self._certificates: dict[int, Certificates] = {}
         self._dropped: tuple[int, ...] = ()
         self._caught_up: list[int] = []
         self._is_catching_up = False
@@ -207,7 +144,7 @@ class Race:
             self.winner = candidate = self._leader
         if candidate not in self._certificates:
             rank = len(self._certificates) + 1
-            self._certificates[candidate] = _Certificates(self.steps, candidate, len(self.alive), self.rules, end, rank)
+            self._certificates[candidate] = Certificates(self.steps, candidate, len(self.alive), self.rules, end, rank)
         found = self._certificates[candidate]
         others = self.alive.copy()
         others[candidate] = False
@@ -251,85 +188,6 @@ class Race:
             racing = self.alive & ~self.resting
             self._rank(racing)
             self.goal[racing] = self.end_of_round
-
-
-class _Certificates:
-    """What is shown of all other strategies against one candidate, on the samples that both have.
-
-    Two bets share the allowance for error. The one over all samples allows for every candidate that there could be;
-    the one since the candidate was chosen allows for those that were chosen, the first more than the later ones.
-    What all bets of all candidates against the best have won together is at least `1 / rest_error` with probability
-    at most `rest_error` at any time, if the best is better than each by more than the margin (Ville 1939). Capital
-    grows with the margin, so that one such event makes the certificates of all margins true at once.
-
-    Attributes:
-        given: (strategies,) once enough was shown with the margin epsilon; it is not taken back.
-    """
-
-    def __init__(self, steps: Steps, candidate: int, n_strategies: int, rules: Rules, chosen: int, rank: int) -> None:
-        self._steps, self._candidate, self._rules = steps, candidate, rules
-        self._chosen = chosen
-        """Steps after which it became the candidate."""
-        self._shares = -np.log(2.0) - np.log([n_strategies - 1.0, rank * (rank + 1.0)])
-        """Of the two bets in all capital at first, as logarithms; it is the `rank`-th candidate, from 1 on."""
-        self._until: IntArray = np.zeros(n_strategies, dtype=np.int64)
-        self._sums: FloatArray = np.zeros(n_strategies)
-        self._capital: FloatArray = np.zeros((2, n_strategies, len(REST_STAKES)))
-        self._level: IntArray = np.full(n_strategies, len(LEVELS))
-        """Place in `LEVELS` of the smallest margin shown; beyond the last where none is."""
-        self.given: BoolArray = np.zeros(n_strategies, dtype=bool)
-
-    def extend(self, arms: IntArray, scored: IntArray, low: FloatArray, high: FloatArray) -> None:
-        """Take in what strategies were scored on since; arguments as of `Race.advance`."""
-        spans = np.stack([self._until[arms], scored[arms]], axis=1)
-        for start, end in np.unique(spans, axis=0):
-            some = arms[(spans == (start, end)).all(axis=1)]
-            if start < end:
-                differences = low[self._candidate, start:end] - high[some, start:end]
-                won = self._steps.log_capital(
-                    differences, self._sums[some], int(start), self._rules.epsilon, REST_STAKES
-                )
-                self._capital[0, some] += won
-                if start >= self._chosen:
-                    self._capital[1, some] += won
-                self._sums[some] += differences.sum(axis=1)
-                self._until[some] = end
-        self.given[arms] |= self._is_enough(self._capital[:, arms])
-
-    def _is_enough(self, capital: FloatArray) -> BoolArray:
-        """Whether the two bets, (2, strategies, stakes), have won enough together."""
-        together = np.logaddexp(*(log_mean(capital) + self._shares[:, None]))
-        found: BoolArray = together >= -np.log(self._rules.rest_error)
-        return found
-
-    def smallest(self, arms: IntArray, scored: IntArray, low: FloatArray, high: FloatArray) -> float | None:
-        """The smallest of the tried margins that is shown for all of these strategies; None where none is."""
-        self._level[self.given] = 0
-        # The worst first: what fails at its next level decides, and nothing more need be tried.
-        level = int(self._level[arms].max(initial=0))
-        while level:
-            worst = arms[self._level[arms] == level]
-            for end in np.unique(scored[worst]):
-                some = worst[scored[worst] == end]
-                shown = self._is_enough(self._anew(some, int(end), self._rules.epsilon * LEVELS[level - 1], low, high))
-                self._level[some[shown]] = level - 1
-            if (self._level[worst] == level).any():
-                break
-            level -= 1
-        return self._rules.epsilon * LEVELS[level] if level < len(LEVELS) else None
-
-    def _anew(self, arms: IntArray, end: int, margin: float, low: FloatArray, high: FloatArray) -> FloatArray:
-        """(2, strategies, stakes) capital of both bets with another margin."""
-        differences = low[self._candidate, :end] - high[arms, :end]
-        chosen = min(self._chosen, end)
-        early, late = (
-            self._steps.log_capital(differences[:, start:stop], before, start, margin, REST_STAKES)
-            for start, stop, before in (
-                (0, chosen, np.zeros(len(arms))),
-                (chosen, end, differences[:, :chosen].sum(axis=1)),
-            )
-        )
-        return np.stack([early + late, late])
 
 
 def replay(low: FloatArray, sizes: NDArray[np.int64], rules: Rules, high: FloatArray | None = None) -> Race:

@@ -98,6 +98,7 @@ def prompts_command(
 def show_command(run_dir: RunDir, fmt: Format = "table") -> None:
     """The cells of a run: accuracy with its interval, F1, failures; also while it goes on."""
     from harness.analysis.cells import over_seeds
+    from harness.analysis.raced import raced_note
     from harness.analysis.summary import summarise, table_notes
     from harness.core.errors import RunDirError
     from harness.reporting.terminal import write_cells
@@ -109,7 +110,8 @@ def show_command(run_dir: RunDir, fmt: Format = "table") -> None:
             raise RunDirError(
                 f"'{run_dir}' has no records yet, or none that can be read; run or resume it with `harness run`"
             )
-        write_cells(output_console(), cells, over_seeds(cells), fmt, table_notes(run_dir))
+        notes = [*table_notes(run_dir), *filter(None, [raced_note(run_dir, cells["n_attempted"].tolist())])]
+        write_cells(output_console(), cells, over_seeds(cells), fmt, notes)
 
 
 @app.command("compare", epilog="Example: harness compare data_out/demo --by template --baseline english")

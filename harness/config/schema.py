@@ -180,6 +180,8 @@ class RaceConfig:
     """`each` draw of demonstrations is a strategy, or a strategy is `averaged` over them."""
     metric: str | None = None
     """Among the task's metrics of generated answers; null takes what it is judged by."""
+    pilot: str | None = None
+    """A finished run that `harness plan` predicts the cost of a race from."""
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,8 @@ import numpy as np
 from rich.console import Console
 
 from harness.analysis.race_result import HeldOut, Spent, claim, held_out
-from harness.analysis.racing import Race, Rules, round_ends
+from harness.analysis.race_rules import Rules, round_ends
+from harness.analysis.racing import Race
 from harness.analysis.table import FloatArray, cluster_codes
 from harness.config.schema import RunConfig
 from harness.core.hashing import content_hash

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from harness.analysis.racing import Ending, Rules, replay
+from harness.analysis.race_rules import Ending, Rules
+from harness.analysis.racing import replay
 from tests.analysis.grids import binary_strategies
 
 

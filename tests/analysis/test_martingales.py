@@ -6,8 +6,9 @@ import math
 import numpy as np
 import pytest
 
+from harness.analysis.certificates import REST_STAKES
 from harness.analysis.martingales import Steps, log_mean
-from harness.analysis.racing import DROP_STAKES, REST_STAKES
+from harness.analysis.racing import DROP_STAKES
 
 STAKES = np.unique(np.concatenate([DROP_STAKES, REST_STAKES, [1.0]]))
 

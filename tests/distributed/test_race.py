@@ -15,6 +15,8 @@ from pathlib import Path
 import pytest
 
 from harness import run
+from harness.analysis.compare import compare
+from harness.cli import main
 from harness.core.errors import ConfigError, RunDirError
 from harness.results.store import RunStore
 from harness.running.race import race
@@ -84,6 +86,19 @@ def test_a_race_is_the_same_in_one_sitting_with_other_shards_and_on_the_finished
     assert (replayed.claim, replayed.spent.records) == (one.claim, one.spent.records)
     rest = run(raced("name=one"))
     assert_equal_records(whole.run_dir, rest.run_dir, tolerance=1e-5)
+
+
+def test_readers_of_a_raced_run_are_told_what_is_not_comparable(raced, capsys, monkeypatch):
+    done = race(raced())
+    warnings = compare([done.run_dir]).warnings
+    assert warnings[0].startswith("a race scored these strategies on ")
+    assert "means over different samples are not comparable" in warnings[0] and done.claim in warnings[0]
+    monkeypatch.setattr(sys, "argv", ["harness", "show", done.run_dir])
+    with pytest.raises(SystemExit):
+        main()
+    assert "means over different samples are not comparable" in capsys.readouterr().out
+    run(raced())
+    assert not [words for words in compare([done.run_dir]).warnings if "race" in words], "the grid is whole now"
 
 
 def test_a_race_goes_on_with_a_smaller_epsilon_and_with_more_strategies(raced):
