@@ -9,10 +9,11 @@ from typing import Annotated
 
 import typer
 
-from harness.cli import audit, data
+from harness.cli import audit, data, runs
 from harness.cli.arguments import Config, Format, Overrides, RunDir, load
 from harness.cli.ending import run_to_the_end
-from harness.core.addresses import redacted
+from harness.cli.runs import check_failed, say_how_to_go_on
+from harness.cli.runs import shown as _shown
 from harness.core.errors import ConfigError, Interrupted, did_you_mean
 from harness.core.escaping import visible
 from harness.reporting.console import output_console
@@ -64,21 +65,12 @@ def run_command(
     try:
         result = run(loaded, fresh, retry_failed=retry_failed)
     except Interrupted as stop:
-        flags = ["--retry-failed"] if retry_failed else []
-        words = " ".join(["harness run", *flags, str(config), *(_quoted(o) for o in overrides or [])])
-        with suppress(OSError):  # the terminal is closed
-            sys.stderr.write(f"stopped; committed work is kept. Go on with: {_shown(words)}\n")
+        say_how_to_go_on("run", ["--retry-failed"] if retry_failed else [], config, overrides)
         leave(128 + int(stop.args[0]))
     write_cells(output_console(), result.cells, over_seeds(result.cells), "table", table_notes(result.run_dir))
     shown = _shown(result.run_dir)
     sys.stdout.write(f"records: {shown}/parts   figures: harness show {shown}\n")
-    limit = loaded.run.max_failed_share
-    if result.failed_share > limit:
-        sys.stderr.write(
-            f"error: {result.failed_share:.1%} of the records failed, more than run.max_failed_share={limit:g}; "
-            f"their errors are in the records and in {shown}/run.log\n"
-        )
-        sys.exit(3)
+    check_failed(result.failed_share, loaded, shown)
 
 
 @app.command("demo", epilog="Example: harness demo task.limit=100")
@@ -113,6 +105,7 @@ def prompts_command(
 def show_command(run_dir: RunDir, fmt: Format = "table") -> None:
     """The cells of a run: accuracy with its interval, F1, failures; also while it goes on."""
     from harness.analysis.cells import over_seeds
+    from harness.analysis.raced import raced_note
     from harness.analysis.summary import summarise, table_notes
     from harness.core.errors import RunDirError
     from harness.reporting.terminal import write_cells
@@ -124,7 +117,8 @@ def show_command(run_dir: RunDir, fmt: Format = "table") -> None:
             raise RunDirError(
                 f"'{run_dir}' has no records yet, or none that can be read; run or resume it with `harness run`"
             )
-        write_cells(output_console(), cells, over_seeds(cells), fmt, table_notes(run_dir))
+        notes = [*table_notes(run_dir), *filter(None, [raced_note(run_dir, cells["n_attempted"].tolist())])]
+        write_cells(output_console(), cells, over_seeds(cells), fmt, notes)
 
 
 @app.command("compare", epilog="Example: harness compare data_out/demo --by template --baseline english")
@@ -247,6 +241,9 @@ def cluster_check_command(
         raise typer.Exit(2)
 
 
+app.command("race", epilog="Example: harness race configs/demo.yaml race.epsilon=0.02 'race.baseline=english K=4'")(
+    runs.race_command
+)
 app.command("tasks", epilog="Example: harness tasks")(data.tasks_command)
 app.command("init", epilog="Example: harness init reviews.csv --label sentiment")(data.init_command)
 data_app.command("get", epilog="Example: harness data get nsmc --to data_in/nsmc")(data.data_get_command)
@@ -257,14 +254,6 @@ def _check_format(fmt: str) -> None:
 
     if fmt not in FORMATS:
         raise ConfigError(f"no format '{fmt}'{did_you_mean(fmt, FORMATS)}")
-
-
-def _shown(text: str) -> str:
-    return visible(redacted(text))
-
-
-def _quoted(override: str) -> str:
-    return f"'{override}'" if any(c in override for c in ' []{}*?$&|;<>()"') else override
 
 
 def main() -> None:

@@ -188,6 +188,27 @@ class WandbConfig:
 
 
 @dataclass(frozen=True)
+class RaceConfig:
+    """What `harness race` claims, how sure, and on which samples; a run of the full grid has no use for it."""
+
+    epsilon: float = 0.01
+    """The winner is at most so much worse than the best; 0 asks for the best itself."""
+    confidence: float = 0.95
+    holdout: Any = AUTO
+    """Samples set aside for the winner and the baseline: `auto` takes 500, at most a fifth."""
+    baseline: str | None = None
+    """A strategy, as the race calls it, that the winner is compared with on the samples held out."""
+    seed: int = 1234
+    """Of the order of the samples."""
+    seeds: str = "each"
+    """`each` draw of demonstrations is a strategy, or a strategy is `averaged` over them."""
+    metric: str | None = None
+    """Among the task's metrics of generated answers; null takes what it is judged by."""
+    pilot: str | None = None
+    """A finished run that `harness plan` predicts the cost of a race from."""
+
+
+@dataclass(frozen=True)
 class RunConfig:
     """One grid: everything a run needs to know."""
 
@@ -204,6 +225,7 @@ class RunConfig:
     engine: EngineConfig = field(default_factory=EngineConfig)
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
     run: LimitsConfig = field(default_factory=LimitsConfig)
+    race: RaceConfig = field(default_factory=RaceConfig)
     wandb: WandbConfig = field(default_factory=WandbConfig)
 
     @property

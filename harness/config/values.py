@@ -25,6 +25,7 @@ DEVICES = (AUTO, "cpu", "cuda")
 METHODS = (AUTO, "likelihood", "generate")
 CALIBRATIONS = ("contextual", "domain")
 CLEANINGS = ("first_line", "quotes", "particles")
+RACE_SEEDS = ("each", "averaged")
 WANDB_MODES = ("disabled", "offline", "online")
 INT64 = 2**63 - 1
 MOST_NAME_BYTES = 200
@@ -124,11 +125,26 @@ def check_values(config: RunConfig) -> None:
         raise ConfigError(f"run.max_failed_share is {config.run.max_failed_share}, expected a share from 0 to 1")
     if not 0 <= config.run.hang_after_s < math.inf:
         raise ConfigError(f"run.hang_after_s is {config.run.hang_after_s}, expected seconds, or 0 for no limit")
+    _check_race(config)
     _check_name(config.name)
     if not config.out:
         raise ConfigError("out is empty, expected a folder or a storage URI")
     if fault := address_fault(config.out):
         raise ConfigError(f"out {fault}")
+
+
+def _check_race(config: RunConfig) -> None:
+    race = config.race
+    if not 0 <= race.epsilon < 1:
+        raise ConfigError(f"race.epsilon is {race.epsilon}, expected a share from 0 to below 1, such as 0.01")
+    if not 0.5 <= race.confidence < 1:
+        raise ConfigError(f"race.confidence is {race.confidence}, expected at least 0.5 and below 1, such as 0.95")
+    if race.holdout != AUTO and (
+        not isinstance(race.holdout, int) or isinstance(race.holdout, bool) or not 0 <= race.holdout <= INT64
+    ):
+        raise ConfigError(f"race.holdout is {race.holdout!r}, expected '{AUTO}' or a whole number of at least 0")
+    _check_range("race.seed", race.seed, 0)
+    _check_choice("race.seeds", race.seeds, RACE_SEEDS)
 
 
 def _check_models(config: RunConfig) -> None:

@@ -31,8 +31,15 @@ def write_plan(console: Console, report: PlanReport) -> None:
         f"{report.n_cells:,} cells x {report.n_samples:,} samples = {report.prompts:,} prompts "
         f"({report.prompts_scored:,} scored: K=0 once for all seeds)\n"
         f"tokens: {report.tokens_one_pass:,} as one pass per prompt, {report.tokens_unique:,} unique "
-        f"({ratio:.1f}x fewer)\n\n",
+        f"({ratio:.1f}x fewer)\n",
     )
+    if report.race is not None:
+        write(
+            console,
+            f"a race for the best (harness race): about {report.race.expected:.0%} of the records (bound: "
+            f"{report.race.bound:.0%}), if {report.race.basis}\n",
+        )
+    write(console, "\n")
     for length in report.lengths:
         size = f", {length.parameters:,} weights" if length.parameters else ""
         write(

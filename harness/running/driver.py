@@ -18,7 +18,7 @@ from typing import Any
 
 import pandas as pd
 import pyarrow as pa
-from rich.console import Console
+from rich.console import Console, RichCast
 
 from harness.analysis.summary import CELLS, summarise
 from harness.config.schema import RunConfig
@@ -29,7 +29,7 @@ from harness.planning import examples as prompt_examples
 from harness.planning.format_1 import units_of_format_1
 from harness.planning.lengths import measure
 from harness.planning.preparation import Prepared, prepare
-from harness.planning.units import Plan, WorkUnit, choose_shard_size, make_plan
+from harness.planning.units import Plan, WorkUnit, choose_shard_size
 from harness.reporting.progress import RunProgress
 from harness.reporting.tracking.run import open_run_tracker, tell_cells, tell_results
 from harness.reporting.tracking.tracker import Tracker
@@ -41,6 +41,7 @@ from harness.results.samples import write_samples
 from harness.results.store import RunStore
 from harness.running.backend import Backend, check_reachable, open_backend
 from harness.running.committed import read_committed
+from harness.running.course import WHOLE_GRID, Course
 from harness.running.dispatch import MANY, Timing, dispatch
 from harness.running.growing import begin, grow, take_in
 from harness.running.ledger import Ledger
@@ -71,6 +72,7 @@ def run(
     console: Console | None = None,
     retry_failed: bool = False,
     schedule_of: Callable[[Plan], Schedule] = lambda plan: InOrder(plan.units),
+    course: Course = WHOLE_GRID,
 ) -> RunResult:
     """Run or resume a grid, or let a run grow.
 
@@ -80,6 +82,7 @@ def run(
         console: where progress is drawn; standard error by default.
         retry_failed: compute every failed record again; else those that may have failed for a passing reason.
         schedule_of: which of the plan's units come when; all in their order by default.
+        course: what the verb has its own way in.
 
     Raises:
         UserError: whatever the user can mend, before a model is loaded where possible.
@@ -90,6 +93,7 @@ def run(
     with stoppable() as stop:
         check_reachable(config)
         prepared = prepare(config)
+        course.check(prepared)
         for note in prepared.notes:
             log.info("%s", note)
         store = RunStore(config.run_dir)
@@ -97,7 +101,7 @@ def run(
             _move_aside(store)
         store.create()
         with RunLock(store), log_file(store):
-            return _run_locked(prepared, store, console, stop, _Wishes(retry_failed, schedule_of))
+            return _run_locked(prepared, store, console, stop, _Wishes(retry_failed, schedule_of, course))
 
 
 @dataclass(frozen=True)
@@ -106,6 +110,7 @@ class _Wishes:
 
     retry_failed: bool
     schedule_of: Callable[[Plan], Schedule]
+    course: Course
 
 
 def _run_locked(prepared: Prepared, store: RunStore, console: Console, stop: StopFlag, wishes: _Wishes) -> RunResult:
@@ -142,10 +147,12 @@ def _run_locked(prepared: Prepared, store: RunStore, console: Console, stop: Sto
         session = manifests.new_session()
         manifest["sessions"].append(session)
         take_in(manifest, growth, session)
-        plan = make_plan(prepared, int(manifest["shard_size"]))
+        plan = wishes.course.plan_of(prepared, int(manifest["shard_size"]))
         facts_1 = manifest.get("format_1")
         early = units_of_format_1(prepared, plan, growth.samples, facts_1) if facts_1 else {}
         committed = read_committed(store, plan, early, most_rows(manifest), wishes.retry_failed)
+        if wishes.course.keep_failed:
+            committed.again.clear()
         ledger = Ledger(store, plan, wishes.schedule_of(plan), committed)
         manifest |= ledger.expected
         manifest["status"] = "running"
@@ -177,7 +184,7 @@ def _run_locked(prepared: Prepared, store: RunStore, console: Console, stop: Sto
                 )
                 longest = {b.model: max(x.longest_prompt for x in budgets if x.model == b.model) for b in budgets}
                 work = _Work(prepared, ledger, quarantine, manifest, longest)
-                _compute(work, store, backend, _Onlookers(console, tracker), stop)
+                _compute(work, store, backend, _Onlookers(console, tracker, wishes.course.board), stop)
                 ledger.check_complete()
             manifest |= ledger.expected
             cells = summarise(store.run_dir, metrics=prepared.task.metrics)
@@ -219,6 +226,7 @@ class _Onlookers:
 
     console: Console
     tracker: Tracker
+    board: RichCast | None
 
 
 def _compute(work: _Work, store: RunStore, backend: Backend, onlookers: _Onlookers, stop: StopFlag) -> None:
@@ -228,7 +236,9 @@ def _compute(work: _Work, store: RunStore, backend: Backend, onlookers: _Onlooke
     setups = {setup.name: setup for setup in prepared.models}
     samples = [[sample.id for sample in shard.samples] for shard in ledger.work.shards]
     n_done = ledger.n_committed - len(ledger.again)
-    with RunProgress(onlookers.console, manifest["n_units"], n_done, ledger.n_records_left()) as progress:
+    with RunProgress(
+        onlookers.console, manifest["n_units"], n_done, ledger.n_records_left(), onlookers.board
+    ) as progress:
 
         def on_done(unit: WorkUnit, report: UnitReport) -> None:
             unit_log.info(json.dumps({"unit": unit.id, **_place(unit), **asdict(report.statistics)}))
