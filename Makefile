@@ -10,7 +10,8 @@ BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 # make bench      this project beside the alternatives on this machine's CPU; BENCH="--write" updates docs/performance.md
-# make bench-gpu  the same on a GPU, with the Python that PYTHON names as it is: it needs torch and transformers only;
+# make bench-gpu  the same on a GPU, with the Python that PYTHON names as it is: it needs torch, transformers,
+#                 accelerate, pandas, pyarrow, pydantic and tenacity;
 #                 under 10 minutes, BENCH="--models 1.3b,5.8b --workloads a,b,c,d,d-drawn,e" takes longer
 # make bench-dispatch, make bench-scale   what handing out units, and a run of millions of prompts, take of the driver
 # make bench-rendering   prompts rendered and tokenised per second, by style of tokenizer; MODEL=FOLDER for one more

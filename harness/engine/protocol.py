@@ -237,6 +237,8 @@ class OpenSettings:
     """What will be asked: `likelihood` or `generate`."""
     spent: float = 0.0
     """What earlier sessions of the run have paid for this model."""
+    tokens: int | None = None
+    """Of the whole grid, shared ones counted once per shard; None where that is not known."""
 
 
 @dataclass(frozen=True)

@@ -48,10 +48,14 @@ class LabelIds:
         texts = list(dict.fromkeys(label for row in labels for label in row))
         by_itself = dict(zip(texts, map(tuple, tokenizer.inner_batch(texts)), strict=True))
         contexts: list[tuple[str, bool, int] | None] = []
+        # Prompts of one sample end alike, whatever stands before.
+        join: dict[tuple[str, ...], bool] = {}
         for segments, cut, found, row in zip(pieces, cuts, ids, labels, strict=True):
             alone = bool(segments[-1]) and not self.template.chat and all(by_itself[label] for label in row)
-            edge = self._edge(segments, cut) if alone else ""
-            if alone and all(tokenizer.joins(edge, label) for label in row):
+            edge = (self._edge(segments, cut), *row) if alone else ()
+            if alone and edge not in join:
+                join[edge] = all(tokenizer.joins(edge[0], label) for label in row)
+            if alone and join[edge]:
                 contexts.append(None)
             else:
                 contexts.append(self._context(segments, cut, found, row))

@@ -10,6 +10,7 @@ import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import chain
 
 from harness.core.prefixes import common_length
 from harness.core.task import Sample
@@ -94,9 +95,11 @@ class Renderer:
         self.tokenizer = tokenizer
         self.lecture = lecture
         self._demonstrations: dict[int, str] = {}
-        self._rankings: dict[str, list[int]] = {}
+        self._rankings: dict[str, tuple[list[int], list[str]]] = {}
         self._beginnings: dict[tuple[object, ...], list[int]] = {}
         self._joined: dict[tuple[str, ...], bool] = {}
+        self._shown: dict[tuple[int, ...], tuple[str, ...]] = {}
+        self._asked: tuple[Sample, str] | None = None
 
     @cached_property
     def start(self) -> list[int]:
@@ -114,14 +117,15 @@ class Renderer:
         if self.lecture is not None:
             return self.lecture[sample.id, k]
         key = self.draw.policy.stream_key(seed, sample.id)
-        ranking = self._rankings.get(key)
-        if ranking is None:
+        pool = self.draw.pool
+        if key not in self._rankings:
             if not self.draw.policy.shares_trunk:
                 self._rankings.clear()
-            ranking = self._rankings[key] = self.draw.ranking(key, self.largest_k)
-        pool = self.draw.pool
+            drawn = self.draw.ranking(key, self.largest_k)
+            self._rankings[key] = drawn, [pool.origin(pool.samples[index]) for index in drawn]
+        ranking, origins = self._rankings[key]
         own = pool.origin(sample)
-        if any(pool.origin(pool.samples[index]) == own for index in ranking[:k]):
+        if own in origins[:k]:
             return self.draw.ranking(key, k, avoid=own)
         return ranking[:k]
 
@@ -133,9 +137,18 @@ class Renderer:
         if self.template.chat:
             asked = self.tokenizer.literals.marked(sample)
             return (chat_text(self.template, [self._solved(i) for i in indices], asked, self.tokenizer),)
-        shown = [self._demonstration(index) for index in indices]
-        start = [self.template.prefix] if self.template.prefix else []
-        return (*start, *shown, self.template.render_query(self.tokenizer.literals.marked(sample)))
+        if self._asked is None or self._asked[0] is not sample:
+            self._asked = sample, self.template.render_query(self.tokenizer.literals.marked(sample))
+        return (*self._before(tuple(indices)), self._asked[1])
+
+    def _before(self, indices: tuple[int, ...]) -> tuple[str, ...]:
+        """The segments before the query, which samples with the same demonstrations have in common."""
+        if indices not in self._shown:
+            if len(self._shown) > MOST_BEGINNINGS:
+                self._shown.clear()
+            start = [self.template.prefix] if self.template.prefix else []
+            self._shown[indices] = (*start, *(self._demonstration(index) for index in indices))
+        return self._shown[indices]
 
     def prompts(self, samples: Iterable[Sample], seed: int, ks: Sequence[int]) -> list[Prompt]:
         """All prompts of samples x ks, sample by sample.
@@ -151,9 +164,10 @@ class Renderer:
         ids, cuts = self._ids(pieces)
         labels = [self.template.labels_of(self.tokenizer.literals.marked(sample)) for sample, _, _ in keys]
         label_ids = self._labels.ids(pieces, ids, cuts, labels)
+        own: dict[tuple[str, int, bool], int] = {}
         prompts = []
         for i, (sample, k, shown) in enumerate(keys):
-            fork = self._fork(pieces[i], cuts[i], ids[i], shown, sample)
+            fork = self._fork(pieces[i], cuts[i], ids[i], shown, sample, own)
             texts = tuple(map(plain, labels[i]))
             wording = self.template.choices
             messages = self._messages(shown, sample)
@@ -174,15 +188,24 @@ class Renderer:
         ids: list[int],
         shown: Sequence[int],
         sample: Sample,
+        known: dict[tuple[str, int, bool], int],
     ) -> int:
-        if cut is None or self.template.chat:
-            before, own = 0, ids
-            beginning = self._whole_beginning(shown, sample)
-        else:
-            own = own_ids(cut, self.template, self.tokenizer)
-            before, moved = len(ids) - len(own), len(cut[-1]) - len(segments[-1])
-            beginning = self._query_beginning(cut[-1][: max(0, moved)], max(0, -moved), len(cut) > 1, sample)
-        return min(before + common_length(own, beginning), len(ids) - 1)
+        """How many ids are not the sample's own.
+
+        Args:
+            segments, cut, ids, shown, sample: of the prompt.
+            known: by how prompts end, how many ids are the sample's own; filled here.
+        """
+        if cut is not None and not self.template.chat:
+            # Prompts of one sample mostly end alike.
+            end = (cut[-1], len(segments[-1]), len(cut) > 1)
+            if end not in known:
+                own = own_ids(cut, self.template, self.tokenizer)
+                moved = len(cut[-1]) - len(segments[-1])
+                beginning = self._query_beginning(cut[-1][: max(0, moved)], max(0, -moved), len(cut) > 1, sample)
+                known[end] = len(own) - common_length(own, beginning)
+            return min(len(ids) - known[end], len(ids) - 1)
+        return min(common_length(ids, self._whole_beginning(shown, sample)), len(ids) - 1)
 
     def _query_beginning(self, lead: str, left_out: int, inner: bool, sample: Sample) -> list[int]:
         """What queries have in common where they are tokenised by themselves.
@@ -240,18 +263,22 @@ class Renderer:
         texts = ["".join(segments) for segments, cut in zip(pieces, joined, strict=True) if cut is None]
         whole = iter(tokenizer.whole_batch(texts))
         cuts = [cut for cut in joined if cut is not None]
+        # What stands before the last part is the same for many prompts: it is put together once.
+        stems = dict.fromkeys(cut[:-1] for cut in cuts)
         first = tokenizer.segment_ids(segment for cut in cuts for segment in (cut if chat else cut[:1]))
-        later = first if chat else tokenizer.segment_ids((part for cut in cuts for part in cut[1:]), inner=True)
+        inner = chain((part for stem in stems for part in stem[1:]), (cut[-1] for cut in cuts if len(cut) > 1))
+        later = first if chat else tokenizer.segment_ids(inner, inner=True)
+        before: dict[tuple[str, ...], list[int]] = {}
+        for stem in stems:
+            before[stem] = [*self.start, *(first[stem[0]] if stem else ())]
+            for segment in stem[1:]:
+                before[stem] += later[segment]
         result = []
         for cut in joined:
-            ids = list(self.start)
             if cut is None:
-                ids += next(whole)
+                result.append(self.start + next(whole))
             else:
-                ids += first[cut[0]]
-                for segment in cut[1:]:
-                    ids += later[segment]
-            result.append(ids)
+                result.append(before[cut[:-1]] + (later if len(cut) > 1 else first)[cut[-1]])
         for i in {0, len(pieces) - 1} if pieces else ():
             if result[i] != self.start + tokenizer.whole("".join(pieces[i])):
                 log.warning("segments of template '%s' do not tokenise as the whole text", self.template.name)

@@ -110,7 +110,11 @@ def _checked_scores(scores: Scores, prompts: Sequence[Prompt]) -> Scores:
 
 
 def open_settings(
-    engine: EngineConfig, longest_prompt: int, share_prefixes: bool | None = None, threads: int | None = None
+    engine: EngineConfig,
+    longest_prompt: int,
+    share_prefixes: bool | None = None,
+    threads: int | None = None,
+    tokens: int | None = None,
 ) -> OpenSettings:
     """A configuration's settings for opening a model.
 
@@ -119,10 +123,12 @@ def open_settings(
         longest_prompt: of the whole grid, tokens.
         share_prefixes: in the place of the configuration's.
         threads: CPU threads of the replica.
+        tokens: of the whole grid, every shared one counted once per shard.
     """
     return OpenSettings(
         engine.share_prefixes if share_prefixes is None else share_prefixes,
         None if engine.tokens_per_pack == "auto" else int(engine.tokens_per_pack),
         longest_prompt,
         threads,
+        tokens,
     )

@@ -183,7 +183,8 @@ def _run_locked(prepared: Prepared, store: RunStore, console: Console, stop: Sto
                     open_backend(config, [setup.info.resources for setup in prepared.models])
                 )
                 longest = {b.model: max(x.longest_prompt for x in budgets if x.model == b.model) for b in budgets}
-                work = _Work(prepared, ledger, quarantine, manifest, longest)
+                tokens = {b.model: sum(x.tokens_unique for x in budgets if x.model == b.model) for b in budgets}
+                work = _Work(prepared, ledger, quarantine, manifest, longest, tokens)
                 _compute(work, store, backend, _Onlookers(console, tracker, wishes.course.board), stop)
                 ledger.check_complete()
             manifest |= ledger.expected
@@ -218,6 +219,8 @@ class _Work:
     manifest: dict[str, Any]
     longest: Mapping[str, int]
     """Tokens of the longest prompt of each model."""
+    tokens: Mapping[str, int]
+    """Of each model's grid, every shared one counted once per shard."""
 
 
 @dataclass(frozen=True)
@@ -269,6 +272,7 @@ def _compute(work: _Work, store: RunStore, backend: Backend, onlookers: _Onlooke
                 setup.info.resources,
                 chat_time=setup.tokenizer.chat_time,
                 spent=sum(one.get("cost", {}).get(model, 0.0) for one in manifest["sessions"]),
+                tokens=work.tokens[model],
             )
             tables = {seed: prepared.lecture_table(setup, seed) for seed in config.grid.seeds}
             lecture = {seed: table for seed, table in tables.items() if table is not None}

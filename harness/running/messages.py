@@ -40,6 +40,8 @@ class WorkerSpec:
     """What chat templates take for the present."""
     spent: float = 0.0
     """What the run has paid for requests to this model."""
+    tokens: int | None = None
+    """Of the grid, every shared one counted once per shard; None where that is not known."""
 
 
 @dataclass(frozen=True)

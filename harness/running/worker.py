@@ -46,7 +46,7 @@ class Worker:
         engine = find_engine(spec.model.engine)
         self.tokenizer = PromptTokenizer(engine.describe(spec.model).tokenizer, spec.chat_time)
         self.judge = Judge(self.task, self.tokenizer, spec.config.generation)
-        settings = open_settings(spec.config.engine, spec.longest_prompt, threads=spec.threads)
+        settings = open_settings(spec.config.engine, spec.longest_prompt, threads=spec.threads, tokens=spec.tokens)
         opened = engine.open(spec.model, replace(settings, method=spec.method, spent=spec.spent))
         self.facts = opened.facts
         self.asking = Asking(opened, spec.method, self.task, spec.config.generation, self.tokenizer)
