@@ -19,7 +19,8 @@ from harness.prompts.demonstrations import PoolDraw
 from harness.prompts.draws import LectureTable
 from harness.prompts.label_ids import LabelIds, own_ids
 from harness.prompts.literals import plain
-from harness.prompts.templates import Chat, Template
+from harness.prompts.messages import chat_messages, chat_text
+from harness.prompts.templates import Template
 from harness.prompts.tokenizing import PromptTokenizer
 
 log = logging.getLogger(__name__)
@@ -332,30 +333,6 @@ def start_of(template: Template, tokenizer: PromptTokenizer) -> list[int]:
         return []
     begun = tokenizer.whole(template.prefix + template.render_query(template.probe(PROBES[0])))
     return [] if begun[: len(tokenizer.bos)] == tokenizer.bos else tokenizer.bos
-
-
-def chat_text(template: Template, shown: Sequence[Sample], sample: Sample, tokenizer: PromptTokenizer) -> str:
-    """A chat prompt as text; special tokens in samples must be marked."""
-    return tokenizer.chat(chat_messages(template, shown, sample))
-
-
-def chat_messages(template: Template, shown: Sequence[Sample], sample: Sample) -> list[dict[str, str]]:
-    """A chat prompt: demonstrations as turns, or in the user's one message before the query.
-
-    The prefix opens the first message of the user: not every chat template knows a system role.
-    """
-    query = template.render_query(sample)
-    if template.chat is Chat.MESSAGE:
-        before = "".join(template.render_solved(solved) for solved in shown)
-        messages = [{"role": "user", "content": before + query}]
-    else:
-        messages = []
-        for solved in shown:
-            messages.append({"role": "user", "content": template.render_query(solved)})
-            messages.append({"role": "assistant", "content": template.continuation(solved)})
-        messages.append({"role": "user", "content": query})
-    messages[0]["content"] = template.prefix + messages[0]["content"]
-    return messages
 
 
 def chunks(samples: Sequence[Sample], size: int) -> Iterable[Sequence[Sample]]:

@@ -130,5 +130,5 @@ def open_settings(
         None if engine.tokens_per_pack == "auto" else int(engine.tokens_per_pack),
         longest_prompt,
         threads,
-        tokens,
+        tokens=tokens,
     )

@@ -59,7 +59,7 @@ def long_grid(n, trunk=6000):
 
 
 def need_and_peak(folder, dtype, tokens_per_pack):
-    """Predicted memory of a model, the kernel, and the peak that torch allocated, in a process that holds nothing else."""
+    """Predicted memory of a model, the kernel, and torch's peak, in a process that holds nothing else."""
     contexts, labels = long_grid(400, trunk=1500)
     before = torch.cuda.memory_allocated()
     scorer, facts = load_engine(ModelSpec(folder, dtype=dtype, device="cuda"), True, tokens_per_pack, 1540, None)
