@@ -117,7 +117,7 @@ def held_out_lines(held_out: HeldOut | None, baseline: str | None) -> list[str]:
     if held_out.baseline is not None:
         lines.append(f"{baseline} scores {_interval(held_out.baseline)} there")
     if held_out.difference is not None:
-        lines.append(f"the winner is ahead of it by {_interval(held_out.difference)}")
+        lines.append(f"winner minus baseline there: {_interval(held_out.difference)}")
     return lines
 
 
