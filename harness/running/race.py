@@ -115,7 +115,7 @@ class _Race:
             "n_steps": len(self.order.steps),
             "n_held_out": len(self.order.holdout),
         }
-        self.board = RaceBoard(self.console, labels, len(self.order.samples), self.tokens_of_grid)
+        self.board = RaceBoard(self.console, labels, self.tokens_of_grid)
         self.schedule = RaceSchedule(
             Race(len(strategies), self.order.sizes, rules),
             plan,
