@@ -29,13 +29,11 @@ class RaceBoard:
     Args:
         console: where the board is drawn, when it is a terminal.
         labels: of the strategies.
-        n_samples: of the race.
         tokens_of_grid: that the full grid takes.
     """
 
-    def __init__(self, console: Console, labels: Sequence[str], n_samples: int, tokens_of_grid: float) -> None:
+    def __init__(self, console: Console, labels: Sequence[str], tokens_of_grid: float) -> None:
         self._console, self._labels, self._tokens_of_grid = console, labels, tokens_of_grid
-        self._records_of_grid = n_samples * len(labels)
         self._race: Race | None = None
         self._began = time.monotonic()
         self._first: int | None = None
@@ -47,17 +45,17 @@ class RaceBoard:
         """Take in what was decided, and log it."""
         self._race, last = race, race.rounds[-1]
         self._out |= dict.fromkeys(last.dropped, last.step)
-        records = int(race.scored.sum())
-        self._first = records if self._first is None else self._first
+        done = int(race.scored.sum())
+        self._first = done if self._first is None else self._first
         racing = race.alive & ~race.resting
         left_at_most = int((race.steps.n - race.scored[racing]).sum())
-        pace = (records - self._first) / max(1e-9, time.monotonic() - self._began)
+        pace = (done - self._first) / max(1e-9, time.monotonic() - self._began)
         self._status = "; ".join(
             [
                 f"after {last.step:,} of {race.steps.n:,} steps {one_line(self._labels[last.candidate], LABEL)} leads",
                 f"{int((~race.alive).sum())} of {len(self._labels)} out, {int(race.resting.sum())} resting",
                 f"certified within {points(last.epsilon)}" if last.epsilon is not None else "nothing certified yet",
-                f"{records / self._records_of_grid:.1%} of the grid's records, "
+                f"{done / (race.steps.n * len(self._labels)):.1%} of the grid's records, "
                 f"{tokens / max(1.0, self._tokens_of_grid):.1%} of its tokens",
                 *([f"at most {duration(left_at_most / pace)} left"] if pace > 0 and race.ending is None else []),
             ]
@@ -117,7 +115,7 @@ def held_out_lines(held_out: HeldOut | None, baseline: str | None) -> list[str]:
     if held_out.baseline is not None:
         lines.append(f"{baseline} scores {_interval(held_out.baseline)} there")
     if held_out.difference is not None:
-        lines.append(f"the winner is ahead of it by {_interval(held_out.difference)}")
+        lines.append(f"winner minus baseline there: {_interval(held_out.difference)}")
     return lines
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from rich.console import RichCast
 
@@ -27,6 +28,9 @@ class Course:
     """Whether all failed records stay, for a schedule that has read them."""
     board: RichCast | None = None
     """Drawn above the bar on a terminal."""
+    summary: Callable[[], Mapping[str, Any]] | None = None
+    """What a tracker is told of the whole in place of the best of all cells and the differences between them, which
+    mean nothing where cells have other samples."""
 
 
 WHOLE_GRID = Course()

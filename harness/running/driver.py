@@ -205,7 +205,7 @@ def _run_locked(prepared: Prepared, store: RunStore, console: Console, stop: Sto
         finally:
             session["ended"] = manifests.now()
             store.write_json(manifests.NAME, manifest)
-        tell_results(tracker, store, cells)
+        tell_results(tracker, store, cells, wishes.course.summary)
     return RunResult(store.run_dir, cells, float(cells["n_failed"].sum() / cells["n_attempted"].sum()))
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
 
 import numpy as np
 from rich.console import Console
@@ -40,7 +41,7 @@ class RaceResult:
     """What holds with the confidence asked for, in one sentence."""
     held_out: HeldOut | None
     spent: Spent
-    failed_share: float
+    failed_share: float = 0.0
     """Records that failed, as a share of all in the run directory."""
 
 
@@ -58,9 +59,10 @@ def race(config: RunConfig, fresh: bool = False, console: Console | None = None)
         harness.core.errors.Interrupted: on SIGINT or SIGTERM; committed work stays.
     """
     way = _Race(config, console or Console(stderr=True))
-    course = Course(way.check, way.plan_of, keep_failed=True, board=way)
+    course = Course(way.check, way.plan_of, keep_failed=True, board=way, summary=way.summary)
     done = driver.run(config, fresh, way.console, schedule_of=way.schedule_of, course=course)
-    return way.result(done)
+    assert way.ended is not None
+    return replace(way.ended, failed_share=done.failed_share)
 
 
 @dataclass
@@ -76,6 +78,7 @@ class _Race:
     metric: int | None = None
     baseline: int | None = None
     tokens_of_grid: int = 0
+    ended: RaceResult | None = None
 
     def check(self, prepared: Prepared) -> None:
         """Refuse what cannot race."""
@@ -112,7 +115,7 @@ class _Race:
             "n_steps": len(self.order.steps),
             "n_held_out": len(self.order.holdout),
         }
-        self.board = RaceBoard(self.console, labels, len(self.order.samples), self.tokens_of_grid)
+        self.board = RaceBoard(self.console, labels, self.tokens_of_grid)
         self.schedule = RaceSchedule(
             Race(len(strategies), self.order.sizes, rules),
             plan,
@@ -134,8 +137,17 @@ class _Race:
         assert self.board is not None
         self.board.round_over(schedule.race, schedule.tokens)
 
-    def result(self, done: driver.RunResult) -> RaceResult:
-        """Judge the winner, and keep how the race ended."""
+    def summary(self) -> dict[str, Any]:
+        """Judge the winner, and keep how the race ended; what a tracker is told of it."""
+        self.ended = ended = self._result()
+        facts: dict[str, Any] = {"winner": ended.winner, "claim": ended.claim}
+        if ended.held_out is not None:
+            winner = ended.held_out.winner
+            facts |= {"held_out": winner.value, "held_out_low": winner.low, "held_out_high": winner.high}
+        facts["share_of_records"] = ended.spent.records / max(1, ended.spent.records_of_grid)
+        return {f"race/{name}": value for name, value in facts.items()}
+
+    def _result(self) -> RaceResult:
         schedule, store = self.schedule, RunStore(self.config.run_dir)
         found, scores = schedule.race, schedule.scores
         assert found.winner is not None
@@ -165,7 +177,7 @@ class _Race:
                 "scored": found.scored.tolist(),
             }
         )
-        return RaceResult(done.run_dir, labels[found.winner], baseline, words, judged, spent, done.failed_share)
+        return RaceResult(self.config.run_dir, labels[found.winner], baseline, words, judged, spent)
 
     def _judge(self, scores: RaceScores, winner: int) -> HeldOut | None:
         held = self.order.holdout

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from html import escape
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from harness import run
 from harness.analysis.compare import compare
 from harness.cli import main
 from harness.core.errors import ConfigError, RunDirError
+from harness.reporting.report.build import write_report
 from harness.results.store import RunStore
 from harness.running.race import race
 from tests.distributed.compare import assert_equal_records
@@ -97,6 +99,8 @@ def test_readers_of_a_raced_run_are_told_what_is_not_comparable(raced, capsys, m
     with pytest.raises(SystemExit):
         main()
     assert "means over different samples are not comparable" in capsys.readouterr().out
+    page = write_report([done.run_dir]).read_text(encoding="utf-8")
+    assert "Strategies left in the race" in page and escape(done.claim, quote=False) in page
     run(raced())
     assert not [words for words in compare([done.run_dir]).warnings if "race" in words], "the grid is whole now"
 
