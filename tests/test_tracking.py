@@ -25,6 +25,7 @@ import vl_convert
 from harness.config.schema import WandbConfig
 from harness.reporting.tracking.process import log_files
 from harness.reporting.tracking.process_tracker import Bounds
+from harness.reporting.tracking.run import tell_results
 from harness.reporting.tracking.tables import (
     SAMPLE_ROWS,
     TABLE_ROWS,
@@ -701,6 +702,18 @@ def test_the_guides_parallel_coordinates_have_a_line_per_cell():
     assert {"m/one", "lecture_1", "good & bad", "K=0", "K=4", "seed 1", "seed 2", "0.4800", "0.7100"} <= set(
         re.findall(r"level: ([^;\"]+)", svg)
     )
+
+
+def test_a_raced_grid_has_no_best_cell_for_its_cells_have_other_samples():
+    raced = pd.DataFrame([{**row, "n_scored": row["n_scored"] + place} for place, row in enumerate(ROWS)])
+    summary = cells_message(raced)["summary"]
+    assert summary["cells/count"] == 8
+    assert not [name for name in summary if name.startswith("best/")]
+    told = {}
+    tracker = SimpleNamespace(finish=lambda cells, **more: told.update(more))
+    tell_results(tracker, SimpleNamespace(run_dir="none"), raced, lambda: {"race/winner": "a K=0"})
+    assert told["summary"] == {"race/winner": "a K=0"}
+    assert "pairs" not in told, "differences between means over other samples mean nothing"
 
 
 def test_a_grid_in_which_nothing_was_scored_has_no_best_cell_and_empty_charts():

@@ -22,6 +22,7 @@ from harness.analysis.failures import common_samples
 from harness.analysis.figures import FIGURES
 from harness.analysis.intervals import LEVEL, mean_interval
 from harness.analysis.paired import Pair, best_of, best_shares, compare_pairs, may_be_best
+from harness.analysis.raced import raced_note
 from harness.analysis.selection import Selection, selection
 from harness.analysis.sensitivity import sensitivity_by_strategy
 from harness.analysis.strategies import Strategies, by_axes, every_cell
@@ -161,9 +162,15 @@ def compare(
         variance=_variance(as_scored),
         allocation=allocations(as_scored, level),
         notes=(*notes, *notes_on_missing(strategies, samples, ranked)),
-        warnings=warnings_on(strategies, best),
+        warnings=(*_warnings_on_races(run_dirs, table), *warnings_on(strategies, best)),
         crossings=crossings(table, level, seed) if name == ACCURACY else (),
     )
+
+
+def _warnings_on_races(run_dirs: Sequence[str], table: ValueTable) -> list[str]:
+    counts = [table.n_attempted[rows.index].tolist() for _, rows in table.cells.groupby("run", sort=False)]
+    notes = [raced_note(run_dir, own) for run_dir, own in zip(run_dirs, counts, strict=True)]
+    return [note for note in notes if note is not None]
 
 
 def _selection(common: Strategies, ranked: BoolArray, seed: int, level: float) -> Selection:

@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import sys
-from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from harness.cli import data
-from harness.cli.arguments import Config, Format, Overrides, RunDir
+from harness.cli import audit, data, runs
+from harness.cli.arguments import Config, Format, Overrides, RunDir, load
 from harness.cli.ending import run_to_the_end
-from harness.core.addresses import redacted
+from harness.cli.runs import check_failed, say_how_to_go_on
+from harness.cli.runs import shown as _shown
 from harness.core.errors import ConfigError, Interrupted, did_you_mean
 from harness.core.escaping import visible
 from harness.reporting.console import output_console
 from harness.results.damage import told_as_damage
 from harness.running.stopping import leave
-
-if TYPE_CHECKING:
-    from harness.config.schema import RunConfig
 
 app = typer.Typer(
     name="harness",
@@ -63,25 +60,16 @@ def run_command(
     from harness.reporting.terminal import write_cells
     from harness.running.driver import run
 
-    loaded = _load(config, overrides)
+    loaded = load(config, overrides)
     try:
         result = run(loaded, fresh, retry_failed=retry_failed)
     except Interrupted as stop:
-        flags = ["--retry-failed"] if retry_failed else []
-        words = " ".join(["harness run", *flags, str(config), *(_quoted(o) for o in overrides or [])])
-        with suppress(OSError):  # the terminal is closed
-            sys.stderr.write(f"stopped; committed work is kept. Go on with: {_shown(words)}\n")
+        say_how_to_go_on("run", ["--retry-failed"] if retry_failed else [], config, overrides)
         leave(128 + int(stop.args[0]))
     write_cells(output_console(), result.cells, over_seeds(result.cells), "table", table_notes(result.run_dir))
     shown = _shown(result.run_dir)
     sys.stdout.write(f"records: {shown}/parts   figures: harness show {shown}\n")
-    limit = loaded.run.max_failed_share
-    if result.failed_share > limit:
-        sys.stderr.write(
-            f"error: {result.failed_share:.1%} of the records failed, more than run.max_failed_share={limit:g}; "
-            f"their errors are in the records and in {shown}/run.log\n"
-        )
-        sys.exit(3)
+    check_failed(result.failed_share, loaded, shown)
 
 
 @app.command("demo", epilog="Example: harness demo task.limit=100")
@@ -96,7 +84,7 @@ def plan_command(config: Config, overrides: Overrides = None) -> None:
     from harness.planning.report import make_report
     from harness.reporting.plans import write_plan
 
-    write_plan(output_console(), make_report(_load(config, overrides)))
+    write_plan(output_console(), make_report(load(config, overrides)))
 
 
 @app.command("prompts", epilog="Example: harness prompts configs/demo.yaml --limit 3")
@@ -108,7 +96,7 @@ def prompts_command(
     """The prompts as JSON lines, exactly as the engine will see them."""
     from harness.planning.report import prompt_lines
 
-    for line in prompt_lines(_load(config, overrides), limit):
+    for line in prompt_lines(load(config, overrides), limit):
         sys.stdout.write(visible(line) + "\n")
 
 
@@ -116,6 +104,7 @@ def prompts_command(
 def show_command(run_dir: RunDir, fmt: Format = "table") -> None:
     """The cells of a run: accuracy with its interval, F1, failures; also while it goes on."""
     from harness.analysis.cells import over_seeds
+    from harness.analysis.raced import raced_note
     from harness.analysis.summary import summarise, table_notes
     from harness.core.errors import RunDirError
     from harness.reporting.terminal import write_cells
@@ -127,7 +116,8 @@ def show_command(run_dir: RunDir, fmt: Format = "table") -> None:
             raise RunDirError(
                 f"'{run_dir}' has no records yet, or none that can be read; run or resume it with `harness run`"
             )
-        write_cells(output_console(), cells, over_seeds(cells), fmt, table_notes(run_dir))
+        notes = [*table_notes(run_dir), *filter(None, [raced_note(run_dir, cells["n_attempted"].tolist())])]
+        write_cells(output_console(), cells, over_seeds(cells), fmt, notes)
 
 
 @app.command("compare", epilog="Example: harness compare data_out/demo --by template --baseline english")
@@ -177,23 +167,7 @@ def calibrate_command(run_dir: RunDir, fmt: Format = "table") -> None:
         write_calibration(output_console(), calibrate(run_dir), fmt)
 
 
-@app.command("audit", epilog="Example: harness audit configs/demo.yaml --samples 100")
-def audit_command(
-    config: Config,
-    overrides: Overrides = None,
-    samples: Annotated[int, typer.Option("--samples", min=1, help="How many samples, evenly spread.")] = 100,
-    fmt: Annotated[str, typer.Option("--format", metavar="table|json", help="How to print.")] = "table",
-) -> None:
-    """What number format and packing change, against float32 with every prompt by itself; runs in this process."""
-    from harness.reporting.audit import FORMATS, write_audit
-    from harness.running.audit import audit
-
-    if fmt not in FORMATS:
-        raise ConfigError(f"no format '{fmt}'{did_you_mean(fmt, FORMATS)}")
-    report = audit(_load(config, overrides), samples)
-    write_audit(output_console(), report, fmt)
-    if not report.is_well:
-        raise typer.Exit(1)
+app.command("audit", epilog="Example: harness audit configs/demo.yaml --samples 100")(audit.audit_command)
 
 
 @app.command("report", epilog="Example: harness report data_out/demo")
@@ -260,12 +234,15 @@ def cluster_check_command(
     from harness.cluster.checking import check_cluster
     from harness.reporting.status import write_check
 
-    report = check_cluster(_load(config, overrides) if config is not None else None, address)
+    report = check_cluster(load(config, overrides) if config is not None else None, address)
     write_check(output_console(), report)
     if not report.is_well:
         raise typer.Exit(2)
 
 
+app.command("race", epilog="Example: harness race configs/demo.yaml race.epsilon=0.02 'race.baseline=english K=4'")(
+    runs.race_command
+)
 app.command("tasks", epilog="Example: harness tasks")(data.tasks_command)
 app.command("init", epilog="Example: harness init reviews.csv --label sentiment")(data.init_command)
 data_app.command("get", epilog="Example: harness data get nsmc --to data_in/nsmc")(data.data_get_command)
@@ -276,25 +253,6 @@ def _check_format(fmt: str) -> None:
 
     if fmt not in FORMATS:
         raise ConfigError(f"no format '{fmt}'{did_you_mean(fmt, FORMATS)}")
-
-
-def _load(config: Path, overrides: list[str] | None) -> RunConfig:
-    """The configuration of a verb that runs the user's own task, which may stand beside the user.
-
-    Verbs that read run directories never come here: they import nothing from the current directory.
-    """
-    from harness.config.loading import load_config
-
-    sys.path.insert(0, str(Path.cwd()))
-    return load_config(config, overrides or [])
-
-
-def _shown(text: str) -> str:
-    return visible(redacted(text))
-
-
-def _quoted(override: str) -> str:
-    return f"'{override}'" if any(c in override for c in ' []{}*?$&|;<>()"') else override
 
 
 def main() -> None:

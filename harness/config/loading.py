@@ -324,6 +324,7 @@ _WORDS = {
     "str | None": "text or null",
     "bool": "true or false",
     "float": "a number",
+    "float | None": "a number or null",
     "list[str]": "a list of texts such as [a, b]",
     "list[int]": "a list of whole numbers such as [0, 4]",
 }

@@ -12,8 +12,32 @@ MOVED_OPTIONS = ("clean_text", "windows", "window_chars")
 """Once keys of `task`, now of `task.options`."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class ServerKeys:
+    """Where a model answers that an engine reaches by an address, and how much may be asked of it."""
+
+    base_url: str | None = None
+    """Address of an OpenAI-compatible server, such as `http://localhost:8000/v1`."""
+    served_name: str | None = None
+    """What the server calls the model; `path` unless given."""
+    api_key_env: str | None = None
+    """Name of the environment variable that holds the key."""
+    concurrency: int = 64
+    """Requests of a replica under way at a time."""
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None
+    timeout_s: float = 120.0
+    """Seconds that one request may take."""
+    input_price: float | None = None
+    """Of a million tokens of prompts, in any currency."""
+    output_price: float | None = None
+    """Of a million generated tokens."""
+    max_cost: float | None = None
+    """What the run's requests to this model may cost, at these prices."""
+
+
 @dataclass(frozen=True)
-class ModelConfig:
+class ModelConfig(ServerKeys):
     """Which models, and how they are loaded."""
 
     path: Any = "data_in/models/ko-tiny"
@@ -30,7 +54,7 @@ class ModelConfig:
 
 
 @dataclass(frozen=True)
-class ModelEntry:
+class ModelEntry(ServerKeys):
     """One model of a run: what it is called, where it is, and how it is loaded."""
 
     path: str
@@ -196,6 +220,27 @@ class WandbConfig:
 
 
 @dataclass(frozen=True)
+class RaceConfig:
+    """What `harness race` claims, how sure, and on which samples; a run of the full grid has no use for it."""
+
+    epsilon: float = 0.01
+    """The winner is at most so much worse than the best; 0 asks for the best itself."""
+    confidence: float = 0.95
+    holdout: Any = AUTO
+    """Samples set aside for the winner and the baseline: `auto` takes 500, at most a fifth."""
+    baseline: str | None = None
+    """A strategy, as the race calls it, that the winner is compared with on the samples held out."""
+    seed: int = 1234
+    """Of the order of the samples."""
+    seeds: str = "each"
+    """`each` draw of demonstrations is a strategy, or a strategy is `averaged` over them."""
+    metric: str | None = None
+    """Among the task's metrics of generated answers; null takes what it is judged by."""
+    pilot: str | None = None
+    """A finished run that `harness plan` predicts the cost of a race from."""
+
+
+@dataclass(frozen=True)
 class RunConfig:
     """One grid: everything a run needs to know."""
 
@@ -215,6 +260,7 @@ class RunConfig:
     engine: EngineConfig = field(default_factory=EngineConfig)
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
     run: LimitsConfig = field(default_factory=LimitsConfig)
+    race: RaceConfig = field(default_factory=RaceConfig)
     wandb: WandbConfig = field(default_factory=WandbConfig)
 
     @property

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import os.path
+import re
 from typing import TYPE_CHECKING, Any
 
 from harness.config.schema import AUTO
@@ -15,7 +16,7 @@ from harness.core.errors import ConfigError, did_you_mean
 from harness.core.escaping import one_line, visible
 
 if TYPE_CHECKING:
-    from harness.config.schema import RunConfig
+    from harness.config.schema import ModelEntry, RunConfig
 
 POLICIES = ("fixed", "bank", "per_sample", "lecture")
 DRAWS = ("nested", "lecture")
@@ -24,6 +25,7 @@ DEVICES = (AUTO, "cpu", "cuda")
 METHODS = (AUTO, "likelihood", "generate")
 CALIBRATIONS = ("contextual", "domain")
 CLEANINGS = ("first_line", "quotes", "particles")
+RACE_SEEDS = ("each", "averaged")
 WANDB_MODES = ("disabled", "offline", "online")
 INT64 = 2**63 - 1
 MOST_NAME_BYTES = 200
@@ -125,11 +127,26 @@ def check_values(config: RunConfig) -> None:
         raise ConfigError(f"run.max_failed_share is {config.run.max_failed_share}, expected a share from 0 to 1")
     if not 0 <= config.run.hang_after_s < math.inf:
         raise ConfigError(f"run.hang_after_s is {config.run.hang_after_s}, expected seconds, or 0 for no limit")
+    _check_race(config)
     _check_name(config.name)
     if not config.out:
         raise ConfigError("out is empty, expected a folder or a storage URI")
     if fault := address_fault(config.out):
         raise ConfigError(f"out {fault}")
+
+
+def _check_race(config: RunConfig) -> None:
+    race = config.race
+    if not 0 <= race.epsilon < 1:
+        raise ConfigError(f"race.epsilon is {race.epsilon}, expected a share from 0 to below 1, such as 0.01")
+    if not 0.5 <= race.confidence < 1:
+        raise ConfigError(f"race.confidence is {race.confidence}, expected at least 0.5 and below 1, such as 0.95")
+    if race.holdout != AUTO and (
+        not isinstance(race.holdout, int) or isinstance(race.holdout, bool) or not 0 <= race.holdout <= INT64
+    ):
+        raise ConfigError(f"race.holdout is {race.holdout!r}, expected '{AUTO}' or a whole number of at least 0")
+    _check_range("race.seed", race.seed, 0)
+    _check_choice("race.seeds", race.seeds, RACE_SEEDS)
 
 
 def _check_models(config: RunConfig) -> None:
@@ -139,6 +156,7 @@ def _check_models(config: RunConfig) -> None:
         _check_choice(f"{where}.device", entry.device, DEVICES)
         if entry.max_length is not None:
             _check_range(f"{where}.max_length", entry.max_length, 1)
+        _check_server_keys(where, entry, config)
         if not 0 < entry.gpus_per_replica < math.inf:
             raise ConfigError(f"{where}.gpus_per_replica is {entry.gpus_per_replica}, expected more than 0")
     names = list(config.model_names)
@@ -176,6 +194,28 @@ def _check_finetune(config: RunConfig) -> None:
         raise ConfigError(f"finetune.fields is {given.fields}, expected one field of the samples, or a pair")
     if not 0 < given.learning_rate < 1:
         raise ConfigError(f"finetune.learning_rate is {given.learning_rate}, expected more than 0 and less than 1")
+
+
+def _check_server_keys(where: str, entry: ModelEntry, config: RunConfig) -> None:
+    for key in ("concurrency", "requests_per_minute", "tokens_per_minute"):
+        if (value := getattr(entry, key)) is not None:
+            _check_range(f"{where}.{key}", value, 1)
+    if not 0 < entry.timeout_s < math.inf:
+        raise ConfigError(f"{where}.timeout_s is {entry.timeout_s}, expected seconds, more than 0")
+    for key in ("input_price", "output_price", "max_cost"):
+        if (price := getattr(entry, key)) is not None and not 0 <= price < math.inf:
+            raise ConfigError(f"{where}.{key} is {price}, expected at least 0")
+    if entry.max_cost is not None and entry.input_price is None and entry.output_price is None:
+        raise ConfigError(
+            f"{where}.max_cost is {entry.max_cost:g}, but nothing has a price; set {where}.input_price and "
+            f"{where}.output_price, per million tokens"
+        )
+    alone = config.cluster.address == "inline" or config.cluster.replicas == 1
+    if entry.max_cost is not None and not alone:
+        raise ConfigError(f"{where}.max_cost is kept by a single replica; set cluster.replicas=1 with it")
+    if entry.api_key_env is not None and not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", entry.api_key_env):
+        # Somebody may have put the key itself here: it is not shown.
+        raise ConfigError(f"{where}.api_key_env is no name of an environment variable, expected such as OPENAI_API_KEY")
 
 
 def _texts(value: Any, key: str) -> Any:

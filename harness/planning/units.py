@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -21,6 +20,7 @@ from harness.planning.identity import cell_identity, reference_identity, trainin
 from harness.prompts.draws import draw_of
 
 if TYPE_CHECKING:
+    from harness.planning.coverage import Coverage
     from harness.planning.preparation import Prepared
 
 
@@ -76,6 +76,18 @@ class WorkUnit:
     def place(self) -> str:
         """Where in the grid it is, in words."""
         return f"{self.model if self.template is None else self.template}, seed {self.seed}"
+
+    def narrowed(self, keys: Iterable[str], rows: str) -> WorkUnit:
+        """The unit with fewer K.
+
+        Args:
+            keys: those of `keys` that are kept.
+            rows: hash of its samples.
+        """
+        kept = set(keys)
+        pairs = [(k, key) for k, key in zip(self.ks, self.keys, strict=True) if key in kept]
+        ks, left = tuple(k for k, _ in pairs), tuple(key for _, key in pairs)
+        return self if ks == self.ks else replace(self, id=unit_id(left, rows), ks=ks, keys=left)
 
     def cells(self, seeds: Sequence[int]) -> tuple[Cell, ...]:
         """Cells that the unit has records of; those of K=0 stand for all seeds of the grid."""
@@ -143,45 +155,28 @@ class Plan:
         return replace(self, units=units, shards=tuple(shards)), pieces
 
 
-class Coverage:
-    """Which samples of which cells have committed records, and in which parts."""
+class Pieces:
+    """What is left of a plan's units, and of such with fewer K.
 
-    def __init__(self) -> None:
-        self._places: dict[str, int] = {}
-        """Sample to its place below: millions of records need no texts of their own."""
-        self._samples: defaultdict[str, bytearray] = defaultdict(bytearray)
-        self._parts: defaultdict[str, set[str]] = defaultdict(set)
-        self.units: set[str] = set()
-        """Ids of the parts: a unit of that id is covered."""
+    Args:
+        plan: whose units are asked for.
+        left: per unit of the plan its pieces, see `Plan.without`.
+        shards: those that pieces name.
+    """
 
-    def add(self, key: str, part: str, ids: Iterable[str]) -> None:
-        """Count records of a part in.
+    def __init__(self, plan: Plan, left: Mapping[str, tuple[WorkUnit, ...]], shards: Sequence[Shard]) -> None:
+        self._left, self._shards = left, shards
+        self._whole = {(unit.model, unit.template, unit.seed, unit.shard): unit for unit in plan.units}
 
-        Args:
-            key: of their cell, see `WorkUnit.keys`.
-            part: the part's id.
-            ids: their samples.
-        """
-        known = self._samples[key]
-        for name in ids:
-            place = self._places.setdefault(name, len(self._places))
-            if place >= len(known):
-                known.extend(bytes(len(self._places) - len(known)))
-            known[place] = 1
-        self._parts[key].add(part)
-        self.units.add(part)
-
-    def missing(self, key: str, samples: Sequence[Sample]) -> tuple[Sample, ...]:
-        """The samples that a cell has no record of, in their order."""
-        known = self._samples.get(key)
-        if known is None:
-            return tuple(samples)
-        places = ((sample, self._places.get(sample.id, len(known))) for sample in samples)
-        return tuple(sample for sample, place in places if place >= len(known) or not known[place])
-
-    def parts(self, keys: Iterable[str]) -> set[str]:
-        """The parts that hold records of these cells."""
-        return {part for key in keys for part in self._parts.get(key, ())}
+    def __call__(self, unit: WorkUnit) -> tuple[WorkUnit, ...] | None:
+        """The pieces of a unit; None where it is none of the run's."""
+        if unit.id in self._left:
+            return self._left[unit.id]
+        whole = self._whole.get((unit.model, unit.template, unit.seed, unit.shard))
+        if whole is None or not set(unit.keys) < set(whole.keys):
+            return None
+        pieces = ((piece, [key for key in piece.keys if key in unit.keys]) for piece in self._left[whole.id])
+        return tuple(piece.narrowed(keys, self._shards[piece.shard].hash) for piece, keys in pieces if keys)
 
 
 def make_cells(prepared: Prepared) -> tuple[Cell, ...]:
@@ -235,10 +230,14 @@ def units_of_a_model(config: RunConfig, n_samples: int, shard_size: int) -> int:
     return len(config.grid.templates) * groups * shards
 
 
-def make_plan(prepared: Prepared, shard_size: int) -> Plan:
+def make_plan(prepared: Prepared, shard_size: int, cuts: Sequence[tuple[Sample, ...]] | None = None) -> Plan:
     """Cells, shards and units of a prepared run.
 
-    Shards are cut from the samples in the nested order; see `Prepared.shard_order`.
+    Args:
+        prepared: the run.
+        shard_size: samples per unit.
+        cuts: the samples of each shard. By default shards are cut from the samples in the nested order; see
+            `Prepared.shard_order`.
     """
     from harness.planning.preparation import content_free  # heavy, and not needed to read units
 
@@ -248,12 +247,12 @@ def make_plan(prepared: Prepared, shard_size: int) -> Plan:
     shards: list[Shard] = []
     seeds = config.grid.seeds
     policy = draw_of(config.demos)
-    by_seed = policy.groups_samples and any(config.grid.k)
+    by_seed = policy.groups_samples and any(config.grid.k) and cuts is None
     for seed in seeds if by_seed else [None]:
-        ordered = [samples[place] for place in prepared.shard_order(seeds[0] if seed is None else seed)]
         orders[seed] = []
-        for start in range(0, len(ordered), shard_size):
-            rows = tuple(ordered[start : start + shard_size])
+        ordered = [] if cuts else [samples[i] for i in prepared.shard_order(seeds[0] if seed is None else seed)]
+        runs = (tuple(ordered[start : start + shard_size]) for start in range(0, len(ordered), shard_size))
+        for rows in cuts or runs:
             orders[seed].append(len(shards))
             shards.append(Shard(len(shards), rows, rows_hash(s.row() for s in rows)))
     units: list[WorkUnit] = []

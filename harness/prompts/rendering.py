@@ -19,7 +19,8 @@ from harness.prompts.demonstrations import PoolDraw
 from harness.prompts.draws import LectureTable
 from harness.prompts.label_ids import LabelIds, own_ids
 from harness.prompts.literals import plain
-from harness.prompts.templates import Chat, Template
+from harness.prompts.messages import chat_messages, chat_text
+from harness.prompts.templates import Template
 from harness.prompts.tokenizing import PromptTokenizer
 
 log = logging.getLogger(__name__)
@@ -47,6 +48,8 @@ class Prompt:
     """The text of each label, in the order of `label_ids`."""
     choices: ChoiceWording | None = None
     """How the labels of a sample that brings choices are scored."""
+    messages: tuple[dict[str, str], ...] | None = None
+    """The chat that the text renders; None of plain text."""
 
     @property
     def text(self) -> str:
@@ -168,8 +171,16 @@ class Renderer:
             fork = self._fork(pieces[i], cuts[i], ids[i], shown, sample, own)
             texts = tuple(map(plain, labels[i]))
             wording = self.template.choices
-            prompts.append(Prompt(sample, k, pieces[i], ids[i], label_ids[i], fork, texts, wording))
+            messages = self._messages(shown, sample)
+            prompts.append(Prompt(sample, k, pieces[i], ids[i], label_ids[i], fork, texts, wording, messages))
         return prompts
+
+    def _messages(self, indices: Sequence[int], sample: Sample) -> tuple[dict[str, str], ...] | None:
+        """The chat of a prompt, its texts as the data has them."""
+        if not self.template.chat:
+            return None
+        shown = [self.draw.pool.samples[index] for index in indices]
+        return tuple(chat_messages(self.template, shown, sample))
 
     def _fork(
         self,
@@ -322,26 +333,6 @@ def start_of(template: Template, tokenizer: PromptTokenizer) -> list[int]:
         return []
     begun = tokenizer.whole(template.prefix + template.render_query(template.probe(PROBES[0])))
     return [] if begun[: len(tokenizer.bos)] == tokenizer.bos else tokenizer.bos
-
-
-def chat_text(template: Template, shown: Sequence[Sample], sample: Sample, tokenizer: PromptTokenizer) -> str:
-    """A chat prompt: demonstrations as turns, or in the user's one message before the query.
-
-    The prefix opens the first message of the user: not every chat template knows a system role. Special
-    tokens in samples must be marked.
-    """
-    query = template.render_query(sample)
-    if template.chat is Chat.MESSAGE:
-        before = "".join(template.render_solved(solved) for solved in shown)
-        messages = [{"role": "user", "content": before + query}]
-    else:
-        messages = []
-        for solved in shown:
-            messages.append({"role": "user", "content": template.render_query(solved)})
-            messages.append({"role": "assistant", "content": template.continuation(solved)})
-        messages.append({"role": "user", "content": query})
-    messages[0]["content"] = template.prefix + messages[0]["content"]
-    return tokenizer.chat(messages)
 
 
 def chunks(samples: Sequence[Sample], size: int) -> Iterable[Sequence[Sample]]:

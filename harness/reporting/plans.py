@@ -8,10 +8,11 @@ from rich.console import Console
 from rich.text import Text
 
 from harness.cluster.findings import gibibytes
+from harness.core.addresses import redacted
 from harness.core.escaping import visible
 from harness.core.task import Task
 from harness.planning.examples import UNEQUAL
-from harness.planning.report import PlanReport
+from harness.planning.report import Expense, PlanReport
 from harness.prompts.templates import read_templates
 from harness.reporting.console import say, write
 from harness.reporting.terminal import new_table
@@ -30,8 +31,15 @@ def write_plan(console: Console, report: PlanReport) -> None:
         f"{report.n_cells:,} cells x {report.n_samples:,} samples = {report.prompts:,} prompts "
         f"({report.prompts_scored:,} scored: K=0 once for all seeds)\n"
         f"tokens: {report.tokens_one_pass:,} as one pass per prompt, {report.tokens_unique:,} unique "
-        f"({ratio:.1f}x fewer)\n\n",
+        f"({ratio:.1f}x fewer)\n",
     )
+    if report.race is not None:
+        write(
+            console,
+            f"a race for the best (harness race): about {report.race.expected:.0%} of the records (bound: "
+            f"{report.race.bound:.0%}), if {report.race.basis}\n",
+        )
+    write(console, "\n")
     for length in report.lengths:
         size = f", {length.parameters:,} weights" if length.parameters else ""
         write(
@@ -60,6 +68,8 @@ def write_plan(console: Console, report: PlanReport) -> None:
             f"memory of a replica of {replica.model} on {replica.device}, {replica.dtype}, "
             f"{replica.tokens_per_pack:,} tokens a pack: about {gibibytes(need.total)} ({words})\n",
         )
+    for expense in report.expenses:
+        _write_expense(console, expense)
     contexts = {length.model: length.context_length for length in report.lengths}
     table = new_table(console)
     several = len(report.lengths) > 1
@@ -102,6 +112,27 @@ def write_plan(console: Console, report: PlanReport) -> None:
         write(console, f"{what}, {audit.samples_checked} prompts checked{remark}\n")
     for name, text in report.examples.items():
         write(console, f"\n--- {name} ---\n{text}\n")
+
+
+def _write_expense(console: Console, expense: Expense) -> None:
+    money = f"; cost {_range(expense.cost, ',.2f')}" if expense.cost is not None else "; no prices are set"
+    limit = f", model.max_cost {expense.limit:g}" if expense.limit is not None else ""
+    if expense.cost is not None and expense.limit is not None and expense.limit < expense.cost[1]:
+        limit += ": the run may stop before it is through" if expense.limit >= expense.cost[0] else ": it will not do"
+    write(
+        console,
+        f"requests of {expense.model} to {redacted(expense.address)}: {_range(expense.requests, ',')}, tokens sent "
+        f"{_range(expense.input_tokens, ',')}, generated {_range(expense.output_tokens, ',')}{money}{limit}\n",
+    )
+    if expense.requests[0] < expense.requests[1]:
+        write(console, "  how labels can be scored, and so which it is, is found when the run begins\n")
+    for words in expense.unchecked:
+        write(console, f"  {words}\n")
+
+
+def _range(ends: tuple[float, float], form: str) -> str:
+    least, most = (format(end, form) for end in ends)
+    return least if least == most else f"{least} to {most}"
 
 
 def write_tasks(console: Console, tasks: Sequence[Task]) -> None:

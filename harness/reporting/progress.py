@@ -4,17 +4,29 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from types import TracebackType
 
-from rich.console import Console
+from rich.console import Console, RenderableType, RichCast
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from harness.results.schema import UnitStatistics
 
 log = logging.getLogger(__name__)
 LOG_EVERY_S = 10.0
+
+
+class _Bar(Progress):
+    """A bar with a board above it."""
+
+    board: RichCast | None = None
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        """The board, where there is one, and the bar."""
+        if self.board is not None:
+            yield self.board
+        yield from super().get_renderables()
 
 
 class RunProgress:
@@ -25,9 +37,17 @@ class RunProgress:
         n_units: units of the whole run; None while that is not known.
         done: units that were committed before.
         n_records: records of the units still to do; None while that is not known.
+        board: drawn above the bar.
     """
 
-    def __init__(self, console: Console, n_units: int | None, done: int, n_records: int | None) -> None:
+    def __init__(
+        self,
+        console: Console,
+        n_units: int | None,
+        done: int,
+        n_records: int | None,
+        board: RichCast | None = None,
+    ) -> None:
         self.n_units, self.done, self.n_records = n_units, done, n_records
         self.prompts = self.tokens = self.records = self.failed = 0
         self._worked_s = 0.0
@@ -35,7 +55,7 @@ class RunProgress:
         self._logged = time.monotonic()
         self._bar: Progress | None = None
         if console.is_terminal:
-            self._bar = Progress(
+            self._bar = _Bar(
                 TextColumn("scoring"),
                 BarColumn(),
                 TextColumn("{task.completed}/{task.total} units"),
@@ -43,6 +63,7 @@ class RunProgress:
                 TimeElapsedColumn(),
                 console=console,
             )
+            self._bar.board = board
             self._task = self._bar.add_task("", total=n_units, completed=done, rates="")
 
     def __enter__(self) -> RunProgress:

@@ -5,7 +5,8 @@ Knows methods and endings; refuses to know how anything is computed.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -29,6 +30,10 @@ class Asks(Protocol):
 
     def ask(self, prompts: Sequence[Any], prepared: Any = None) -> Any:
         """What is found; it has `tokens_computed`."""
+        ...
+
+    def paying(self, pay: Callable[[float], None]) -> AbstractContextManager[None]:
+        """Say what the questions of a block have cost."""
         ...
 
 
@@ -78,6 +83,15 @@ class Asking:
         if len(found.tokens) != len(prompts) or len(found.reasons) != len(prompts):
             raise EngineError(f"the engine gave {len(found.tokens)} answers to {len(prompts)} prompts")
         return found
+
+    @contextmanager
+    def paying(self, pay: Callable[[float], None]) -> Iterator[None]:
+        """Say what the requests of the block have cost, those of a block that raises included."""
+        before = self.engine.cost
+        try:
+            yield
+        finally:
+            pay(self.engine.cost - before)
 
     def most_new_tokens(self, prompts: Sequence[Prompt]) -> int:
         """Tokens that an answer, or the longest label, may have."""
@@ -132,5 +146,5 @@ def open_settings(
         None if engine.tokens_per_pack == "auto" else int(engine.tokens_per_pack),
         longest_prompt,
         threads,
-        tokens,
+        tokens=tokens,
     )

@@ -9,29 +9,27 @@ from __future__ import annotations
 import itertools
 import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pyarrow as pa
-from rich.console import Console
+from rich.console import Console, RichCast
 
 from harness.analysis.summary import CELLS, summarise
 from harness.config.schema import RunConfig
 from harness.core.errors import BrokenDeviceError, Interrupted, RunDirError
 from harness.core.escaping import one_line
-from harness.engine.protocol import EngineFacts, ModelDescription, Resources
+from harness.engine.protocol import EngineFacts
 from harness.planning import examples as prompt_examples
 from harness.planning.format_1 import units_of_format_1
 from harness.planning.lengths import measure
-from harness.planning.preparation import ModelSetup, Prepared, prepare
-from harness.planning.references import ReferenceSetup
-from harness.planning.units import Plan, WorkUnit, choose_shard_size, make_plan
-from harness.prompts.demonstrations import PoolDraw
+from harness.planning.preparation import Prepared, prepare
+from harness.planning.units import Plan, WorkUnit, choose_shard_size
 from harness.reporting.progress import RunProgress
 from harness.reporting.tracking.run import open_run_tracker, tell_cells, tell_results
 from harness.reporting.tracking.tracker import Tracker
@@ -43,19 +41,19 @@ from harness.results.samples import write_samples
 from harness.results.store import RunStore
 from harness.running.backend import Backend, check_reachable, open_backend
 from harness.running.committed import read_committed
+from harness.running.course import WHOLE_GRID, Course
 from harness.running.dispatch import MANY, Timing, dispatch
 from harness.running.growing import begin, grow, take_in
 from harness.running.ledger import Ledger
-from harness.running.messages import LearningSpec, LectureTable, ReferenceSpec, UnitReport, WorkerSpec
+from harness.running.messages import UnitReport
 from harness.running.notes import note_of, take_notes
 from harness.running.precautions import Precautions
 from harness.running.run_log import log_file, unit_log
 from harness.running.schedule import InOrder, Schedule
+from harness.running.specs import Grids, lecture_of, opening, resources_of
 from harness.running.stopping import StopFlag, stoppable
 
 log = logging.getLogger(__name__)
-CLASSIFY = "classify"
-"""The method of references: they are asked nothing."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +73,7 @@ def run(
     console: Console | None = None,
     retry_failed: bool = False,
     schedule_of: Callable[[Plan], Schedule] = lambda plan: InOrder(plan.units),
+    course: Course = WHOLE_GRID,
 ) -> RunResult:
     """Run or resume a grid, or let a run grow.
 
@@ -84,6 +83,7 @@ def run(
         console: where progress is drawn; standard error by default.
         retry_failed: compute every failed record again; else those that may have failed for a passing reason.
         schedule_of: which of the plan's units come when; all in their order by default.
+        course: what the verb has its own way in.
 
     Raises:
         UserError: whatever the user can mend, before a model is loaded where possible.
@@ -94,6 +94,7 @@ def run(
     with stoppable() as stop:
         check_reachable(config)
         prepared = prepare(config)
+        course.check(prepared)
         for note in prepared.notes:
             log.info("%s", note)
         store = RunStore(config.run_dir)
@@ -101,7 +102,7 @@ def run(
             _move_aside(store)
         store.create()
         with RunLock(store), log_file(store):
-            return _run_locked(prepared, store, console, stop, _Wishes(retry_failed, schedule_of))
+            return _run_locked(prepared, store, console, stop, _Wishes(retry_failed, schedule_of, course))
 
 
 @dataclass(frozen=True)
@@ -110,6 +111,7 @@ class _Wishes:
 
     retry_failed: bool
     schedule_of: Callable[[Plan], Schedule]
+    course: Course
 
 
 def _run_locked(prepared: Prepared, store: RunStore, console: Console, stop: StopFlag, wishes: _Wishes) -> RunResult:
@@ -131,7 +133,7 @@ def _run_locked(prepared: Prepared, store: RunStore, console: Console, stop: Sto
     with ExitStack() as stack:
         backend: Backend | None = None
         if manifest is None:
-            backend = stack.enter_context(open_backend(config, _resources(prepared)))
+            backend = stack.enter_context(open_backend(config, resources_of(prepared)))
             shard_size = choose_shard_size(config, len(prepared.data.samples), backend.n_replicas, prepared.method)
             facts = {
                 "shard_size": shard_size,
@@ -146,10 +148,12 @@ def _run_locked(prepared: Prepared, store: RunStore, console: Console, stop: Sto
         session = manifests.new_session()
         manifest["sessions"].append(session)
         take_in(manifest, growth, session)
-        plan = make_plan(prepared, int(manifest["shard_size"]))
+        plan = wishes.course.plan_of(prepared, int(manifest["shard_size"]))
         facts_1 = manifest.get("format_1")
         early = units_of_format_1(prepared, plan, growth.samples, facts_1) if facts_1 else {}
         committed = read_committed(store, plan, early, most_rows(manifest), wishes.retry_failed)
+        if wishes.course.keep_failed:
+            committed.again.clear()
         ledger = Ledger(store, plan, wishes.schedule_of(plan), committed)
         manifest |= ledger.expected
         manifest["status"] = "running"
@@ -176,11 +180,11 @@ def _run_locked(prepared: Prepared, store: RunStore, console: Console, stop: Sto
         tracker = stack.enter_context(open_run_tracker(config, manifest["tracking_id"], store, ledger.n_cells_done))
         try:
             if ledger.feed.next_model() is not None:
-                backend = backend or stack.enter_context(open_backend(config, _resources(prepared)))
+                backend = backend or stack.enter_context(open_backend(config, resources_of(prepared)))
                 longest = {b.model: max(x.longest_prompt for x in budgets if x.model == b.model) for b in budgets}
                 tokens = {b.model: sum(x.tokens_unique for x in budgets if x.model == b.model) for b in budgets}
-                work = _Work(prepared, ledger, quarantine, manifest, longest, tokens)
-                _compute(work, store, backend, _Onlookers(console, tracker), stop)
+                work = _Work(prepared, ledger, quarantine, manifest, Grids(longest, tokens))
+                _compute(work, store, backend, _Onlookers(console, tracker, wishes.course.board), stop)
                 ledger.check_complete()
             manifest |= ledger.expected
             cells = summarise(store.run_dir, metrics=prepared.task.metrics)
@@ -200,7 +204,7 @@ def _run_locked(prepared: Prepared, store: RunStore, console: Console, stop: Sto
         finally:
             session["ended"] = manifests.now()
             store.write_json(manifests.NAME, manifest)
-        tell_results(tracker, store, cells)
+        tell_results(tracker, store, cells, wishes.course.summary)
     return RunResult(store.run_dir, cells, float(cells["n_failed"].sum() / cells["n_attempted"].sum()))
 
 
@@ -212,10 +216,7 @@ class _Work:
     ledger: Ledger
     quarantine: Quarantine
     manifest: dict[str, Any]
-    longest: Mapping[str, int]
-    """Tokens of the longest prompt of each model."""
-    tokens: Mapping[str, int]
-    """Of each model's grid, every shared one counted once per shard."""
+    grids: Grids
 
 
 @dataclass(frozen=True)
@@ -224,6 +225,7 @@ class _Onlookers:
 
     console: Console
     tracker: Tracker
+    board: RichCast | None
 
 
 def _compute(work: _Work, store: RunStore, backend: Backend, onlookers: _Onlookers, stop: StopFlag) -> None:
@@ -232,12 +234,17 @@ def _compute(work: _Work, store: RunStore, backend: Backend, onlookers: _Onlooke
     config, feed = prepared.config, ledger.feed
     samples = [[sample.id for sample in shard.samples] for shard in ledger.work.shards]
     n_done = ledger.n_committed - len(ledger.again)
-    with RunProgress(onlookers.console, manifest["n_units"], n_done, ledger.n_records_left()) as progress:
+    with RunProgress(
+        onlookers.console, manifest["n_units"], n_done, ledger.n_records_left(), onlookers.board
+    ) as progress:
 
         def on_done(unit: WorkUnit, report: UnitReport) -> None:
             unit_log.info(json.dumps({"unit": unit.id, **_place(unit), **asdict(report.statistics)}))
             for error in report.errors:
                 log.warning("failed: %s", error)
+            if report.statistics.cost:
+                paid = manifest["sessions"][-1].setdefault("cost", {})
+                paid[unit.model] = paid.get(unit.model, 0.0) + report.statistics.cost
             cells, parts = ledger.finish(unit)
             if progress.n_units is None and feed.expected is not None:
                 manifest.update(ledger.expected)
@@ -250,12 +257,13 @@ def _compute(work: _Work, store: RunStore, backend: Backend, onlookers: _Onlooke
 
         while (model := feed.next_model()) is not None:
             units = feed.of(model)
-            info, draw, spec = _opening(work, model)
-            lecture = _lecture(prepared, model)
+            spent = sum(one.get("cost", {}).get(model, 0.0) for one in manifest["sessions"])
+            info, draw, spec = opening(prepared, model, work.grids, spent)
+            lecture = lecture_of(prepared, model)
             log.info("loading %s: %s", model, info.loaded_words)
             useful = MANY if units.n_left is None else units.n_left
             with backend.pool(spec, draw, ledger.work.shards, lecture, useful, stop) as (pool, facts):
-                _check_dtype(config.run_dir, manifest["engines"].get(model), facts)
+                _check_engine(config.run_dir, manifest["engines"].get(model), facts)
                 manifest["engines"][model] = facts.as_dict()
                 log.info("%s: %s", model, facts)
                 for notice in facts.notices:
@@ -264,39 +272,6 @@ def _compute(work: _Work, store: RunStore, backend: Backend, onlookers: _Onlooke
                 hang_after_s = spec.config.run.hang_after_s if backend.replaces else 0.0
                 with progress.working():
                     dispatch(units, pool, on_done, stop.is_set, precautions, Timing(hang_after_s))
-
-
-def _resources(prepared: Prepared) -> list[Resources]:
-    """What replicas of each model and reference take."""
-    return [setup.info.resources for setup in prepared.setups]
-
-
-def _lecture(prepared: Prepared, model: str) -> dict[int, LectureTable]:
-    """Draws per seed of a model, where the policy is sequential."""
-    setups = [setup for setup in prepared.models if setup.name == model]
-    seeds = prepared.config.grid.seeds
-    tables = {seed: prepared.lecture_table(setup, seed) for setup in setups for seed in seeds}
-    return {seed: table for seed, table in tables.items() if table is not None}
-
-
-def _opening(work: _Work, name: str) -> tuple[ModelDescription, PoolDraw, WorkerSpec]:
-    """What is opened next, the rows that it takes, and how."""
-    prepared = work.prepared
-    setup = next(setup for setup in prepared.setups if setup.name == name)
-    config, info = prepared.config, setup.info
-    if isinstance(setup, ModelSetup):
-        spec = WorkerSpec(
-            config, info.fixed, prepared.method, prepared.templates, info.context_length, work.longest[name],
-            info.resources, chat_time=setup.tokenizer.chat_time, tokens=work.tokens[name],
-        )  # fmt: skip
-        return info, setup.draw, spec
-    plain = WorkerSpec(config, info.fixed, CLASSIFY, {}, info.context_length, 1, info.resources)
-    if isinstance(setup, ReferenceSetup):
-        return info, setup.rows, replace(plain, reference=ReferenceSpec(setup.fields, setup.info.labels, setup.order))
-    learning = LearningSpec(setup.fields, setup.settings.learning_rate, setup.settings.keep)
-    # A training may take as long as it likes.
-    patient = replace(config, run=replace(config.run, hang_after_s=0.0))
-    return info, setup.rows, replace(plain, config=patient, learning=learning)
 
 
 def _place(unit: WorkUnit) -> dict[str, Any]:
@@ -316,13 +291,12 @@ def _check_task(store: RunStore, manifest: dict[str, Any], prepared: Prepared) -
             )
 
 
-def _check_dtype(run_dir: str, before: dict[str, Any] | None, facts: EngineFacts) -> None:
-    """Refuse to mix number formats in one run, as `dtype: auto` would on another machine."""
-    if before is not None and before.get("dtype", facts.dtype) != facts.dtype:
-        raise RunDirError(
-            f"the run in '{run_dir}' began in {before['dtype']}, but this machine would go on in {facts.dtype}; "
-            f"set model.dtype={before['dtype']} under another name=..., or resume on a machine of the same kind"
-        )
+def _check_engine(run_dir: str, before: dict[str, Any] | None, facts: EngineFacts) -> None:
+    """Refuse to mix number formats in one run, as `dtype: auto` would on another machine, or servers."""
+    change = None if before is None else facts.change_since(before)
+    if change is not None:
+        was, is_now, remedy = change
+        raise RunDirError(f"the run in '{run_dir}' began in {was}, but {is_now}; {remedy}")
 
 
 def _move_aside(store: RunStore) -> None:

@@ -6,7 +6,7 @@ Knows what is committed; refuses to know replicas and storage.
 from __future__ import annotations
 
 from collections import Counter, defaultdict, deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 
 from harness.core.errors import ScheduleError
@@ -22,7 +22,7 @@ class Feed:
 
     Args:
         schedule: gives units of the plan.
-        pieces: per unit of the plan what is not committed of it, see `Plan.without`.
+        pieces: a unit of the plan, or one with fewer K, to what is not committed of it; None for other units.
         committed: the report of a unit whose records are all committed.
         retries: parts of which failed samples are computed again; they come before a model's other pieces.
 
@@ -33,7 +33,7 @@ class Feed:
     def __init__(
         self,
         schedule: Schedule,
-        pieces: Mapping[str, Sequence[WorkUnit]],
+        pieces: Callable[[WorkUnit], Sequence[WorkUnit] | None],
         committed: Callable[[WorkUnit], UnitReport],
         retries: Sequence[WorkUnit] = (),
     ) -> None:
@@ -115,7 +115,7 @@ class Feed:
             to_come = self._schedule.to_come
             if to_come is None:
                 return None
-            self._left = Counter(piece.model for unit in to_come for piece in self._pieces.get(unit.id, ()))
+            self._left = Counter(piece.model for unit in to_come for piece in self._pieces(unit) or ())
         retries = len(self._retries[model])
         return retries + self._left[model] + sum(piece.model == model for piece in self._ready)
 
@@ -126,11 +126,11 @@ class Feed:
             where = f"{unit.id} ({unit.place}, K {list(unit.ks)}, shard {unit.shard})"
             if unit.id in self._known:
                 raise ScheduleError(f"the schedule gave unit {where} twice; expected each unit once")
-            if unit.id not in self._pieces:
+            pieces = self._pieces(unit)
+            if pieces is None:
                 raise ScheduleError(f"the schedule gave unit {where}, which is none of the run's; expected its units")
             self._known.add(unit.id)
             self.given.append(unit)
-            pieces = self._pieces[unit.id]
             if self._left is not None:
                 self._left.subtract(piece.model for piece in pieces)
             if not pieces:

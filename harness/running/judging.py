@@ -49,10 +49,11 @@ class Judge:
             scores: of the prompts, in their order.
         """
         columns = scores.logprobs.tolist(), scores.argmax.tolist(), scores.off_label_mass.tolist()
+        texts: Sequence[str | None] = scores.argmax_texts or [None] * len(prompts)
         records = []
-        for prompt, logprobs, argmax, off_label in zip(prompts, *columns, strict=True):
+        for prompt, logprobs, argmax, off_label, text in zip(prompts, *columns, texts, strict=True):
             try:
-                records.append(self._by_labels(unit, prompt, logprobs, argmax, off_label))
+                records.append(self._by_labels(unit, prompt, logprobs, argmax, off_label, text))
             except BaseException as error:
                 records.append(self._unjudged(unit, prompt, error))
         return records
@@ -64,10 +65,11 @@ class Judge:
         logprobs: list[float],
         argmax: int,
         off_label: float,
+        text: str | None,
     ) -> Record:
         counts = [len(ids) for ids in prompt.label_ids]
         logprobs = logprobs[: len(counts)]
-        text = self._argmax_text(argmax)
+        text = self._argmax_text(argmax) if text is None else text
         scores = LabelScores(tuple(logprobs), tuple(counts), argmax, off_label)
         prediction = predicted(self.task, prompt, scores)
         return Record(

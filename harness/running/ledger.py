@@ -10,7 +10,7 @@ from typing import Any
 from harness.core.errors import RunDirError
 from harness.core.hashing import rows_hash
 from harness.core.task import CONTENT_FREE
-from harness.planning.units import Cell, Plan, Shard, WorkUnit, largest_k
+from harness.planning.units import Cell, Pieces, Plan, Shard, WorkUnit, largest_k
 from harness.results.store import RunStore
 from harness.running.committed import Committed, Failures, refuse
 from harness.running.feed import Feed
@@ -33,8 +33,9 @@ class Ledger:
 
     def __init__(self, store: RunStore, plan: Plan, schedule: Schedule, committed: Committed) -> None:
         self._store, self._plan, self._committed = store, plan, committed
-        self.work, self._pieces = plan.without(committed.covered)
-        self.work, self._retries = _with_retries(plan, self.work, committed.again)
+        work, left = plan.without(committed.covered)
+        self.work, self._retries = _with_retries(plan, work, committed.again)
+        self._pieces = Pieces(plan, left, work.shards)
         self.feed = Feed(schedule, self._pieces, committed.report, self._retries)
         samples = {s.id: s for shard in plan.shards if not shard.content_free for s in shard.samples}
         self._n_samples = len(samples)
@@ -138,7 +139,7 @@ class Ledger:
         refuse(self._store, self._store.part_ids() - ours)
 
     def _pieces_of(self, units: Iterable[WorkUnit]) -> Sequence[WorkUnit]:
-        return [piece for unit in units for piece in self._pieces.get(unit.id, ())]
+        return [piece for unit in units for piece in self._pieces(unit) or ()]
 
 
 def _with_retries(plan: Plan, work: Plan, again: Mapping[str, Failures]) -> tuple[Plan, tuple[WorkUnit, ...]]:

@@ -6,7 +6,8 @@ Takes the same three steps as the worker it derives from; knows classifiers, ref
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -108,6 +109,10 @@ class Classification:
 
     def prepare(self, inputs: Sequence[Input]) -> None:
         """Nothing can be worked out before."""
+
+    def paying(self, pay: Callable[[float], None]) -> AbstractContextManager[None]:
+        """A classifier in this process costs no money."""
+        return nullcontext()
 
     def ask(self, inputs: Sequence[Input], prepared: Any = None) -> Classes:
         """The classes of some inputs.

@@ -64,6 +64,11 @@ class Work:
     prompt_tokens: int = 0
     seconds: float = 0.0
     scoring_seconds: float = 0.0
+    cost: float = 0.0
+
+    def pay(self, cost: float) -> None:
+        """Count what requests have cost as the unit's."""
+        self.cost += cost
 
     @contextmanager
     def working(self) -> Iterator[None]:
@@ -98,4 +103,5 @@ class Work:
             self.seconds,
             self.scoring_seconds,
             process_name(),
+            self.cost,
         )

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
-from harness.core.errors import BrokenDeviceError, ContextError
+from harness.core.errors import ENDS_THE_RUN, ContextError
 from harness.core.task import Sample, Task, find_task
 from harness.core.task_options import configured
 from harness.engine.protocol import EngineFacts, Scores
@@ -195,11 +195,11 @@ class UnitWorker(ABC):
     def _compute_batch(self, work: Work, batch: Batch) -> list[Found | Record]:
         """What the engine finds; when it raises, the batch is halved until the culprit is alone."""
         try:
-            with work.scoring():
+            with work.scoring(), self.asking.paying(work.pay):
                 result = self.asking.ask(batch.prompts, batch.prepared)
             work.tokens_computed += result.tokens_computed
             return [Found(batch.prompts, result)]
-        except BrokenDeviceError:
+        except ENDS_THE_RUN:
             raise
         except Exception as error:
             halves = batch.halves()
@@ -237,7 +237,7 @@ class Worker(UnitWorker):
         self.tokenizer = PromptTokenizer(engine.describe(spec.model).tokenizer, spec.chat_time)
         self.judge = Judge(self.task, self.tokenizer, spec.config.generation)
         settings = open_settings(spec.config.engine, spec.longest_prompt, threads=spec.threads, tokens=spec.tokens)
-        opened = engine.open(spec.model, settings)
+        opened = engine.open(spec.model, replace(settings, method=spec.method, spent=spec.spent))
         self.facts = opened.facts
         self.asking: Asking = Asking(opened, spec.method, self.task, spec.config.generation, self.tokenizer)
         self._renderers: dict[str, Renderer] = {}

@@ -17,7 +17,8 @@ def unit(name: str, ks: tuple[int, ...] = (0,), model: str = "m", seed: int = 1)
 
 def feed(units: Sequence[WorkUnit], schedule: Schedule | None = None) -> ModelFeed:
     """Nothing of these units, which are of one model, is committed."""
-    return Feed(schedule or InOrder(units), {one.id: (one,) for one in units}, _never).of(units[0].model)
+    pieces = {one.id: (one,) for one in units}
+    return Feed(schedule or InOrder(units), lambda one: pieces.get(one.id), _never).of(units[0].model)
 
 
 def _never(unit: WorkUnit) -> UnitReport:

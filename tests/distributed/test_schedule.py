@@ -11,8 +11,9 @@ import pytest
 
 from harness import load_records
 from harness.core.errors import ScheduleError
+from harness.planning.coverage import Coverage
 from harness.planning.preparation import prepare
-from harness.planning.units import Coverage, make_plan
+from harness.planning.units import make_plan
 from harness.results.schema import UnitStatistics
 from harness.results.status import read_status
 from harness.results.store import RunStore
@@ -95,7 +96,9 @@ def test_a_unit_of_another_run_is_refused():
 def test_what_is_committed_is_told_to_the_schedule_before_anything_is_computed():
     schedule = Recorded(units("ab"), units("cd"))
     pieces = {"a": (), "b": (), "c": tuple(units(["c1", "c2"])), "d": ()}
-    source = Feed(schedule, pieces, lambda one: UnitReport(one.id, replace(STATISTICS, n_records=7)))
+    source = Feed(
+        schedule, lambda one: pieces.get(one.id), lambda one: UnitReport(one.id, replace(STATISTICS, n_records=7))
+    )
     assert source.next_model() == "m"
     assert schedule.calls == [("a", 7), ("b", 7)]
     done = []
@@ -107,7 +110,7 @@ def test_what_is_committed_is_told_to_the_schedule_before_anything_is_computed()
 
 def test_models_come_one_after_the_other_and_again_where_a_schedule_says_so():
     everyone = [unit("a"), unit("b", model="n"), unit("c", model="n"), unit("d")]
-    source = Feed(InOrder(everyone), {one.id: (one,) for one in everyone}, lambda one: None)
+    source = Feed(InOrder(everyone), lambda one: (one,), lambda one: None)
     seen = []
     while (model := source.next_model()) is not None:
         of_model = source.of(model)

@@ -21,6 +21,7 @@ from harness.reporting.report.gallery import gallery
 from harness.reporting.report.gathering import ReportData
 from harness.reporting.report.grid import against_k_section, heatmap_section
 from harness.reporting.report.provenance import facts_section
+from harness.reporting.report.race import race_sections
 from harness.reporting.report.tables import (
     class_table,
     confusion_table,
@@ -45,6 +46,7 @@ def sections(data: ReportData, scale: Scale, chance: float | None, shown: Browse
         shown: the samples that the page carries.
     """
     return [
+        *race_sections(data),
         heatmap_section(data, scale),
         against_k_section(data, scale, chance),
         *curve_sections(data, scale),

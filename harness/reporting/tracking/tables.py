@@ -82,9 +82,9 @@ def thinned(frame: pd.DataFrame, most: int) -> pd.DataFrame:
 
 
 def _best(cells: pd.DataFrame) -> dict[str, Any]:
-    """The cell with the highest main figure, the first of equals."""
+    """The cell with the highest main figure, the first of equals; none where a race gave cells other samples."""
     figure = main_figure(cells)
-    if cells[figure].isna().all():
+    if cells[figure].isna().all() or (cells["n_scored"] + cells["n_failed"]).nunique() > 1:
         return {}
     low, high = interval_columns(figure)
     best = cells.iloc[int(cells[figure].argmax())]

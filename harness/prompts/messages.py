@@ -1,0 +1,33 @@
+"""Chat prompts: demonstrations as turns or in one message, as messages and as the tokenizer's text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from harness.core.task import Sample
+from harness.prompts.templates import Chat, Template
+from harness.prompts.tokenizing import PromptTokenizer
+
+
+def chat_text(template: Template, shown: Sequence[Sample], sample: Sample, tokenizer: PromptTokenizer) -> str:
+    """A chat prompt as text; special tokens in samples must be marked."""
+    return tokenizer.chat(chat_messages(template, shown, sample))
+
+
+def chat_messages(template: Template, shown: Sequence[Sample], sample: Sample) -> list[dict[str, str]]:
+    """A chat prompt: demonstrations as turns, or in the user's one message before the query.
+
+    The prefix opens the first message of the user: not every chat template knows a system role.
+    """
+    query = template.render_query(sample)
+    if template.chat is Chat.MESSAGE:
+        before = "".join(template.render_solved(solved) for solved in shown)
+        messages = [{"role": "user", "content": before + query}]
+    else:
+        messages = []
+        for solved in shown:
+            messages.append({"role": "user", "content": template.render_query(solved)})
+            messages.append({"role": "assistant", "content": template.continuation(solved)})
+        messages.append({"role": "user", "content": query})
+    messages[0]["content"] = template.prefix + messages[0]["content"]
+    return messages
