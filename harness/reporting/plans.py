@@ -12,6 +12,7 @@ from harness.core.escaping import visible
 from harness.core.task import Task
 from harness.planning.examples import UNEQUAL
 from harness.planning.report import PlanReport
+from harness.prompts.audit import TemplateAudit
 from harness.prompts.templates import read_templates
 from harness.reporting.console import say, write
 from harness.reporting.terminal import new_table
@@ -95,6 +96,8 @@ def write_plan(console: Console, report: PlanReport) -> None:
             remarks.append("labels share their first token")
         if len({len(tokens) for tokens in audit.label_tokens}) > 1 and not audit.own_labels:
             remarks.append(UNEQUAL.format(" and ".join(str(len(tokens)) for tokens in audit.label_tokens)))
+        if audit.merged is not None:
+            remarks.append(_exact(audit))
         remarks.append(audit.start)
         if audit.joined_by_segment < 1:
             remarks.append(f"{1 - audit.joined_by_segment:.0%} of prompts tokenised whole")
@@ -102,6 +105,19 @@ def write_plan(console: Console, report: PlanReport) -> None:
         write(console, f"{what}, {audit.samples_checked} prompts checked{remark}\n")
     for name, text in report.examples.items():
         write(console, f"\n--- {name} ---\n{text}\n")
+
+
+def _exact(audit: TemplateAudit) -> str:
+    """What `boundary: exact` does to the labels of a template."""
+    moved = f"the query's {audit.moved!r} is scored with the label; " if audit.moved else ""
+    merged = (
+        f"{audit.merged} labels merge with the end of their prompts: they are the tokens beyond those of the prompt, "
+        "as no text has them"
+    )
+    return (
+        f"boundary exact, tokenised whole as lm-evaluation-harness does: {moved}"
+        f"{merged if audit.merged else 'no label merges with its prompt'}"
+    )
 
 
 def write_tasks(console: Console, tasks: Sequence[Task]) -> None:
