@@ -47,6 +47,8 @@ class Prompt:
     """The text of each label, in the order of `label_ids`."""
     choices: ChoiceWording | None = None
     """How the labels of a sample that brings choices are scored."""
+    thinks: bool = False
+    """Whether the model's reasoning stands before its answer."""
 
     @property
     def text(self) -> str:
@@ -171,8 +173,10 @@ class Renderer:
         for i, (sample, k, shown) in enumerate(keys):
             fork = self._fork(pieces[i], cuts[i], ids[i], shown, sample, own)
             texts = tuple(map(plain, labels[i]))
-            wording = self.template.choices
-            prompts.append(Prompt(sample, k, pieces[i], ids[i], label_ids[i], fork, texts, wording))
+            template = self.template
+            prompts.append(
+                Prompt(sample, k, pieces[i], ids[i], label_ids[i], fork, texts, template.choices, template.thinks)
+            )
         return prompts
 
     def _fork(
@@ -331,8 +335,8 @@ def start_of(template: Template, tokenizer: PromptTokenizer) -> list[int]:
 def chat_text(template: Template, shown: Sequence[Sample], sample: Sample, tokenizer: PromptTokenizer) -> str:
     """A chat prompt: demonstrations as turns, or in the user's one message before the query.
 
-    The prefix opens the first message of the user: not every chat template knows a system role. Special
-    tokens in samples must be marked.
+    The prefix opens the first message of the user: not every chat template knows a system role. What the assistant's
+    turn begins with stands after its header. Special tokens in samples must be marked.
     """
     query = template.render_query(sample)
     if template.chat is Chat.MESSAGE:
@@ -342,10 +346,14 @@ def chat_text(template: Template, shown: Sequence[Sample], sample: Sample, token
         messages = []
         for solved in shown:
             messages.append({"role": "user", "content": template.render_query(solved)})
-            messages.append({"role": "assistant", "content": template.continuation(solved)})
+            messages.append({"role": "assistant", "content": template.answer_prefix + template.continuation(solved)})
         messages.append({"role": "user", "content": query})
     messages[0]["content"] = template.prefix + messages[0]["content"]
-    return tokenizer.chat(messages)
+    if template.system and template.merges_system and not tokenizer.knows_system:
+        messages[0]["content"] = f"{template.system}\n\n{messages[0]['content']}"
+    elif template.system:
+        messages.insert(0, {"role": "system", "content": template.system})
+    return tokenizer.chat(messages, template.thinks) + template.answer_prefix
 
 
 def chunks(samples: Sequence[Sample], size: int) -> Iterable[Sequence[Sample]]:
