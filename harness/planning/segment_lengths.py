@@ -15,7 +15,8 @@ from harness.core.errors import ModelError
 from harness.core.prefixes import count_unique_tokens
 from harness.core.task import Sample
 from harness.planning.preparation import ModelSetup, Prepared
-from harness.prompts.rendering import chat_text, start_of
+from harness.prompts.chat_messages import chat_text
+from harness.prompts.rendering import start_of
 from harness.prompts.templates import Template
 
 Ints = npt.NDArray[np.int64]

@@ -14,12 +14,13 @@ from itertools import chain
 
 from harness.core.prefixes import common_length
 from harness.core.task import Sample
+from harness.prompts.chat_messages import chat_text
 from harness.prompts.choices import ChoiceWording
 from harness.prompts.demonstrations import PoolDraw
 from harness.prompts.draws import LectureTable
 from harness.prompts.label_ids import LabelIds, own_ids
 from harness.prompts.literals import plain
-from harness.prompts.templates import Chat, Template
+from harness.prompts.templates import Template
 from harness.prompts.tokenizing import PromptTokenizer
 
 log = logging.getLogger(__name__)
@@ -330,30 +331,6 @@ def start_of(template: Template, tokenizer: PromptTokenizer) -> list[int]:
         return []
     begun = tokenizer.whole(template.prefix + template.render_query(template.probe(PROBES[0])))
     return [] if begun[: len(tokenizer.bos)] == tokenizer.bos else tokenizer.bos
-
-
-def chat_text(template: Template, shown: Sequence[Sample], sample: Sample, tokenizer: PromptTokenizer) -> str:
-    """A chat prompt: demonstrations as turns, or in the user's one message before the query.
-
-    The prefix opens the first message of the user: not every chat template knows a system role. What the assistant's
-    turn begins with stands after its header. Special tokens in samples must be marked.
-    """
-    query = template.render_query(sample)
-    if template.chat is Chat.MESSAGE:
-        before = "".join(template.render_solved(solved) for solved in shown)
-        messages = [{"role": "user", "content": before + query}]
-    else:
-        messages = []
-        for solved in shown:
-            messages.append({"role": "user", "content": template.render_query(solved)})
-            messages.append({"role": "assistant", "content": template.answer_prefix + template.continuation(solved)})
-        messages.append({"role": "user", "content": query})
-    messages[0]["content"] = template.prefix + messages[0]["content"]
-    if template.system and template.merges_system and not tokenizer.knows_system:
-        messages[0]["content"] = f"{template.system}\n\n{messages[0]['content']}"
-    elif template.system:
-        messages.insert(0, {"role": "system", "content": template.system})
-    return tokenizer.chat(messages, template.thinks) + template.answer_prefix
 
 
 def chunks(samples: Sequence[Sample], size: int) -> Iterable[Sequence[Sample]]:
