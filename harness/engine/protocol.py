@@ -45,7 +45,10 @@ class Prompt(Protocol):
 
     @property
     def messages(self) -> Sequence[Mapping[str, str]] | None:
-        """The chat that the text renders, each message with `role` and `content`; None of plain text."""
+        """The chat that the text renders, each message with `role` and `content`; None of plain text.
+
+        The last is the assistant's where its turn is begun: by the beginning of an answer, or by reasoning.
+        """
         ...
 
     @property

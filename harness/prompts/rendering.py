@@ -14,12 +14,12 @@ from itertools import chain
 
 from harness.core.prefixes import common_length
 from harness.core.task import Sample
+from harness.prompts.chat_messages import chat_messages, chat_text
 from harness.prompts.choices import ChoiceWording
 from harness.prompts.demonstrations import PoolDraw
 from harness.prompts.draws import LectureTable
 from harness.prompts.label_ids import LabelIds, own_ids
 from harness.prompts.literals import plain
-from harness.prompts.messages import chat_messages, chat_text
 from harness.prompts.templates import Template
 from harness.prompts.tokenizing import PromptTokenizer
 
@@ -49,7 +49,9 @@ class Prompt:
     choices: ChoiceWording | None = None
     """How the labels of a sample that brings choices are scored."""
     messages: tuple[dict[str, str], ...] | None = None
-    """The chat that the text renders; None of plain text."""
+    """The chat that the text renders, last the assistant's where its turn is begun; None of plain text."""
+    thinks: bool = False
+    """Whether the model's reasoning stands before its answer."""
 
     @property
     def text(self) -> str:
@@ -100,7 +102,7 @@ class Renderer:
         self._beginnings: dict[tuple[object, ...], list[int]] = {}
         self._joined: dict[tuple[str, ...], bool] = {}
         self._shown: dict[tuple[int, ...], tuple[str, ...]] = {}
-        self._asked: tuple[Sample, str] | None = None
+        self._asked: tuple[Sample, tuple[str, tuple[str, ...]]] | None = None
 
     @cached_property
     def start(self) -> list[int]:
@@ -138,9 +140,13 @@ class Renderer:
         if self.template.chat:
             asked = self.tokenizer.literals.marked(sample)
             return (chat_text(self.template, [self._solved(i) for i in indices], asked, self.tokenizer),)
+        return (*self._before(tuple(indices)), self._ask(sample)[0])
+
+    def _ask(self, sample: Sample) -> tuple[str, tuple[str, ...]]:
+        """The query of a sample and its labels; those of the last one are remembered."""
         if self._asked is None or self._asked[0] is not sample:
-            self._asked = sample, self.template.render_query(self.tokenizer.literals.marked(sample))
-        return (*self._before(tuple(indices)), self._asked[1])
+            self._asked = sample, self.template.asked(self.tokenizer.literals.marked(sample))
+        return self._asked[1]
 
     def _before(self, indices: tuple[int, ...]) -> tuple[str, ...]:
         """The segments before the query, which samples with the same demonstrations have in common."""
@@ -157,22 +163,25 @@ class Renderer:
         Raises:
             TemplateError: a label merges with the end of its context, or is empty in tokens.
         """
-        keys, pieces = [], []
+        keys, pieces, labels = [], [], []
         for sample in samples:
             for k in ks:
                 keys.append((sample, k, self.demonstrations(sample, seed, k)))
                 pieces.append(self._segments(keys[-1][2], sample))
+                labels.append(self._ask(sample)[1])
         ids, cuts = self._ids(pieces)
-        labels = [self.template.labels_of(self.tokenizer.literals.marked(sample)) for sample, _, _ in keys]
         label_ids = self._labels.ids(pieces, ids, cuts, labels)
         own: dict[tuple[str, int, bool], int] = {}
         prompts = []
         for i, (sample, k, shown) in enumerate(keys):
             fork = self._fork(pieces[i], cuts[i], ids[i], shown, sample, own)
             texts = tuple(map(plain, labels[i]))
-            wording = self.template.choices
-            messages = self._messages(shown, sample)
-            prompts.append(Prompt(sample, k, pieces[i], ids[i], label_ids[i], fork, texts, wording, messages))
+            template, messages = self.template, self._messages(shown, sample)
+            prompts.append(
+                Prompt(
+                    sample, k, pieces[i], ids[i], label_ids[i], fork, texts, template.choices, messages, template.thinks
+                )
+            )  # fmt: skip
         return prompts
 
     def _messages(self, indices: Sequence[int], sample: Sample) -> tuple[dict[str, str], ...] | None:
@@ -180,7 +189,9 @@ class Renderer:
         if not self.template.chat:
             return None
         shown = [self.draw.pool.samples[index] for index in indices]
-        return tuple(chat_messages(self.template, shown, sample))
+        begins = self.template.answer_prefix or self.template.thinks
+        begun = [{"role": "assistant", "content": self.template.answer_prefix}] if begins else []
+        return (*chat_messages(self.template, shown, sample, self.tokenizer), *begun)
 
     def _fork(
         self,
