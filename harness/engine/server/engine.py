@@ -70,7 +70,7 @@ class ServerModel(LoadedEngine):
             scoring=way.name if found.scoring else "",
             writing=way.name if found.writing else "",
             words=way.words,
-            sends="ids" if dialogue.known and not way.name.startswith("chat") else "text",
+            sends="ids" if way.dialogue.known and not way.name.startswith("chat") else "text",
             said=found.said,
             probe=tuple(found.probe),
             remarks=found.remarks,
