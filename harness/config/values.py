@@ -47,7 +47,7 @@ MOST_NAME_BYTES = 200
 """File systems allow 255; `--fresh` and temporary files add to a name."""
 STEERING_KEYS = ("generation.stop",)
 """Texts that may hold line ends and other control characters."""
-PATHS = ("out", "model.path", "task.data_dir", "task.templates_file")
+PATHS = ("out", "model.path", "model.adapter", "task.data_dir", "task.templates_file")
 """Keys whose `~` is the home directory."""
 
 
