@@ -12,7 +12,7 @@ from harness.planning.identity import wording_of
 from harness.planning.preparation import prepare
 from harness.prompts.chats import without_reasoning
 from harness.prompts.endings import StopTexts
-from harness.prompts.rendering import Prompt
+from harness.prompts.prompt import Prompt
 from harness.prompts.templates import Template, read_templates
 from harness.prompts.tokenizing import PromptTokenizer
 from harness.running.cleaning import answer_of

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from harness.core.errors import TemplateError
 from harness.core.task import Sample
-from harness.prompts.rendering import Prompt, Renderer
+from harness.prompts.prompt import Prompt
+from harness.prompts.rendering import Renderer
 
 AUDITED = 200
 """Samples whose label boundary is checked; replicas check every prompt again as they render it."""

@@ -17,7 +17,7 @@ from harness.core.errors import EngineError, NotFiniteError
 from harness.core.task import Task
 from harness.engine.protocol import GENERATE, Ending, Generations, LoadedEngine, OpenSettings, Scores
 from harness.prompts.endings import StopTexts, turn_ends
-from harness.prompts.rendering import Prompt
+from harness.prompts.prompt import Prompt
 from harness.prompts.tokenizing import PromptTokenizer
 
 

@@ -30,7 +30,8 @@ from harness.engine.registry import find_engine
 from harness.planning.lengths import measure
 from harness.planning.preparation import ModelSetup, Prepared, prepare
 from harness.planning.units import choose_shard_size
-from harness.prompts.rendering import Prompt, chunks
+from harness.prompts.prompt import Prompt
+from harness.prompts.rendering import chunks
 from harness.results import manifest as manifests
 from harness.results.lock import RunLock
 from harness.results.store import RunStore

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from harness.config.schema import GenerationConfig
 from harness.prompts.chats import without_reasoning
-from harness.prompts.rendering import Prompt
+from harness.prompts.prompt import Prompt
 
 _QUOTES = "\"'“”‘’「」『』《》〈〉`"
 _PARTICLES = re.compile(

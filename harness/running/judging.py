@@ -13,7 +13,7 @@ from harness.core.foreign import described, is_the_users
 from harness.core.task import NO_CLASS, LabelScores, Sample, Task
 from harness.engine.protocol import Generations, Scores
 from harness.planning.units import WorkUnit
-from harness.prompts.rendering import Prompt
+from harness.prompts.prompt import Prompt
 from harness.prompts.tokenizing import PromptTokenizer
 from harness.results.schema import Record
 from harness.running.cleaning import answer_of

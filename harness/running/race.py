@@ -24,7 +24,7 @@ from harness.results.races import RaceLog
 from harness.results.store import RunStore
 from harness.running import driver
 from harness.running.course import Course
-from harness.running.race_schedule import RaceSchedule
+from harness.running.race_schedule import Field, RaceSchedule
 from harness.running.race_scores import RaceScores, find_strategy, labelled, metric_place, strategies_of
 
 log = logging.getLogger(__name__)
@@ -118,13 +118,10 @@ class _Race:
         self.board = RaceBoard(self.console, labels, self.tokens_of_grid)
         self.schedule = RaceSchedule(
             Race(len(strategies), self.order.sizes, rules),
-            plan,
-            self.cuts,
-            strategies,
+            Field(plan, self.cuts, strategies, self.baseline),
             RaceScores(self.order, plan, strategies, self.metric),
             store,
             RaceLog(store, entry),
-            self.baseline,
             self._round_over,
         )
         return self.schedule

@@ -14,7 +14,7 @@ from typing import Any
 from harness.core.task import Sample
 from harness.engine.protocol import Generations, Scores
 from harness.planning.units import WorkUnit
-from harness.prompts.rendering import Prompt
+from harness.prompts.prompt import Prompt
 from harness.results.schema import Record, UnitStatistics
 from harness.running.messages import Care, LectureTable, UnitReport, process_name
 
