@@ -120,6 +120,10 @@ class ScoringConfig:
     """`likelihood` compares labels, `generate` lets the model write; `auto` is the task's own."""
     calibration: list[str] = field(default_factory=list)
     """Arms of `harness calibrate` that need prompts of their own, scored with the run."""
+    metrics: list[str] = field(default_factory=list)
+    """Further figures of the cells, by name; worked out from stored records."""
+    extract: str | None = None
+    """Regular expression: what of a written answer `metrics` see; null for all of it."""
 
 
 @dataclass(frozen=True)

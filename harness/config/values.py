@@ -24,6 +24,21 @@ DTYPES = (AUTO, "float32", "bfloat16", "float16")
 DEVICES = (AUTO, "cpu", "cuda")
 METHODS = (AUTO, "likelihood", "generate")
 CALIBRATIONS = ("contextual", "domain")
+CLASS_METRICS = (
+    "macro_f1",
+    "balanced_accuracy",
+    "mcc",
+    "kappa",
+    "mae",
+    "spearman",
+    "per_class",
+    "auroc",
+    "ece",
+    "brier",
+)
+CHOICE_METRICS = ("macro_f1", "balanced_accuracy", "mcc", "kappa", "ece", "brier")
+"""Of samples that bring choices: their places have no order, and none is a class of its own."""
+ANSWER_METRICS = ("chrf", "rouge_l", "same_text", "same_number")
 CLEANINGS = ("first_line", "quotes", "particles")
 RACE_SEEDS = ("each", "averaged")
 WANDB_MODES = ("disabled", "offline", "online")
@@ -69,6 +84,7 @@ def check_values(config: RunConfig) -> None:
     check_texts(config)
     for key, texts in (
         ("scoring.calibration", config.scoring.calibration),
+        ("scoring.metrics", config.scoring.metrics),
         ("generation.stop", config.generation.stop),
         ("generation.clean", config.generation.clean),
         ("wandb.tags", config.wandb.tags),
@@ -81,6 +97,9 @@ def check_values(config: RunConfig) -> None:
     _check_choice("wandb.mode", config.wandb.mode, WANDB_MODES)
     for name in config.scoring.calibration:
         _check_choice("scoring.calibration", name, CALIBRATIONS)
+    for name in config.scoring.metrics:
+        _check_choice("scoring.metrics", name, (*CLASS_METRICS, *ANSWER_METRICS))
+    _check_pattern("scoring.extract", config.scoring.extract)
     for name in config.generation.clean:
         _check_choice("generation.clean", name, CLEANINGS)
     if not all(config.generation.stop):
@@ -208,6 +227,13 @@ def _check_name(name: str) -> None:
 def _check_choice(key: str, value: str, choices: tuple[str, ...]) -> None:
     if value not in choices:
         raise ConfigError(f"{key} is '{value}'{did_you_mean(value, choices)}")
+
+
+def _check_pattern(key: str, pattern: str | None) -> None:
+    try:
+        re.compile(pattern or "")
+    except re.error as error:
+        raise ConfigError(f"{key} is {one_line(repr(pattern), 80)}, expected a regular expression: {error}") from None
 
 
 def _check_range(key: str, value: int, least: int, most: int = INT64) -> None:

@@ -193,6 +193,7 @@ MANIFEST: Mapping[str, Check] = {
                 "demos": mapped(anything),
                 "models": listed(keys({"name": text})),
                 "references": listed(keys({"name": text})),
+                "scoring": keys({}, {"metrics": listed(text), "extract": maybe(text)}),
             },
         ),
         _places,
