@@ -60,7 +60,8 @@ def test_prefixes_are_shared_and_scores_are_those_of_unshared_prompts(click, nam
     _, alone = asked(prepared, name, False)
     assert alone.tokens_computed > 1.5 * unique
     for one, other in zip(own(prompts, shared), own(prompts, alone), strict=True):
-        assert np.abs(one - other).max() < 1e-4
+        # Labels of a hundred nats and more have float32's own noise: of one, 2e-5 shared and 9e-5 alone beside float64.
+        assert np.allclose(one, other, rtol=1e-6, atol=1e-4)
 
 
 @pytest.mark.slow

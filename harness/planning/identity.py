@@ -132,4 +132,4 @@ def wording_of(template: Template) -> dict[str, Any]:
     return {key: value for key, value in wording.items() if key not in _LATER or value != _LATER[key]}
 
 
-_LATER = {field.name: field.default for field in fields(Template) if field.name in ("choices",)}
+_LATER = {field.name: field.default for field in fields(Template) if field.name in ("choices", "is_exact")}

@@ -40,7 +40,7 @@ class SegmentLengths:
         tokenizer = setup.tokenizer
         samples = [tokenizer.literals.marked(sample) for sample in prepared.data.samples]
         self.setup, self.template = setup, template
-        rows = [template.labels_of(sample) for sample in samples]
+        rows = [template.asked(sample)[1] for sample in samples]
         texts = list(dict.fromkeys(label for row in rows for label in row))
         label_ids = dict(zip(texts, tokenizer.whole_batch(texts), strict=True))
         self._check_known([tokenizer.bos, tokenizer.whole(template.prefix), *label_ids.values()])
@@ -55,7 +55,7 @@ class SegmentLengths:
         if template.chat:
             self._measure_chat(samples)
             return
-        texts = list(map(template.render_query, samples))
+        texts = [template.asked(sample)[0] for sample in samples]
         ends, checked = self._ends(), texts[:CHECKED_JOINS]
         edges = {template.prefix, *ends} - {""}
         plain = all(tokenizer.joins(edge, text) for edge in edges for text in checked)

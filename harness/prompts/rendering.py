@@ -100,7 +100,7 @@ class Renderer:
         self._beginnings: dict[tuple[object, ...], list[int]] = {}
         self._joined: dict[tuple[str, ...], bool] = {}
         self._shown: dict[tuple[int, ...], tuple[str, ...]] = {}
-        self._asked: tuple[Sample, str] | None = None
+        self._asked: tuple[Sample, tuple[str, tuple[str, ...]]] | None = None
 
     @cached_property
     def start(self) -> list[int]:
@@ -138,9 +138,13 @@ class Renderer:
         if self.template.chat:
             asked = self.tokenizer.literals.marked(sample)
             return (chat_text(self.template, [self._solved(i) for i in indices], asked, self.tokenizer),)
+        return (*self._before(tuple(indices)), self._ask(sample)[0])
+
+    def _ask(self, sample: Sample) -> tuple[str, tuple[str, ...]]:
+        """The query of a sample and its labels; those of the last one are remembered."""
         if self._asked is None or self._asked[0] is not sample:
-            self._asked = sample, self.template.render_query(self.tokenizer.literals.marked(sample))
-        return (*self._before(tuple(indices)), self._asked[1])
+            self._asked = sample, self.template.asked(self.tokenizer.literals.marked(sample))
+        return self._asked[1]
 
     def _before(self, indices: tuple[int, ...]) -> tuple[str, ...]:
         """The segments before the query, which samples with the same demonstrations have in common."""
@@ -157,13 +161,13 @@ class Renderer:
         Raises:
             TemplateError: a label merges with the end of its context, or is empty in tokens.
         """
-        keys, pieces = [], []
+        keys, pieces, labels = [], [], []
         for sample in samples:
             for k in ks:
                 keys.append((sample, k, self.demonstrations(sample, seed, k)))
                 pieces.append(self._segments(keys[-1][2], sample))
+                labels.append(self._ask(sample)[1])
         ids, cuts = self._ids(pieces)
-        labels = [self.template.labels_of(self.tokenizer.literals.marked(sample)) for sample, _, _ in keys]
         label_ids = self._labels.ids(pieces, ids, cuts, labels)
         own: dict[tuple[str, int, bool], int] = {}
         prompts = []

@@ -154,6 +154,7 @@ _WORDING = keys(
         "answer": text,
         "chat": maybe(text),
         "choices": mapped(anything),
+        "is_exact": one_of(True, False),
     },
 )
 _SESSION = keys(
