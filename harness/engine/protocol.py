@@ -195,6 +195,11 @@ class ModelDescription:
         return f"engine {self.model.engine}"
 
     @property
+    def takes_rendered_chats(self) -> bool:
+        """Whether chats reach the model as their text; else as messages, which say less."""
+        return True
+
+    @property
     def notes(self) -> Sequence[str]:
         """What was passed over in the model's files."""
         return ()

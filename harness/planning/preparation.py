@@ -16,7 +16,7 @@ from typing import Any
 
 from harness.config.schema import AUTO, ModelEntry, RunConfig
 from harness.config.values import ANSWER_METRICS, CHOICE_METRICS, CLASS_METRICS
-from harness.core.errors import ConfigError, DataError
+from harness.core.errors import ConfigError, DataError, TemplateError
 from harness.core.foreign import blamed_on
 from harness.core.hashing import rows_hash
 from harness.core.sampling import nested_order
@@ -173,6 +173,8 @@ def prepare(config: RunConfig) -> Prepared:
     models = tuple(_set_up(config, task, data, model, began) for model in config.entries)
     for setup in models:
         _check_engine(setup, method)
+        for template in templates:
+            _check_chat(template, setup, method)
     return Prepared(config, task, data, {t.name: t for t in templates}, models, method)
 
 
@@ -259,6 +261,31 @@ def _method(config: RunConfig, task: Task) -> str:
     if config.scoring.method == AUTO:
         return "generate" if task.generates else "likelihood"
     return config.scoring.method
+
+
+def _check_chat(template: Template, setup: ModelSetup, method: str) -> None:
+    """Refuse what a template asks of a model's chat template that it has not."""
+    if template.thinks and method != "generate":
+        raise TemplateError(
+            f"template '{template.name}' says `thinking: on`, so that its answers are written, but labels are "
+            "compared; set scoring.method=generate, or thinking: off"
+        )
+    if template.thinks and not setup.tokenizer.can_think:
+        raise TemplateError(
+            f"template '{template.name}' says `thinking: on`, but the chat template of model '{setup.name}' has no "
+            "switch for it (enable_thinking); set thinking: off"
+        )
+    begins = "answer_prefix" if template.answer_prefix else "thinking: on" if template.thinks else ""
+    if begins and not setup.info.takes_rendered_chats:
+        raise TemplateError(
+            f"template '{template.name}' says {begins}, but engine '{setup.info.model.engine}' of model '{setup.name}' may "
+            "send chats as messages, which do not say it; drop it, or take another engine"
+        )
+    if template.system and not template.merges_system and not setup.tokenizer.knows_system:
+        raise TemplateError(
+            f"template '{template.name}' has a system message, but the chat template of model '{setup.name}' has no "
+            "system role; set without_system: merge to put it into the user's first message, or use prefix"
+        )
 
 
 def _check_engine(setup: ModelSetup, method: str) -> None:

@@ -44,7 +44,8 @@ class SegmentLengths:
         texts = list(dict.fromkeys(label for row in rows for label in row))
         label_ids = dict(zip(texts, tokenizer.whole_batch(texts), strict=True))
         self._check_known([tokenizer.bos, tokenizer.whole(template.prefix), *label_ids.values()])
-        longest = max(map(len, label_ids.values()), default=prepared.config.generation.max_new_tokens)
+        most = prepared.config.generation.max_new_tokens
+        longest = most if template.thinks else max(map(len, label_ids.values()), default=most)
         self.longest_end = longest
         """Tokens of the longest label, or of the longest answer."""
         added = ([label_ids[label][:-1] for label in row] for row in rows)

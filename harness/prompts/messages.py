@@ -10,11 +10,13 @@ from harness.prompts.tokenizing import PromptTokenizer
 
 
 def chat_text(template: Template, shown: Sequence[Sample], sample: Sample, tokenizer: PromptTokenizer) -> str:
-    """A chat prompt as text; special tokens in samples must be marked."""
-    return tokenizer.chat(chat_messages(template, shown, sample))
+    """A chat prompt as text, with what the assistant's turn begins with; special tokens in samples must be marked."""
+    return tokenizer.chat(chat_messages(template, shown, sample, tokenizer), template.thinks) + template.answer_prefix
 
 
-def chat_messages(template: Template, shown: Sequence[Sample], sample: Sample) -> list[dict[str, str]]:
+def chat_messages(
+    template: Template, shown: Sequence[Sample], sample: Sample, tokenizer: PromptTokenizer
+) -> list[dict[str, str]]:
     """A chat prompt: demonstrations as turns, or in the user's one message before the query.
 
     The prefix opens the first message of the user: not every chat template knows a system role.
@@ -27,7 +29,11 @@ def chat_messages(template: Template, shown: Sequence[Sample], sample: Sample) -
         messages = []
         for solved in shown:
             messages.append({"role": "user", "content": template.render_query(solved)})
-            messages.append({"role": "assistant", "content": template.continuation(solved)})
+            messages.append({"role": "assistant", "content": template.answer_prefix + template.continuation(solved)})
         messages.append({"role": "user", "content": query})
     messages[0]["content"] = template.prefix + messages[0]["content"]
+    if template.system and template.merges_system and not tokenizer.knows_system:
+        messages[0]["content"] = f"{template.system}\n\n{messages[0]['content']}"
+    elif template.system:
+        messages.insert(0, {"role": "system", "content": template.system})
     return messages

@@ -50,6 +50,8 @@ class Prompt:
     """How the labels of a sample that brings choices are scored."""
     messages: tuple[dict[str, str], ...] | None = None
     """The chat that the text renders; None of plain text."""
+    thinks: bool = False
+    """Whether the model's reasoning stands before its answer."""
 
     @property
     def text(self) -> str:
@@ -174,9 +176,12 @@ class Renderer:
         for i, (sample, k, shown) in enumerate(keys):
             fork = self._fork(pieces[i], cuts[i], ids[i], shown, sample, own)
             texts = tuple(map(plain, labels[i]))
-            wording = self.template.choices
-            messages = self._messages(shown, sample)
-            prompts.append(Prompt(sample, k, pieces[i], ids[i], label_ids[i], fork, texts, wording, messages))
+            template, messages = self.template, self._messages(shown, sample)
+            prompts.append(
+                Prompt(
+                    sample, k, pieces[i], ids[i], label_ids[i], fork, texts, template.choices, messages, template.thinks
+                )
+            )
         return prompts
 
     def _messages(self, indices: Sequence[int], sample: Sample) -> tuple[dict[str, str], ...] | None:
@@ -184,7 +189,7 @@ class Renderer:
         if not self.template.chat:
             return None
         shown = [self.draw.pool.samples[index] for index in indices]
-        return tuple(chat_messages(self.template, shown, sample))
+        return tuple(chat_messages(self.template, shown, sample, self.tokenizer))
 
     def _fork(
         self,

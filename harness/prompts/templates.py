@@ -23,7 +23,7 @@ from harness.prompts.choices import FIELD, ChoiceWording, read_wording
 _FIELD = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
 _KEYS = (
     "description", "prefix", "query", "labels", "choices", "answer", "separator", "boundary", "render",
-    "demonstrations", "source",
+    "demonstrations", "system", "without_system", "answer_prefix", "thinking", "source",
 )  # fmt: skip
 _ANSWER = "answer"
 MOST_CHARACTERS = 1_000_000
@@ -65,6 +65,14 @@ class Template:
     """How the choices that each sample brings are shown and answered; None where all samples have the same classes."""
     is_exact: bool = False
     """Whether labels are what the tokens of prompt and label have beyond those of the prompt, even where both merge."""
+    system: str = ""
+    """The chat's system message; empty for none."""
+    merges_system: bool = False
+    """Whether the system message opens the user's first one where the chat template has no system role."""
+    answer_prefix: str = ""
+    """What the assistant's turns begin with, before label or answer."""
+    thinks: bool = False
+    """Whether the model thinks before it answers; its reasoning is no part of the answer."""
 
     def render_query(self, sample: Sample) -> str:
         """The query of one item."""
@@ -210,7 +218,30 @@ def _template(name: str, spec: Any, path: str | Path, class_names: Sequence[str]
         raise TemplateError(f"{where}: prefix and description must be text; put them in quotes")
     chat = _chat(where, spec)
     is_exact = _is_exact(where, spec, bool(chat), bool(class_names))
-    return Template(name, query, tuple(labels), prefix, tuple(separators), description, answer, chat, wording, is_exact)
+    return Template(
+        name, query, tuple(labels), prefix, tuple(separators), description, answer, chat, wording, is_exact,
+        **_of_chat(where, spec, bool(chat)),
+    )  # fmt: skip
+
+
+def _of_chat(where: str, spec: Mapping[str, Any], is_chat: bool) -> dict[str, Any]:
+    """What templates of chats may say besides."""
+    texts = {key: spec[key] for key in ("system", "answer_prefix") if key in spec}
+    for key, text in texts.items():
+        if not isinstance(text, str) or not text.strip():
+            raise TemplateError(f"{where}: {key} is {one_line(repr(text), 60)}, expected text; put it in quotes")
+    without, thinking = spec.get("without_system", "refuse"), spec.get("thinking", "off")
+    # YAML reads a bare on or off as true or false.
+    thinking = {True: "on", False: "off"}.get(thinking, thinking) if isinstance(thinking, bool) else thinking
+    for key, value, words in (("without_system", without, ("refuse", "merge")), ("thinking", thinking, ("off", "on"))):
+        if value not in words:
+            raise TemplateError(f"{where}: {key} is {one_line(repr(value), 60)}, expected {' or '.join(words)}")
+    given = [key for key in ("system", "without_system", "answer_prefix", "thinking") if key in spec]
+    if given and not is_chat:
+        raise TemplateError(f"{where}: {given[0]} needs `render: chat`; set it, or drop {given[0]}")
+    if "without_system" in spec and "system" not in spec:
+        raise TemplateError(f"{where}: without_system is for a template with system; drop it")
+    return {**texts, "merges_system": without == "merge", "thinks": thinking == "on"}
 
 
 def _is_exact(where: str, spec: Mapping[str, Any], is_chat: bool, has_classes: bool) -> bool:

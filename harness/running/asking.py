@@ -40,6 +40,7 @@ class Asking:
         self.task = task
         self.generation = generation
         self._end_tokens = turn_ends(tokenizer.tokenizer)
+        self._tokenizer = tokenizer
         self._stops = StopTexts(tokenizer, generation.stop)
 
     def prepare(self, prompts: Sequence[Prompt]) -> Any:
@@ -62,7 +63,11 @@ class Asking:
         if self.method != GENERATE:
             even = _with_as_many_labels(prompts)
             return _checked_scores(self.engine.score(even, prepared), even)
-        ending = Ending(self.most_new_tokens(prompts), self._end_tokens, tuple(self.generation.stop), self._stops)
+        stops, texts = self._stops, tuple(self.generation.stop)
+        if prompts[0].thinks:
+            # An engine that stops at texts by itself would stop within the reasoning.
+            stops, texts = StopTexts(self._tokenizer, texts, after_reasoning_of=prompts[0].text), ()
+        ending = Ending(self.most_new_tokens(prompts), self._end_tokens, texts, stops)
         found = self.engine.generate(prompts, ending)
         if len(found.tokens) != len(prompts) or len(found.reasons) != len(prompts):
             raise EngineError(f"the engine gave {len(found.tokens)} answers to {len(prompts)} prompts")
@@ -79,7 +84,7 @@ class Asking:
 
     def most_new_tokens(self, prompts: Sequence[Prompt]) -> int:
         """Tokens that an answer, or the longest label, may have."""
-        if self.task.generates:
+        if self.task.generates or prompts[0].thinks:
             return self.generation.max_new_tokens
         return max(len(ids) for prompt in prompts for ids in prompt.label_ids)
 
