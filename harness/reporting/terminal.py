@@ -168,6 +168,8 @@ def _named(cells: pd.DataFrame) -> list[str]:
 
 
 def _with_interval(row: Mapping[Any, Any], name: str) -> str:
+    if pd.isna(row[name]):
+        return ""
     return f"{row[name]:.4f} ({row[f'{name}_low']:.4f}-{row[f'{name}_high']:.4f})"
 
 
@@ -182,10 +184,10 @@ def _choice_figures(cells: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
         [
             f"{row['accuracy']:.4f}",
             f"{row['low']:.4f}-{row['high']:.4f}",
-            f"{row[BIAS]:.3f}",
-            " ".join(f"{row[name]:.2f}" for name in places),
+            "" if pd.isna(row[BIAS]) else f"{row[BIAS]:.3f}",
+            " ".join(f"{row[name]:.2f}" for name in places if not pd.isna(row[name])),
             *(_with_interval(row, name) for name in _named(cells)),
-            *(f"{row[name]:.4f}" for name in scores),
+            *("" if pd.isna(row[name]) else f"{row[name]:.4f}" for name in scores),
         ]
         for row in cells.to_dict("records")
     ]
