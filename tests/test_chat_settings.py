@@ -107,6 +107,25 @@ def test_thinking_that_cannot_be_is_refused(prepared):
         prepared(ROLES + HEADER, scoring="generate", thinking="on")
 
 
+@pytest.mark.parametrize("spec", [{"answer_prefix": "정답:"}, {"thinking": "on"}], ids=str)
+def test_what_messages_do_not_say_is_refused_where_chats_are_sent_as_such(prepared, monkeypatch, spec):
+    from harness.engine.local.model_info import ModelInfo
+    from harness.engine.server.description import ServerDescription
+
+    assert prepared(SWITCH, scoring="generate", **spec).models[0].info.takes_rendered_chats
+    monkeypatch.setattr(ModelInfo, "takes_rendered_chats", ServerDescription.takes_rendered_chats)
+    with pytest.raises(TemplateError, match=r"may send chats as messages, which do not say it; drop it"):
+        prepared(SWITCH, scoring="generate", **spec)
+
+
+def test_messages_are_those_of_the_text(prepared):
+    run = prepared(NO_SYSTEM, system="짧게.", without_system="merge")
+    assert [message["role"] for message in prompt_of(run, 1).messages] == ["user", "assistant", "user"]
+    assert prompt_of(run, 1).messages[0]["content"].startswith("짧게.\n\n영화평: ")
+    known = prepared(ROLES + HEADER, system="짧게.")
+    assert prompt_of(known).messages[0] == {"role": "system", "content": "짧게."}
+
+
 @pytest.mark.parametrize(
     ("spec", "message"),
     [

@@ -46,10 +46,7 @@ class Prompt(Protocol):
 
     @property
     def messages(self) -> Sequence[Mapping[str, str]] | None:
-        """The chat that the text renders, each message with `role` and `content`; None of plain text.
-
-        The last is the assistant's where its turn is begun: by the beginning of an answer, or by reasoning.
-        """
+        """The chat that the text renders, each message with `role` and `content`; None of plain text."""
         ...
 
     @property
@@ -197,6 +194,11 @@ class ModelDescription:
     def loaded_words(self) -> str:
         """The same for the log."""
         return f"engine {self.model.engine}"
+
+    @property
+    def takes_rendered_chats(self) -> bool:
+        """Whether chats reach the model as their text; else as messages, which say less."""
+        return True
 
     @property
     def notes(self) -> Sequence[str]:

@@ -275,6 +275,12 @@ def _check_chat(template: Template, setup: ModelSetup, method: str) -> None:
             f"template '{template.name}' says `thinking: on`, but the chat template of model '{setup.name}' has no "
             "switch for it (enable_thinking); set thinking: off"
         )
+    begins = "answer_prefix" if template.answer_prefix else "thinking: on" if template.thinks else ""
+    if begins and not setup.info.takes_rendered_chats:
+        raise TemplateError(
+            f"template '{template.name}' says {begins}, but engine '{setup.info.model.engine}' of model "
+            f"'{setup.name}' may send chats as messages, which do not say it; drop it, or take another engine"
+        )
     if template.system and not template.merges_system and not setup.tokenizer.knows_system:
         raise TemplateError(
             f"template '{template.name}' has a system message, but the chat template of model '{setup.name}' has no "

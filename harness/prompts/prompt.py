@@ -29,7 +29,7 @@ class Prompt:
     choices: ChoiceWording | None = None
     """How the labels of a sample that brings choices are scored."""
     messages: tuple[dict[str, str], ...] | None = None
-    """The chat that the text renders, last the assistant's where its turn is begun; None of plain text."""
+    """The chat that the text renders; None of plain text."""
     thinks: bool = False
     """Whether the model's reasoning stands before its answer."""
 

@@ -145,9 +145,7 @@ class Renderer:
         if not self.template.chat:
             return None
         shown = [self.draw.pool.samples[index] for index in indices]
-        begins = self.template.answer_prefix or self.template.thinks
-        begun = [{"role": "assistant", "content": self.template.answer_prefix}] if begins else []
-        return (*chat_messages(self.template, shown, sample, self.tokenizer), *begun)
+        return tuple(chat_messages(self.template, shown, sample, self.tokenizer))
 
     def _fork(
         self,

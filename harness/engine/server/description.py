@@ -62,6 +62,11 @@ class ServerDescription(ModelDescription):
         return f"{self.served_name} at {self.model.base_url}"
 
     @property
+    def takes_rendered_chats(self) -> bool:
+        """Some servers take messages alone; which, is found when the run begins."""
+        return False
+
+    @property
     def notes(self) -> Sequence[str]:
         """That the tokenizer is not known."""
         return () if self.known else (f"model '{self.name}': {UNKNOWN}{self.why}",)

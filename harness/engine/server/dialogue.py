@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from harness.core.errors import RequestError
 from harness.engine.protocol import Ending, Prompt
 from harness.engine.server.answers import PromptScore
 from harness.engine.server.client import Client
@@ -51,19 +50,9 @@ class Dialogue:
         return list(prompt.ids) if self.known else prompt.text
 
     def messages(self, prompt: Prompt) -> list[dict[str, str]]:
-        """The chat of a prompt; a plain prompt is one message of the user.
-
-        Raises:
-            RequestError: the template begins the answer, or lets the model think: the server renders the chat, and no
-                chat address takes either.
-        """
+        """The chat of a prompt; a plain prompt is one message of the user."""
         if prompt.messages is None:
             return [{"role": "user", "content": prompt.text}]
-        if prompt.messages[-1]["role"] == "assistant":
-            raise RequestError(
-                "the template has answer_prefix or thinking: on, which a chat address does not take; drop them, or "
-                "give the tokenizer's folder as model.path and a server that completes prompts"
-            )
         return [dict(message) for message in prompt.messages]
 
 
