@@ -117,8 +117,8 @@ def test_a_run_goes_on_at_the_time_at_which_it_began(configured, monkeypatch):
     seen = []
     whole = tokenizing.PromptTokenizer.chat
 
-    def watched(self, messages):
-        text = whole(self, messages)
+    def watched(self, messages, thinks):
+        text = whole(self, messages, thinks)
         seen.append(text.split("\n")[0])
         return text
 

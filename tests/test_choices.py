@@ -439,3 +439,29 @@ def test_a_run_that_grows_has_pmi_of_all_its_samples(questions):
     cells = summarise(run_dir)
     assert cells["n_scored"].tolist() == [6]
     assert np.isfinite(cells["accuracy_pmi"]).all()
+
+
+def test_the_audit_takes_samples_with_other_numbers_of_choices(questions):
+    from harness.config.loading import config_from
+    from harness.running.audit import audit
+
+    grid = {"templates": ["letters", "cloze"], "k": [0], "seeds": [1]}
+    report = audit(config_from(sections(questions, name="audited", grid=grid, scoring={})), 6)
+    assert report.is_well
+    assert [found.run.prompts for found in report.templates] == [6, 6]
+
+
+def test_labels_may_be_written_instead(questions):
+    from harness.config.loading import config_from
+
+    grid = {"templates": ["letters"], "k": [0, 2], "seeds": [1]}
+    more = {"name": "written", "grid": grid, "scoring": {"method": "generate"}}
+    run_dir = harness.run(config_from(sections(questions, **more))).run_dir
+    records = harness.load_records(run_dir)
+    choices = {row["번호"]: row["보기"] for row in ROWS}
+    for row in records.itertuples():
+        letters = "ABCDE"[: len(choices[row.sample_id])]
+        expected = letters.index(row.answer.strip()) if row.answer.strip() and row.answer.strip() in letters else -1
+        assert row.prediction == expected
+    cells = summarise(run_dir)
+    assert "accuracy_sum" not in cells

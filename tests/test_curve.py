@@ -26,6 +26,7 @@ from harness.planning.preparation import prepare
 from harness.reporting.comparison import write_comparison
 from harness.reporting.report.build import write_report
 from harness.results.store import RunStore
+from harness.running.race import race
 from tests.conftest import KO_TINY, REPO
 from tests.encoders import random_encoder
 
@@ -218,3 +219,14 @@ def test_replicas_on_ray_train_too(tmp_path):
     logprobs = [np.array(records.pop("label_logprobs").tolist()) for records in (mine, expected)]
     assert np.abs(logprobs[0] - logprobs[1]).max() < 1e-4
     assert mine.equals(expected)
+
+
+@pytest.mark.parametrize("asked", ["references=[{path: x}]", "finetune.sizes=[50]"])
+def test_a_race_refuses_what_it_would_leave_out(tmp_path, asked):
+    with pytest.raises(ConfigError, match="references or learning curves beside it would be left out"):
+        race(load_config("configs/demo.yaml", [f"out={tmp_path}", asked]))
+
+
+def test_an_adapter_of_a_reference_is_refused():
+    with pytest.raises(ConfigError, match=r"references\[0\].adapter would not be loaded"):
+        load_config("configs/demo.yaml", ["references=[{path: x, adapter: y}]"])

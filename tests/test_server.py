@@ -188,3 +188,22 @@ def test_the_command_line_takes_the_other_engine_in_one_word(tmp_path, model, se
     done = CliRunner().invoke(app, [*words, f"out={tmp_path}", "cluster.address=inline", *SMALL])
     assert done.exit_code == 0, done.output
     assert '"engine": "server"' in done.output
+
+
+def test_prompts_with_fewer_labels_than_others_ask_for_theirs_alone(model, serve):
+    from harness.config.schema import ModelEntry
+    from harness.engine.protocol import OpenSettings
+    from harness.engine.registry import find_engine
+    from tests.servers.probing import prompt_of
+
+    server = serve(Vllm(model))
+    entry = ModelEntry(str(KO_TINY), base_url=server.url, served_name="tiny", engine="server")
+    opened = find_engine("server").open(entry, OpenSettings())
+    asked = len(server.asked)
+    labels = [[7], [8, 9], [7]], [[7], [8], [9]]
+    found = opened.score([prompt_of([5, 6], row, family=str(i)) for i, row in enumerate(labels)])
+    rows = model.logprobs([5, 6, 8])
+    first, second = rows[1][[7, 8, 9]], rows[2][9]
+    assert found.logprobs == pytest.approx(np.array([[first[0], first[1] + second, first[0]], first]), abs=1e-4)
+    assert len(server.asked) - asked == 3
+    assert sorted(len(body["logprob_token_ids"]) for _, body in server.asked[asked:]) == [1, 2, 3]

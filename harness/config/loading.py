@@ -52,9 +52,18 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
         raise ConfigError(f"'{shown}' is not valid YAML: {yaml_fault(error)}; mend it there") from None
     if not isinstance(given, DictConfig):
         raise ConfigError(f"'{shown}' holds a {type(given).__name__}, expected keys and values")
-    merged: Any = given
+    return config_of(given, overrides)
+
+
+def config_of(given: Any, overrides: Sequence[str] = ()) -> RunConfig:
+    """A checked `RunConfig` from nested keys and values, with `key=value` overrides applied.
+
+    Raises:
+        ConfigError: unknown key, wrong type or value.
+    """
+    merged = given if isinstance(given, DictConfig) else dict(given)
     for override in overrides:
-        merged = _overridden(merged, override)
+        merged = _overridden(merged if isinstance(merged, DictConfig) else OmegaConf.create(merged), override)
     return config_from(merged)
 
 
@@ -233,7 +242,8 @@ def _entry(kind: type[Entry], common: Mapping[str, Any], given: Any, where: str)
             raise ConfigError(f"{where}.{key} is {values[key]!r}, expected text")
     if "path" not in values:
         raise ConfigError(f"{where} has no path, expected keys such as {{name: small, path: folder}}")
-    values["path"] = expanded(f"{where}.path", values["path"])
+    for key in ("path", "adapter"):
+        values[key] = expanded(f"{where}.{key}", values.get(key))
     return kind(**values)
 
 

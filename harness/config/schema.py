@@ -51,6 +51,8 @@ class ModelConfig(ServerKeys):
     """Context length in tokens; null takes the model's own."""
     engine: str = "local"
     """What computes: a registered name, or `module:attribute`."""
+    adapter: str | None = None
+    """Folder of a LoRA adapter of the model at `path`."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,7 @@ class ModelEntry(ServerKeys):
     trust_remote_code: bool = False
     max_length: int | None = None
     engine: str = "local"
+    adapter: str | None = None
 
     def __post_init__(self) -> None:
         if not self.name:
@@ -152,6 +155,10 @@ class ScoringConfig:
     """`likelihood` compares labels, `generate` lets the model write; `auto` is the task's own."""
     calibration: list[str] = field(default_factory=list)
     """Arms of `harness calibrate` that need prompts of their own, scored with the run."""
+    metrics: list[str] = field(default_factory=list)
+    """Further figures of the cells, by name; worked out from stored records."""
+    extract: str | None = None
+    """Regular expression: what of a written answer `metrics` see; null for all of it."""
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,21 @@ DTYPES = (AUTO, "float32", "bfloat16", "float16")
 DEVICES = (AUTO, "cpu", "cuda")
 METHODS = (AUTO, "likelihood", "generate")
 CALIBRATIONS = ("contextual", "domain")
+CLASS_METRICS = (
+    "macro_f1",
+    "balanced_accuracy",
+    "mcc",
+    "kappa",
+    "mae",
+    "spearman",
+    "per_class",
+    "auroc",
+    "ece",
+    "brier",
+)
+CHOICE_METRICS = ("macro_f1", "balanced_accuracy", "mcc", "kappa", "ece", "brier")
+"""Of samples that bring choices: their places have no order, and none is a class of its own."""
+ANSWER_METRICS = ("chrf", "rouge_l", "same_text", "same_number")
 CLEANINGS = ("first_line", "quotes", "particles")
 RACE_SEEDS = ("each", "averaged")
 WANDB_MODES = ("disabled", "offline", "online")
@@ -32,7 +47,7 @@ MOST_NAME_BYTES = 200
 """File systems allow 255; `--fresh` and temporary files add to a name."""
 STEERING_KEYS = ("generation.stop",)
 """Texts that may hold line ends and other control characters."""
-PATHS = ("out", "model.path", "finetune.base", "task.data_dir", "task.templates_file")
+PATHS = ("out", "model.path", "model.adapter", "finetune.base", "task.data_dir", "task.templates_file")
 """Keys whose `~` is the home directory."""
 
 
@@ -69,6 +84,7 @@ def check_values(config: RunConfig) -> None:
     check_texts(config)
     for key, texts in (
         ("scoring.calibration", config.scoring.calibration),
+        ("scoring.metrics", config.scoring.metrics),
         ("generation.stop", config.generation.stop),
         ("generation.clean", config.generation.clean),
         ("wandb.tags", config.wandb.tags),
@@ -81,6 +97,9 @@ def check_values(config: RunConfig) -> None:
     _check_choice("wandb.mode", config.wandb.mode, WANDB_MODES)
     for name in config.scoring.calibration:
         _check_choice("scoring.calibration", name, CALIBRATIONS)
+    for name in config.scoring.metrics:
+        _check_choice("scoring.metrics", name, (*CLASS_METRICS, *ANSWER_METRICS))
+    _check_pattern("scoring.extract", config.scoring.extract)
     for name in config.generation.clean:
         _check_choice("generation.clean", name, CLEANINGS)
     if not all(config.generation.stop):
@@ -173,6 +192,8 @@ def _check_references(config: RunConfig) -> None:
             raise ConfigError(f"{where}.fields is {entry.fields}, expected one field of the samples, or a pair")
         if entry.max_length is not None:
             _check_range(f"{where}.max_length", entry.max_length, 1)
+        if entry.adapter is not None:
+            raise ConfigError(f"{where}.adapter would not be loaded; merge it first, and give the merged checkpoint")
     names = [*config.model_names, *(entry.name for entry in config.references)]
     twice = sorted({name for name in names if names.count(name) > 1})
     if config.references and twice:
@@ -242,6 +263,13 @@ def _check_name(name: str) -> None:
 def _check_choice(key: str, value: str, choices: tuple[str, ...]) -> None:
     if value not in choices:
         raise ConfigError(f"{key} is '{value}'{did_you_mean(value, choices)}")
+
+
+def _check_pattern(key: str, pattern: str | None) -> None:
+    try:
+        re.compile(pattern or "")
+    except re.error as error:
+        raise ConfigError(f"{key} is {one_line(repr(pattern), 80)}, expected a regular expression: {error}") from None
 
 
 def _check_range(key: str, value: int, least: int, most: int = INT64) -> None:

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.config.schema import EngineConfig, ModelEntry
+from harness.core.errors import ModelError
 from harness.engine.needs import Asked as Asked
 from harness.engine.needs import Expense as Expense
 from harness.engine.needs import Load as Load
@@ -195,6 +196,11 @@ class ModelDescription:
         return f"engine {self.model.engine}"
 
     @property
+    def takes_rendered_chats(self) -> bool:
+        """Whether chats reach the model as their text; else as messages, which say less."""
+        return True
+
+    @property
     def notes(self) -> Sequence[str]:
         """What was passed over in the model's files."""
         return ()
@@ -304,6 +310,19 @@ class LoadedEngine(ABC):
     @abstractmethod
     def generate(self, prompts: Sequence[Prompt], ending: Ending) -> Generations:
         """The greedy continuation of each prompt. Raises what `score` does."""
+
+
+def refuse_adapter(model: ModelEntry) -> None:
+    """For engines that take none: passed over, it would change results without a word.
+
+    Raises:
+        ModelError: the model has an adapter.
+    """
+    if model.adapter is not None:
+        raise ModelError(
+            f"model.adapter is '{model.adapter}', but engine '{model.engine}' takes none; serve or save the merged "
+            "model, or set model.engine=local"
+        )
 
 
 class Engine(Protocol):

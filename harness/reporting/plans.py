@@ -13,6 +13,7 @@ from harness.core.escaping import visible
 from harness.core.task import Task
 from harness.planning.examples import UNEQUAL
 from harness.planning.report import Expense, PlanReport
+from harness.prompts.audit import TemplateAudit
 from harness.prompts.templates import read_templates
 from harness.reporting.console import say, write
 from harness.reporting.terminal import new_table
@@ -105,6 +106,8 @@ def write_plan(console: Console, report: PlanReport) -> None:
             remarks.append("labels share their first token")
         if len({len(tokens) for tokens in audit.label_tokens}) > 1 and not audit.own_labels:
             remarks.append(UNEQUAL.format(" and ".join(str(len(tokens)) for tokens in audit.label_tokens)))
+        if audit.merged is not None:
+            remarks.append(_exact(audit))
         remarks.append(audit.start)
         if audit.joined_by_segment < 1:
             remarks.append(f"{1 - audit.joined_by_segment:.0%} of prompts tokenised whole")
@@ -133,6 +136,19 @@ def _write_expense(console: Console, expense: Expense) -> None:
 def _range(ends: tuple[float, float], form: str) -> str:
     least, most = (format(end, form) for end in ends)
     return least if least == most else f"{least} to {most}"
+
+
+def _exact(audit: TemplateAudit) -> str:
+    """What `boundary: exact` does to the labels of a template."""
+    moved = f"the query's {audit.moved!r} is scored with the label; " if audit.moved else ""
+    merged = (
+        f"{audit.merged} labels merge with the end of their prompts: they are the tokens beyond those of the prompt, "
+        "as no text has them"
+    )
+    return (
+        f"boundary exact, tokenised whole as lm-evaluation-harness does: {moved}"
+        f"{merged if audit.merged else 'no label merges with its prompt'}"
+    )
 
 
 def write_tasks(console: Console, tasks: Sequence[Task]) -> None:

@@ -150,6 +150,7 @@ _WORDING = keys(
         "answer": text,
         "chat": maybe(text),
         "choices": mapped(anything),
+        "is_exact": one_of(True, False),
     },
 )
 _SESSION = keys(
@@ -188,6 +189,7 @@ MANIFEST: Mapping[str, Check] = {
                 "name": text,
                 "demos": mapped(anything),
                 "models": listed(keys({"name": text})),
+                "scoring": keys({}, {"metrics": listed(text), "extract": maybe(text)}),
             },
         ),
         _places,

@@ -30,12 +30,13 @@ from harness.engine.registry import find_engine
 from harness.planning.lengths import measure
 from harness.planning.preparation import ModelSetup, Prepared, prepare
 from harness.planning.units import choose_shard_size
-from harness.prompts.rendering import Prompt, chunks
+from harness.prompts.prompt import Prompt
+from harness.prompts.rendering import chunks
 from harness.results import manifest as manifests
 from harness.results.lock import RunLock
 from harness.results.store import RunStore
 from harness.running.asking import Asking, open_settings
-from harness.running.cleaning import clean, cut_at_stop
+from harness.running.cleaning import answer_of
 from harness.running.growing import grow
 from harness.running.judging import predicted
 
@@ -259,8 +260,8 @@ class AuditedModel:
     def _judged(self, prompts: Sequence[Prompt], found: Scores | Generations) -> Answers:
         if isinstance(found, Generations):
             settings, decode = self.prepared.config.generation, self.setup.tokenizer.decode
-            texts = (clean(cut_at_stop(decode(tokens), settings.stop), settings.clean) for tokens in found.tokens)
-            return Answers(texts=tuple(texts))
+            written = zip(prompts, found.tokens, strict=True)
+            return Answers(texts=tuple(answer_of(decode(tokens), prompt, settings)[1] for prompt, tokens in written))
         predictions = []
         logprobs = np.empty((len(prompts), self._n_classes))
         for place, prompt in enumerate(prompts):

@@ -22,7 +22,7 @@ from rich.console import Console, RichCast
 
 from harness.analysis.summary import CELLS, summarise
 from harness.config.schema import RunConfig
-from harness.core.errors import BrokenDeviceError, Interrupted, RunDirError
+from harness.core.errors import BrokenDeviceError, BudgetError, Interrupted, RunDirError
 from harness.core.escaping import one_line
 from harness.engine.protocol import EngineFacts
 from harness.planning import examples as prompt_examples
@@ -270,8 +270,11 @@ def _compute(work: _Work, store: RunStore, backend: Backend, onlookers: _Onlooke
                     log.warning("%s: %s", model, notice)
                 precautions = Precautions(samples, work.quarantine, partial(note_of, store), ledger.again)
                 hang_after_s = spec.config.run.hang_after_s if backend.replaces else 0.0
-                with progress.working():
-                    dispatch(units, pool, on_done, stop.is_set, precautions, Timing(hang_after_s))
+                try:
+                    with progress.working():
+                        dispatch(units, pool, on_done, stop.is_set, precautions, Timing(hang_after_s))
+                except BudgetError as error:
+                    raise BudgetError(f"{error}; {ledger.n_missing:,} records are missing") from None
 
 
 def _place(unit: WorkUnit) -> dict[str, Any]:

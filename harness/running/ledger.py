@@ -75,6 +75,11 @@ class Ledger:
         return None if expected is None else self.work.n_records([*self._retries, *self._pieces_of(expected)])
 
     @property
+    def n_missing(self) -> int:
+        """Records that the run is to have and has not, those of K=0 once for all seeds."""
+        return sum(self._left.values())
+
+    @property
     def again(self) -> dict[str, frozenset[str]]:
         """Ids of committed parts to those of the samples in them that are computed again."""
         return {part: failures.samples for part, failures in self._committed.again.items()}

@@ -14,6 +14,7 @@ from harness.analysis.race_rules import Rules, round_ends
 from harness.analysis.racing import Race
 from harness.analysis.table import FloatArray, cluster_codes
 from harness.config.schema import RunConfig
+from harness.core.errors import ConfigError
 from harness.core.hashing import content_hash
 from harness.planning.lengths import measure
 from harness.planning.preparation import Prepared
@@ -24,7 +25,7 @@ from harness.results.races import RaceLog
 from harness.results.store import RunStore
 from harness.running import driver
 from harness.running.course import Course
-from harness.running.race_schedule import RaceSchedule
+from harness.running.race_schedule import Field, RaceSchedule
 from harness.running.race_scores import RaceScores, find_strategy, labelled, metric_place, strategies_of
 
 log = logging.getLogger(__name__)
@@ -58,6 +59,11 @@ def race(config: RunConfig, fresh: bool = False, console: Console | None = None)
             read and that have changed since.
         harness.core.errors.Interrupted: on SIGINT or SIGTERM; committed work stays.
     """
+    if config.references or config.finetune.sizes:
+        raise ConfigError(
+            "a race drops prompts early, and references or learning curves beside it would be left out; drop "
+            "references and finetune.sizes, or compare them with harness run"
+        )
     way = _Race(config, console or Console(stderr=True))
     course = Course(way.check, way.plan_of, keep_failed=True, board=way, summary=way.summary)
     done = driver.run(config, fresh, way.console, schedule_of=way.schedule_of, course=course)
@@ -118,13 +124,10 @@ class _Race:
         self.board = RaceBoard(self.console, labels, self.tokens_of_grid)
         self.schedule = RaceSchedule(
             Race(len(strategies), self.order.sizes, rules),
-            plan,
-            self.cuts,
-            strategies,
+            Field(plan, self.cuts, strategies, self.baseline),
             RaceScores(self.order, plan, strategies, self.metric),
             store,
             RaceLog(store, entry),
-            self.baseline,
             self._round_over,
         )
         return self.schedule

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from itertools import islice
 
 import numpy as np
@@ -26,18 +26,32 @@ Pair = tuple[str, int]
 """What the records of a cell depend on, and a shard."""
 
 
+@dataclass(frozen=True)
+class Field:
+    """Who races over what.
+
+    Attributes:
+        plan: of the grid, its shards those of `cuts`.
+        cuts: of the race.
+        strategies: that race.
+        baseline: the strategy that is scored on the samples held out besides the winner.
+    """
+
+    plan: Plan
+    cuts: Cuts
+    strategies: Sequence[Strategy]
+    baseline: int | None = None
+
+
 class RaceSchedule:
     """Gives the units that the next decision needs, and those of the likely next round while it waits for them.
 
     Args:
         race: that decides.
-        plan: of the grid, its shards those of `cuts`.
-        cuts: of the race.
-        strategies: that race.
+        field: who races over what.
         scores: what is committed.
         store: of the run directory.
         decisions: where they are kept.
-        baseline: strategy that is scored on the samples held out besides the winner.
         on_round: told after every round.
 
     Attributes:
@@ -47,18 +61,16 @@ class RaceSchedule:
     def __init__(
         self,
         race: Race,
-        plan: Plan,
-        cuts: Cuts,
-        strategies: Sequence[Strategy],
+        field: Field,
         scores: RaceScores,
         store: RunStore,
         decisions: RaceLog,
-        baseline: int | None = None,
         on_round: Callable[[RaceSchedule], None] = lambda schedule: None,
     ) -> None:
-        self.race, self.strategies, self.scores, self.decisions = race, strategies, scores, decisions
-        self._plan, self._cuts, self._store = plan, cuts, store
-        self._baseline, self._on_round = baseline, on_round
+        plan = field.plan
+        self.race, self.strategies, self.scores, self.decisions = race, field.strategies, scores, decisions
+        self._plan, self._cuts, self._store = plan, field.cuts, store
+        self._baseline, self._on_round = field.baseline, on_round
         self._base: dict[Pair, WorkUnit] = {}
         for unit in plan.units:
             for key in unit.keys:

@@ -42,8 +42,8 @@ def labelled(cells: Sequence[Cell], settings: RaceConfig) -> dict[str, list[Cell
     found: dict[str, list[Cell]] = {}
     for cell in cells:
         label = f"{cell.template} K={cell.k}"
-        label += f" seed {cell.seed}" if several_seeds and cell.k else ""
-        found.setdefault(f"{cell.model}: {label}" if several_models else label, []).append(cell)
+        label += f" seed={cell.seed}" if several_seeds and cell.k else ""
+        found.setdefault(f"{cell.model} {label}" if several_models else label, []).append(cell)
     if len(found) < 2:
         raise ConfigError("a race needs two strategies or more; name more in grid.templates, grid.k or grid.seeds")
     return found

@@ -18,7 +18,8 @@ from harness.engine.protocol import EngineFacts, Scores
 from harness.engine.registry import find_engine
 from harness.planning.units import WorkUnit
 from harness.prompts.demonstrations import PoolDraw
-from harness.prompts.rendering import Prompt, Renderer
+from harness.prompts.prompt import Prompt
+from harness.prompts.rendering import Renderer
 from harness.prompts.tokenizing import PromptTokenizer
 from harness.results.schema import Record, UnitStatistics, to_table
 from harness.results.store import RunStore

@@ -18,7 +18,7 @@ from harness.results.races import RaceLog
 from harness.results.schema import Record, UnitStatistics, to_table
 from harness.results.store import RunStore
 from harness.running.messages import UnitReport
-from harness.running.race_schedule import RaceSchedule
+from harness.running.race_schedule import Field, RaceSchedule
 from harness.running.race_scores import RaceScores, strategies_of
 
 RULES = Rules(0.05, 0.6)
@@ -39,7 +39,7 @@ class Bench:
         self.scores = RaceScores(self.order, self.plan, self.strategies, None)
         log = RaceLog(self.store, {"key": "k"})
         self.schedule = RaceSchedule(
-            self.race, self.plan, self.cuts, self.strategies, self.scores, self.store, log, baseline=0
+            self.race, Field(self.plan, self.cuts, self.strategies, baseline=0), self.scores, self.store, log
         )
         rng = np.random.default_rng(5)
         levels = np.linspace(0.5, 0.9, len(self.strategies))

@@ -39,7 +39,13 @@ class LocalEngine:
         from harness.engine.local.opening import load_engine
 
         spec = ModelSpec(
-            model.path, model.revision, model.dtype, model.device, model.trust_remote_code, model.gpus_per_replica
+            model.path,
+            model.revision,
+            model.dtype,
+            model.device,
+            model.trust_remote_code,
+            model.gpus_per_replica,
+            model.adapter,
         )
         with naming_device_errors():
             scorer, facts = load_engine(

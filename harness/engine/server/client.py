@@ -57,7 +57,7 @@ class Patience:
 PATIENCE = Patience()
 
 
-class _PassingError(Exception):
+class PassingError(Exception):
     """A request failed in a way that may pass.
 
     Args:
@@ -71,9 +71,9 @@ class _PassingError(Exception):
         self.kind, self.after_s = kind, after_s
 
 
-def _error_of(state: RetryCallState) -> _PassingError:
+def _error_of(state: RetryCallState) -> PassingError:
     error = state.outcome.exception() if state.outcome is not None else None
-    assert isinstance(error, _PassingError), "others are raised at once"
+    assert isinstance(error, PassingError), "others are raised at once"
     return error
 
 
@@ -177,15 +177,15 @@ class Client:
         async with self._places:
             try:
                 async for attempt in AsyncRetrying(
-                    retry=retry_if_exception_type(_PassingError), stop=enough, wait=_wait_s, reraise=True
+                    retry=retry_if_exception_type(PassingError), stop=enough, wait=_wait_s, reraise=True
                 ):
                     with attempt:
                         return await self._paid(url, body, input_tokens, output_tokens)
-            except _PassingError as error:
+            except PassingError as error:
                 raise await self._verdict(error) from None
         raise AssertionError("the last attempt raises")
 
-    def _is_enough(self, error: _PassingError, times: int, waited_s: float) -> bool:
+    def _is_enough(self, error: PassingError, times: int, waited_s: float) -> bool:
         """Whether a request that failed in one way so many times is tried no more."""
         if error.after_s is not None and error.after_s > self.patience.longest_wait_s:
             return True
@@ -193,7 +193,7 @@ class Client:
             return waited_s >= self.patience.lost_after_s
         return times >= (self.patience.slow_tries if error.kind == "slow" else self.patience.tries)
 
-    async def _verdict(self, error: _PassingError) -> Exception:
+    async def _verdict(self, error: PassingError) -> Exception:
         """Whether one request has failed, or the server."""
         go_on = "committed work is kept, run the same command again to go on"
         if error.kind == "away":
@@ -206,7 +206,7 @@ class Client:
             )
         try:
             await self.get(f"{self.address}/models")
-        except _PassingError as other:
+        except PassingError as other:
             if other.kind == "away":
                 return ServerLostError(f"{self.address}: {other}; {go_on}")
         return RequestError(f"{self.address}: {error}")
@@ -232,18 +232,18 @@ class Client:
                 text = (await response.read()).decode("utf-8", "replace")
                 return self._read(response, text)
         except TimeoutError:
-            raise _PassingError(f"no answer within model.timeout_s={self._timeout_s:g}", "slow") from None
+            raise PassingError(f"no answer within model.timeout_s={self._timeout_s:g}", "slow") from None
         except (aiohttp.ClientConnectorCertificateError, aiohttp.ClientSSLError, ssl.SSLError) as error:
             raise ModelError(
                 f"{self.address}: its TLS certificate is not trusted ({self.shown(str(error))}); set SSL_CERT_FILE to "
                 "the authority's certificate, or give the address that the certificate names"
             ) from None
         except aiohttp.ClientConnectorError as error:
-            raise _PassingError(f"nobody answers ({self.shown(str(error))})", "away") from None
+            raise PassingError(f"nobody answers ({self.shown(str(error))})", "away") from None
         except aiohttp.InvalidURL:
             raise ModelError(f"model.base_url is '{self.address}', expected such as http://localhost:8000/v1") from None
         except (aiohttp.ClientError, ConnectionError) as error:
-            raise _PassingError(f"the answer was cut off ({self.shown(type(error).__name__)})", "odd") from None
+            raise PassingError(f"the answer was cut off ({self.shown(type(error).__name__)})", "odd") from None
 
     def _read(self, response: aiohttp.ClientResponse, text: str) -> Any:
         status = response.status
@@ -255,16 +255,16 @@ class Client:
             )
         if status in BUSY:
             after = _seconds(response.headers.get("Retry-After"))
-            raise _PassingError(f"status {status}: {self.shown(text) or 'too many requests'}", "busy", after)
+            raise PassingError(f"status {status}: {self.shown(text) or 'too many requests'}", "busy", after)
         if status >= 500 or status in (408, 409):
-            raise _PassingError(f"status {status}: {self.shown(text)}", "odd")
+            raise PassingError(f"status {status}: {self.shown(text)}", "odd")
         if status >= 400:
             raise RefusedError(f"{self.address} refuses the request ({status}): {self.shown(_reason(text))}")
         try:
             return json.loads(text)
         except ValueError:
             kind = response.content_type
-            raise _PassingError(f"expected JSON, the answer is {kind}: {self.shown(text) or 'empty'}", "odd") from None
+            raise PassingError(f"expected JSON, the answer is {kind}: {self.shown(text) or 'empty'}", "odd") from None
 
 
 async def all_of(works: list[Coroutine[Any, Any, T]]) -> list[T | EngineError]:
@@ -297,11 +297,6 @@ def _close(loop: asyncio.AbstractEventLoop, session: aiohttp.ClientSession) -> N
         loop.stop()
 
     asyncio.run_coroutine_threadsafe(close(), loop)
-
-
-def is_away(error: BaseException) -> bool:
-    """Whether a single try found nobody, a busy server or an odd one."""
-    return isinstance(error, _PassingError)
 
 
 def _reason(text: str) -> str:

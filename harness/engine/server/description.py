@@ -17,7 +17,8 @@ from harness.config.schema import ModelEntry
 from harness.core.errors import ModelError
 from harness.core.escaping import one_line
 from harness.core.hashing import content_hash
-from harness.engine.protocol import Asked, Expense, ModelDescription, Resources
+from harness.engine.needs import Asked, Expense
+from harness.engine.protocol import ModelDescription, Resources, refuse_adapter
 from harness.engine.server.characters import character_tokenizer
 from harness.engine.server.limits import Budget
 
@@ -61,6 +62,11 @@ class ServerDescription(ModelDescription):
         return f"{self.served_name} at {self.model.base_url}"
 
     @property
+    def takes_rendered_chats(self) -> bool:
+        """Some servers take messages alone; which, is found when the run begins."""
+        return False
+
+    @property
     def notes(self) -> Sequence[str]:
         """That the tokenizer is not known."""
         return () if self.known else (f"model '{self.name}': {UNKNOWN}{self.why}",)
@@ -102,6 +108,7 @@ def describe_server(model: ModelEntry) -> ServerDescription:
     parts = urlsplit(model.base_url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ModelError(f"model.base_url is '{one_line(model.base_url, 120)}', {example}")
+    refuse_adapter(model)
     tokenizer, why = _tokenizer(model)
     known = tokenizer is not None
     return ServerDescription(

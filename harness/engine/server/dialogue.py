@@ -21,7 +21,7 @@ class Dialogue:
         client: asks.
         name: of the model, as the server knows it.
         tokenizer: of the model, or one that stands in for it.
-        known: whether it is the model's own, so that token ids can be sent.
+        known: whether its ids are those of the model and can be sent; else texts are.
     """
 
     client: Client
@@ -62,6 +62,7 @@ class Scoring(Protocol):
     name: str
     words: str
     """What it does, for log and manifest."""
+    dialogue: Dialogue
 
     async def score(self, prompt: Prompt) -> PromptScore:
         """Scores of one prompt's labels.
@@ -91,6 +92,7 @@ class Writing(Protocol):
 
     name: str
     words: str
+    dialogue: Dialogue
 
     async def write(self, prompt: Prompt, ending: Ending) -> Written:
         """The greedy continuation of one prompt. Raises what `Scoring.score` does."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -69,7 +70,7 @@ class ServerModel(LoadedEngine):
             scoring=way.name if found.scoring else "",
             writing=way.name if found.writing else "",
             words=way.words,
-            sends="ids" if dialogue.known and not way.name.startswith("chat") else "text",
+            sends="ids" if way.dialogue.known and not way.name.startswith("chat") else "text",
             said=found.said,
             probe=tuple(found.probe),
             remarks=found.remarks,
@@ -83,11 +84,15 @@ class ServerModel(LoadedEngine):
     def score(self, prompts: Sequence[Prompt], prepared: Any = None) -> Scores:
         """See `LoadedEngine.score`."""
         before = self._dialogue.client.computed
-        found: list[PromptScore] = self._ask(prompts, self._score, None)
+        found: list[PromptScore] = self._ask([_with_each_label_once(prompt) for prompt in prompts], self._score, None)
+        logprobs = [
+            [one.logprobs[_labels(prompt).index(tuple(label))] for label in prompt.label_ids]
+            for prompt, one in zip(prompts, found, strict=True)
+        ]
         texts = [one.argmax_text for one in found]
         decode = self._dialogue.tokenizer.decode
         return Scores(
-            np.array([one.logprobs for one in found], dtype=np.float64),
+            np.array(logprobs, dtype=np.float64),
             np.array([one.argmax for one in found], dtype=np.int64),
             np.array([one.off_label_mass for one in found], dtype=np.float64),
             self._dialogue.client.computed - before,
@@ -152,6 +157,17 @@ class ServerModel(LoadedEngine):
                 del self._known[keys[0]]
             raise failed
         return found
+
+
+def _labels(prompt: Prompt) -> list[tuple[int, ...]]:
+    """Each label once: prompts with fewer labels than those beside them repeat one."""
+    return list(dict.fromkeys(tuple(label) for label in prompt.label_ids))
+
+
+def _with_each_label_once(prompt: Any) -> Prompt:
+    labels = _labels(prompt)
+    whole: Prompt = prompt if len(labels) == len(prompt.label_ids) else replace(prompt, label_ids=tuple(labels))
+    return whole
 
 
 ENGINE = ServerEngine()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from harness.core.errors import EngineError, ModelError, RequestError, ServerLostError, did_you_mean
@@ -12,12 +12,13 @@ from harness.engine.server.answers import PromptScore
 from harness.engine.server.by_node import NamedTokens, NativeGenerate, TopOfAll
 from harness.engine.server.by_sequence import Echo, PromptLogprobs
 from harness.engine.server.by_text import TOPS, ChatTop, CompletionTop, NotAmongError
-from harness.engine.server.client import Patience, is_away
+from harness.engine.server.client import PassingError, Patience
 from harness.engine.server.dialogue import Dialogue, Scoring, Writing
 from harness.engine.server.writing import Chats, Completions
 
 TEXT = "다음 글의 느낌을 한 낱말로 답하라. The film was a joy to watch, 아주 좋았다.\n느낌:"
 LABELS = (" good", " bad")
+CHATS_ALONE = "the server takes chats alone: each plain prompt is sent as one message of the user"
 QUICK = Patience(tries=2, slow_tries=1, lost_after_s=0.0)
 """For probes: what a server lacks it may also answer with an error of its own."""
 
@@ -80,14 +81,12 @@ async def probe(dialogue: Dialogue, method: str, longest_prompt: int) -> Found:
         if fingerprint := await _fingerprint(dialogue, chats=_chats(scoring, writing)):
             said = {**said, "fingerprint": fingerprint}
         return Found(scoring, writing, said, values, tuple(remarks))
-    except Exception as error:
-        if is_away(error):
-            raise ModelError(
-                f"{client.address}: {error}; start the server, or mend model.base_url (it ends in /v1)"
-            ) from None
-        if isinstance(error, EngineError):
-            raise ModelError(str(error)) from None
-        raise
+    except PassingError as error:
+        raise ModelError(
+            f"{client.address}: {error}; start the server, or mend model.base_url (it ends in /v1)"
+        ) from None
+    except EngineError as error:
+        raise ModelError(str(error)) from None
     finally:
         client.patience = patience
 
@@ -100,7 +99,12 @@ def _chats(scoring: Mapping[bool, Scoring], writing: Mapping[bool, Writing]) -> 
 async def _said(dialogue: Dialogue, longest_prompt: int) -> tuple[dict[str, str], list[str]]:
     """What the server says of itself, and the names of its models."""
     client = dialogue.client
-    models = await client.get(f"{client.address}/models")
+    try:
+        models = await client.get(f"{client.address}/models")
+    except PassingError as error:
+        if error.kind != "odd":
+            raise
+        models = None  # What can be asked shows whether it is a server of models at all.
     listed = models.get("data") if isinstance(models, Mapping) else None
     entries = [one for one in listed or () if isinstance(one, Mapping) and "id" in one]
     said: dict[str, str] = {}
@@ -117,9 +121,7 @@ async def _said(dialogue: Dialogue, longest_prompt: int) -> tuple[dict[str, str]
     for path, keys in (("/version", ("version",)), ("/get_server_info", ("version",)), ("/props", ("build_info",))):
         try:
             found = await client.get(client.root + path)
-        except Exception as error:
-            if not is_away(error):
-                raise
+        except PassingError:
             continue
         if isinstance(found, Mapping):
             said |= {key: client.shown(str(found[key])) for key in keys if isinstance(found.get(key), str)}
@@ -139,6 +141,8 @@ async def _scoring(dialogue: Dialogue, remarks: list[str]) -> tuple[Mapping[bool
     by_ids: list[Scoring] = [NamedTokens(dialogue), NativeGenerate(dialogue), TopOfAll(dialogue)]
     exact: list[Scoring] = [*by_ids, PromptLogprobs(dialogue)] if dialogue.known else []
     tops: list[Scoring] = [CompletionTop(dialogue, top) for top in TOPS]
+    if dialogue.known:
+        tops += [CompletionTop(replace(dialogue, known=False), top) for top in TOPS]
     chats: list[Scoring] = [ChatTop(dialogue, top) for top in TOPS]
     refusals: list[str] = []
     plain, values = await _first([*exact, Echo(dialogue), *tops, *chats], prompt, refusals)
@@ -148,11 +152,11 @@ async def _scoring(dialogue: Dialogue, remarks: list[str]) -> tuple[Mapping[bool
             f"{'; ' + remarks[0] if remarks else ''}: {refusals[-1]}; set scoring.method=generate to compare what it "
             "writes, or start it with log-probabilities"
         )
-    if dialogue.known and not isinstance(plain, ChatTop):
+    if plain.dialogue.known and not isinstance(plain, ChatTop):
         return {False: plain, True: plain}, values
     chat = plain if isinstance(plain, ChatTop) else (await _first(chats, prompt, refusals))[0]
     if isinstance(plain, ChatTop):
-        remarks.append("the server takes chats alone: each plain prompt is sent as one message of the user")
+        remarks.append(CHATS_ALONE)
     return ({False: plain} if chat is None else {False: plain, True: chat}), values
 
 
@@ -174,18 +178,22 @@ async def _writing(dialogue: Dialogue, remarks: list[str]) -> Mapping[bool, Writ
     prompt = Probe(TEXT, ids, [])
     refusals: list[str] = []
     found: dict[str, Writing] = {}
-    for way in (Completions(dialogue), Chats(dialogue)):
+    texts = replace(dialogue, known=False)
+    for name, way in (("ids", Completions(dialogue)), ("texts", Completions(texts)), ("chats", Chats(dialogue))):
+        if (name == "ids" and not dialogue.known) or (name == "texts" and "ids" in found):
+            continue
         if not isinstance(await _tried(way.write(prompt, ending), refusals), Exception):
-            found[way.name] = way
+            found[name] = way
     if not found:
         why = remarks[0] if remarks else refusals[-1]
         raise ModelError(f"{dialogue.client.address} does not let '{dialogue.name}' write: {why}")
-    completions, chats = found.get("completions"), found.get("chat")
+    ids, completions, chats = found.get("ids"), found.get("ids") or found.get("texts"), found.get("chats")
     if completions is None:
-        remarks.append("the server takes chats alone: each plain prompt is sent as one message of the user")
-    plain = completions or chats
-    chat = plain if dialogue.known else chats
-    ways = {False: plain, True: chat}
+        remarks.append(CHATS_ALONE)
+    elif dialogue.known and ids is None:
+        remarks.append("the server takes no token ids: texts are sent, and it tokenises them")
+    # The text of a chat may begin with a token that the server would add once more.
+    ways = {False: completions or chats, True: ids or chats}
     return {is_chat: way for is_chat, way in ways.items() if way is not None}
 
 

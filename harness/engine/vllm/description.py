@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from harness.config.schema import ModelEntry
-from harness.engine.protocol import ModelDescription, Resources
+from harness.engine.protocol import ModelDescription, Resources, refuse_adapter
 from harness.engine.registry import find_engine
 
 
@@ -79,5 +79,6 @@ def describe_for_vllm(model: ModelEntry) -> VllmDescription:
     Raises:
         ModelError: as of the engine `local`.
     """
+    refuse_adapter(model)
     files = find_engine("local").describe(replace(model, engine="local"))
     return VllmDescription(model, files.tokenizer, files.context_length, files.vocabulary, files=files)
