@@ -119,14 +119,16 @@ def crossing_point(
     Returns:
         The n, its low and its high end; 0 for below the smallest size, infinite for beyond the largest.
     """
-    best = judged_values(prompts, clusters, seed)
+    best = prompts[int(prompts.mean(axis=1).argmax())]
+    # The mean is judged, the spread is that of one prompt: averages over choices vary less than any of them.
+    luck = float(best.mean() - judged_values(prompts, clusters, seed).mean())
     logs = np.log(np.asarray(sizes, dtype=float))
     places = np.linspace(0.0, len(sizes) - 1, POINTS * (len(sizes) - 1) + 1)
 
     def verdict(place: float) -> int:
         """1 where the curve is shown to be better, -1 where it is shown to be worse, else 0."""
         found = paired_interval(_between(curve, place) - best, clusters, level)
-        return int(found.low > 0) - int(found.high < 0)
+        return int(found.low + luck > 0) - int(found.high + luck < 0)
 
     def n_at(place: float) -> float:
         return math.exp(float(np.interp(place, np.arange(len(sizes)), logs)))
@@ -146,7 +148,7 @@ def crossing_point(
     if verdicts[-1] > 0:
         last = next((i for i in reversed(range(len(places))) if verdicts[i] <= 0), None)
         high = float(sizes[0]) if last is None else turn(places[last], places[last + 1], lambda one: one > 0)
-    return _point(curve.mean(axis=(1, 2)) - best.mean(), logs), low, high
+    return _point(curve.mean(axis=(1, 2)) - best.mean() + luck, logs), low, high
 
 
 def _between(curve: FloatArray, place: float) -> FloatArray:
