@@ -10,12 +10,14 @@ BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 # make bench      this project beside the alternatives on this machine's CPU; BENCH="--write" updates docs/performance.md
-# make bench-gpu  the same on a GPU, with the Python that PYTHON names as it is: it needs torch and transformers only;
+# make bench-gpu  the same on a GPU, with the Python that PYTHON names as it is: it needs torch, transformers,
+#                 accelerate, pandas, pyarrow, pydantic and tenacity;
 #                 under 10 minutes, BENCH="--models 1.3b,5.8b --workloads a,b,c,d,d-drawn,e" takes longer
 # make bench-dispatch, make bench-scale   what handing out units, and a run of millions of prompts, take of the driver
 # make bench-rendering   prompts rendered and tokenised per second, by style of tokenizer; MODEL=FOLDER for one more
 # make bench-analysis, make bench-tracking   what analyses of 500,000 records cost, and a W&B server that fails
-.PHONY: demo test test-slow test-gpu test-jobs test-transformers chaos lint format clean
+# make docs    the pages as a site in data_out/site, every link and anchor checked
+.PHONY: demo test test-slow test-gpu test-jobs test-transformers chaos lint format clean docs
 # make gpu-check  everything that only a GPU can show, in at most 8 minutes, with the Python that PYTHON names as it is;
 #                 GPU_CHECK=--write writes the figures into docs/performance.md
 .PHONY: bench bench-rendering gpu-check bench-gpu bench-dispatch bench-scale bench-analysis bench-tracking
@@ -77,6 +79,15 @@ bench-analysis: $(VENV)/.installed
 
 bench-tracking: $(VENV)/.installed
 	$(BIN)/python tests/bench_tracking.py
+
+PAGES = README.md README.ko.md CHANGELOG.md CONTRIBUTING.md LICENSE $(wildcard docs/*.md docs/*/* configs/*.md \
+	clusters/*.md examples/*.py data_in/*/README.md data_in/models/*/README.md)
+
+docs: $(VENV)/.installed
+	rm -rf data_out/site_source && mkdir -p data_out/site_source
+	cp --parents $(PAGES) data_out/site_source
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+	@echo "open data_out/site/index.html"
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .

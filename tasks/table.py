@@ -17,6 +17,7 @@ from harness.core.task import Sample, Starter, StartWishes, Task, TaskData
 from harness.core.task_options import read_options
 from tasks.korquad import best_of_golds
 from tasks.korquad_metrics import exact_match, f1_score
+from tasks.table_choices import described, most_choices, reading_of
 from tasks.table_files import READERS, read_table
 from tasks.table_rows import Rows, TableOptions, check_column, classes_of
 
@@ -30,13 +31,15 @@ ANSWER_METRICS = {"exact_match": best_of_golds(exact_match), "f1": best_of_golds
 
 
 def of(config: TaskConfig) -> tuple[Task, TableOptions]:
-    """The task that the options make: with classes, or with answers.
+    """The task that the options make: with classes, with choices of each row, or with answers.
 
     Raises:
-        ConfigError: neither label nor answer, or both.
+        ConfigError: neither label nor answer, or both; or answers that mean choices in two ways.
         DataError: the classes are not told and cannot be seen.
     """
     options = read_options(config, TableOptions)
+    if options.choices:
+        return _with_choices(config, options)
     if bool(options.label) == bool(options.answer):
         both = "both name a column" if options.label else "name no column"
         raise ConfigError(
@@ -57,6 +60,26 @@ def of(config: TaskConfig) -> tuple[Task, TableOptions]:
     return dataclasses.replace(TASK, class_names=tuple(options.classes.values()), of=None), options
 
 
+def _with_choices(config: TaskConfig, options: TableOptions) -> tuple[Task, TableOptions]:
+    if options.label or options.classes or not options.answer:
+        raise ConfigError(
+            "task.options.choices needs task.options.answer, the column that says which choice is right, and neither "
+            "label nor classes"
+        )
+    columns = options.choice_columns
+    if options.most_choices is None or not options.answer_is:
+        test, pool = places(config, options)
+        tables = [read_table(path, options.encoding) for path in (test, pool) if path is not None]
+        for table in tables:
+            for key, column in [*(("choices", column) for column in columns), ("answer", options.answer)]:
+                check_column(f"task.options.{key}", column, table)
+        most = options.most_choices or max(2, most_choices(tables, columns))
+        reading = options.answer_is or reading_of(tables[0], columns, options.answer)
+        options = dataclasses.replace(options, most_choices=most, answer_is=reading)
+    names = tuple(str(number) for number in range(1, (options.most_choices or 0) + 1))
+    return dataclasses.replace(TASK, class_names=names, choices=True, of=None), options
+
+
 def load(config: TaskConfig) -> TaskData:
     """Test samples and demonstrations."""
     options = read_options(config, TableOptions)
@@ -74,6 +97,10 @@ def load(config: TaskConfig) -> TaskData:
             f"{len(shown):,} of {len(shown) + len(asked):,} rows are put aside for demonstrations (task.options."
             f"pool_share={share:g}, drawn by task.sample_seed); name a file of solved examples with task.options.pool"
         )
+    if options.choices:
+        notes.append(f"the column '{options.answer}' holds {described(options.answer_is)}")
+        twice = sum(len(set(sample.choices)) < len(sample.choices) for sample in [*asked, *shown])
+        notes += [f"rows that have a choice twice: {twice:,}; an answer in words means the first"] if twice else []
     if not asked:
         raise DataError(f"'{test_path}' leaves no row to ask about; {'; '.join(notes)}")
     longest = max(asked[0].fields, key=lambda name: sum(len(sample.fields[name]) for sample in asked))
@@ -118,7 +145,7 @@ def _classes_seen(config: TaskConfig, options: TableOptions) -> list[str]:
 
 
 def _content(sample: Sample) -> tuple[str, ...]:
-    return tuple(sample.fields.values())
+    return (*sample.fields.values(), *sample.choices)
 
 
 def _without_asked(shown: Sequence[Sample], asked: Sequence[Sample], notes: list[str]) -> list[Sample]:

@@ -6,15 +6,16 @@ import dataclasses
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
-from annotated_types import Gt, Le
+from annotated_types import Ge, Gt, Le
 
 from harness.core.errors import DataError, did_you_mean
 from harness.core.escaping import one_line
 from harness.core.hangul import compose_hangul
-from harness.core.task import NO_CLASS, Sample
+from harness.core.task import MOST_CHOICES, NO_CLASS, Sample
 from tasks.table_cells import Cell, Cells, Table, field_name
+from tasks.table_choices import Reading, RowChoices, answer_in, choices_of, described
 
 MOST_CLASSES = 200
 
@@ -34,7 +35,16 @@ class TableOptions:
     label: str = ""
     """Column with the class; for a task of classes."""
     answer: str = ""
-    """Column with the right answer, or with a list of them; for a task whose answers are written."""
+    """Column with the right answer, or with a list of them; for a task whose answers are written. With `choices`
+    the column that says which of them is right."""
+    choices: list[str] | str = ""
+    """Columns with a choice each, or one column with lists of them."""
+    answer_is: Reading | Literal[""] = ""
+    """What `answer` holds of a choice: its text, its letter, or its number counted from 0 or 1; empty: what fits."""
+    most_choices: Annotated[int, Ge(2), Le(MOST_CHOICES)] | None = None
+    """Choices that a row may have; None: as many as one has."""
+    replace: dict[str, dict[str, str]] = dataclasses.field(default_factory=dict)
+    """Column to other texts for some of its texts, such as words that a prompt has for a code."""
     classes: dict[str, str] | list[str] | None = None
     """Labels in the order of the templates' `labels`; a mapping gives each a name for tables. None: all there are."""
     fields: list[str] | None = None
@@ -46,6 +56,11 @@ class TableOptions:
     encoding: str = "utf-8"
     filter: dict[str, str | list[str]] = dataclasses.field(default_factory=dict)
     """Column to the text, or the texts, that a row must have there."""
+
+    @property
+    def choice_columns(self) -> list[str]:
+        """The columns of the choices; none where samples bring none."""
+        return [self.choices] if isinstance(self.choices, str) and self.choices else list(self.choices)
 
 
 class Rows:
@@ -61,8 +76,10 @@ class Rows:
         for key in ("id", "label", "answer", "source", "cluster"):
             if column := getattr(options, key):
                 check_column(f"task.options.{key}", column, table)
-        for column in [*options.filter, *(options.fields or [])]:
-            check_column("task.options.filter" if column in options.filter else "task.options.fields", column, table)
+        named = {"filter": options.filter, "fields": options.fields, "choices": options.choice_columns}
+        for key, columns in (named | {"replace": options.replace}).items():
+            for column in columns or ():
+                check_column(f"task.options.{key}", column, table)
         fields = self._fields(table, name, notes)
         dropped: Counter[str] = Counter()
         composed = 0
@@ -73,7 +90,7 @@ class Rows:
             if reason:
                 dropped[reason] += 1
                 continue
-            raw = {field_name(column): cell_text(row[column]) for column in fields}
+            raw = {field_name(column): self._field(row, column, place) for column in fields}
             texts = {key: compose_hangul(text) for key, text in raw.items()}
             composed += texts != raw
             sample = self._sample(row, place, number, texts)
@@ -95,6 +112,7 @@ class Rows:
         if options.fields is not None:
             return options.fields
         special = {options.id, options.label, options.answer, options.source, options.cluster}
+        special |= set(options.choice_columns)
         found, gaps = [], {}
         for column in table.columns:
             if column not in special and column not in options.filter:
@@ -127,7 +145,8 @@ class Rows:
         missing = [column for column in options.fields or [] if row[column] is None]
         if missing:
             raise DataError(f"{place} has no '{missing[0]}', which task.options.fields names; expected a text")
-        gold, answers = NO_CLASS, tuple[str, ...]()
+        gold = NO_CLASS
+        answers: tuple[str, ...] = ()
         if options.label:
             label = cell_text(row[options.label])
             if label not in self.classes:
@@ -139,14 +158,45 @@ class Rows:
         else:
             cell = row[options.answer]
             answers = cell.texts if isinstance(cell, Cells) else (cell_text(cell),)
+        choices = choices_of(row, options.choice_columns)
+        if options.choice_columns:
+            gold, answers = self._chosen(row, choices, place), ()
         return Sample(
             id=cell_text(row[options.id]) if options.id else str(number),
             fields=texts,
             gold=gold,
             answers=answers,
+            choices=choices.texts,
             source=cell_text(row[options.source]) if options.source else "",
             cluster=cell_text(row[options.cluster]) if options.cluster else "",
         )
+
+    def _field(self, row: Mapping[str, Cell], column: str, place: str) -> str:
+        text = cell_text(row[column])
+        others = self.options.replace.get(column)
+        if others is None:
+            return text
+        if text not in others:
+            raise DataError(
+                f"{place}: '{one_line(column, 60)}' is '{one_line(text, 60)}'{did_you_mean(text, others)}, for which "
+                "task.options.replace has no text"
+            )
+        return others[text]
+
+    def _chosen(self, row: Mapping[str, Cell], choices: RowChoices, place: str) -> int:
+        options = self.options
+        name = f" (id '{one_line(cell_text(row[options.id]), 60)}')" if options.id else ""
+        shown = one_line(str(list(choices.texts)), 160)
+        if len(choices.texts) < 2:
+            raise DataError(f"{place}{name}: {len(choices.texts)} choices, expected at least two: {shown}")
+        answer = cell_text(row[options.answer])
+        found = answer_in(choices, answer, options.answer_is)
+        if found is None:
+            raise DataError(
+                f"{place}{name}: the answer '{one_line(answer, 60)}' is not among its choices {shown}; expected "
+                f"{described(options.answer_is)} (task.options.answer_is)"
+            )
+        return found
 
 
 def check_column(key: str, column: str, table: Table) -> None:

@@ -31,7 +31,7 @@ from harness.planning.units import Shard, WorkUnit
 from harness.prompts.demonstrations import Pool, PoolDraw
 from harness.prompts.draws import FixedDraw
 from harness.results.schema import UnitStatistics
-from harness.running.dispatch import dispatch
+from harness.running.dispatch import Timing, dispatch
 from harness.running.messages import UnitReport, WorkerSpec
 from harness.running.pool import UNITS_IN_FLIGHT
 from tests.distributed.feeding import feed
@@ -108,7 +108,7 @@ def loop() -> None:
         units = make_units(max(UNITS, ROUNDS * n))
         pool = SimulatedPool(n, LONG_UNIT_S)
         began, clock = time.process_time(), pool.clock()
-        dispatch(feed(units), pool, lambda unit, report: None, lambda: False, clock=pool.clock)
+        dispatch(feed(units), pool, lambda unit, report: None, lambda: False, timing=Timing(clock=pool.clock))
         spent, wall = time.process_time() - began, pool.clock() - clock
         ideal = math.ceil(len(units) / n) * LONG_UNIT_S
         print(

@@ -65,6 +65,21 @@ def test_an_unknown_key_with_no_near_one_lists_the_known_keys(load):
 
 
 @pytest.mark.parametrize(
+    ("override", "meant"),
+    [
+        ("limit=3", "'task.limit'"),
+        ("templates=[a]", "'grid.templates'"),
+        ("run.name=a", "'name'"),
+        ("task.path=a", "'model.path'"),
+        ("mode=online", "'wandb.mode'"),
+    ],
+)
+def test_a_key_of_another_section_is_named_with_its_section(override, meant):
+    with pytest.raises(ConfigError, match=f"unknown configuration key .*; did you mean {meant}"):
+        load_config("configs/demo.yaml", [override])
+
+
+@pytest.mark.parametrize(
     ("text", "key"),
     [
         ("grid: {k: 3}", "grid.k"),

@@ -86,20 +86,21 @@ def test_what_a_newer_version_wrote_is_refused_and_stays(run_dir, name):
     store = RunStore(run_dir)
     if name == "part":
         path = some_part(run_dir)
-        rewrite(path, lambda table: table, harness_format=b"3")
+        rewrite(path, lambda table: table, harness_format=str(layout.FORMAT + 1).encode())
     elif name == "samples.parquet":
         path = Path(run_dir, name)
-        pq.write_table(pq.read_table(path).replace_schema_metadata({"harness_format": "3"}), path)
+        pq.write_table(pq.read_table(path).replace_schema_metadata({"harness_format": str(layout.FORMAT + 1)}), path)
     else:
         path = Path(run_dir, name)
         document = json.loads(path.read_text()) if path.exists() else {"prompts": []}
         path.write_text(json.dumps(document | {"format": layout.FORMAT + 1}))
     before = path.read_bytes()
+    versions = f"has the format {layout.FORMAT + 1}, expected {layout.FORMAT}"
     if name == "prompts.json":
-        with pytest.raises(RunDirError, match=r"prompts\.json' has the format 3, expected 2: a newer version"):
+        with pytest.raises(RunDirError, match=rf"prompts\.json' {versions}: a newer version"):
             store.read_json(name)
     else:
-        refused(call("compare", run_dir), "has the format 3, expected 2", "newer version")
+        refused(call("compare", run_dir), versions, "newer version")
     assert path.read_bytes() == before
 
 

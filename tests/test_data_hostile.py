@@ -259,6 +259,7 @@ def test_a_task_that_leaves_while_it_judges_fails_that_sample(error, interruptib
     import torch
 
     from harness.config.schema import GenerationConfig
+    from harness.prompts.rendering import Prompt
     from harness.running.judging import Judge
 
     def score(scores):
@@ -269,9 +270,9 @@ def test_a_task_that_leaves_while_it_judges_fails_that_sample(error, interruptib
     task = replace(find_task("nsmc"), score=score)
     judge = Judge(task, SimpleNamespace(decode_token=str), GenerationConfig())
     unit = SimpleNamespace(model="m", task="t", template="x", seed=1)
-    prompts = [SimpleNamespace(sample=Sample(str(i), {}, 0), k=0, ids=[1], label_ids=[[1], [2]]) for i in range(3)]
+    prompts = [Prompt(Sample(str(i), {}, 0), 0, (), [1], ((1,), (2,)), 0, labels=("a", "b")) for i in range(3)]
     scores = SimpleNamespace(logprobs=torch.zeros(3, 2), argmax=torch.tensor([0, 1, 2]), off_label_mass=torch.zeros(3))
-    records = judge.by_labels(unit, ["a", "b"], prompts, scores)
+    records = judge.by_labels(unit, prompts, scores)
     assert [r.error is None for r in records] == [True, False, True]
     assert str(error) in records[1].error and "\n" not in records[1].error
     if not isinstance(error, Exception):

@@ -152,6 +152,16 @@ def test_no_room_is_most_of_the_house():
     assert largest <= 0.3 * sum(inside.values())
 
 
+def test_no_function_of_running_takes_more_than_six_parameters():
+    trees = {name: ast.parse((REPO / name).read_text(encoding="utf-8")) for name in in_room(IMPORTS, "harness/running")}
+    functions = [(n, f) for n, t in trees.items() for f in ast.walk(t) if isinstance(f, ast.FunctionDef)]
+    counts = {
+        f"{name}:{f.name}": sum(a.arg != "self" for a in (*f.args.posonlyargs, *f.args.args, *f.args.kwonlyargs))
+        for name, f in functions
+    }
+    assert {name: n for name, n in counts.items() if n > 6} == {}
+
+
 def loaded_after(statement):
     """Which of the heavy packages a fresh interpreter holds after a statement."""
     code = f"{statement}\nimport sys\nprint([n for n in ('ray', 'torch', 'transformers', 'wandb') if n in sys.modules])"

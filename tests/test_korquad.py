@@ -806,7 +806,7 @@ def test_templates_put_the_passage_before_the_question():
     asked = load_data(TASK_1, options(DEMO)).samples[0]
     for name, template in templates.items():
         assert template.field_names() == {"context", "question"}
-        query = template.render_query(asked.fields)
+        query = template.render_query(asked)
         assert query.index(asked.fields["context"]) < query.index(asked.fields["question"])
         shown = template.render_solved(asked)
         assert shown.startswith(query) and asked.answers[0] in shown[len(query) :]

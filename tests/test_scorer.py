@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from harness.core.prefixes import count_unique_tokens
+from harness.engine.local import scorer as scorer_module
 from harness.engine.local.layers.packed_weights import pack_weights
 from harness.engine.local.layers.reproducibility import VARIABLE
 from harness.engine.local.parity import sharing_error
@@ -290,6 +291,34 @@ def test_memory_for_nothing_at_all_ends_in_the_error(random_models, share):
     scorer.forward_batch = Forgetful(scorer.forward_batch, lambda b: 1, 0, error)
     with pytest.raises(torch.OutOfMemoryError):
         scorer.score(contexts, labels)
+
+
+def test_packs_are_cut_before_the_model_is_needed_and_again_only_when_their_size_has_changed(
+    ko_tiny, make_config, monkeypatch
+):
+    prompts = next(iter(grid_prompts(make_config(task={"limit": 6}, grid={"k": [0, 4], "seeds": [1]}))))
+    contexts, labels = [p.ids for p in prompts], [p.label_ids for p in prompts]
+    cuts, make = [], scorer_module.make_packs
+
+    def counted(tree, sequences, size, *more):
+        cuts.append((size, *more))
+        return make(tree, sequences, size, *more)
+
+    monkeypatch.setattr(scorer_module, "make_packs", counted)
+    scorer = Scorer(ko_tiny, 256, True)
+    origins = [Origin(p.family, p.trunk) for p in prompts]
+    first = scorer.compute(scorer.prepare(contexts, labels, origins))
+    assert len(cuts) == 2, "the trunk was not in memory, so the packs were cut anew with it"
+    cuts.clear()
+    prepared = scorer.prepare(contexts, labels, origins)
+    assert cuts == [(256, 1)]
+    again = scorer.compute(prepared)
+    assert cuts == [(256, 1)]
+    scorer.tokens_per_pack //= 2
+    halved = scorer.compute(prepared)
+    assert [cut[:2] for cut in cuts] == [(256, 1), (128, 1)]
+    for scores in (again, halved):
+        assert np.abs(scores.logprobs - first.logprobs).max() < 1e-5
 
 
 def test_other_errors_are_not_taken_for_lack_of_memory(random_models):

@@ -3,6 +3,7 @@
 import pytest
 
 from harness.core.errors import ConfigError, TemplateError
+from harness.core.task import Sample
 from harness.prompts.templates import Template, choose_templates, fill, read_templates
 from tasks.nsmc import TASK
 
@@ -80,17 +81,17 @@ def test_templates_come_in_the_order_asked_for(shipped):
 
 def test_the_lectures_first_prompt_to_the_letter(shipped):
     template = shipped["lecture_1"]
-    assert template.render_query({"document": "재미있다"}) == "문장: 재미있다\n감정:"
-    assert template.render_demonstration({"document": "재미있다"}, 1) == "문장: 재미있다\n감정: 긍정\n"
-    assert template.render_demonstration({"document": ""}, 0) == "문장: \n감정: 부정\n"
+    assert template.render_query(Sample("s", {"document": "재미있다"})) == "문장: 재미있다\n감정:"
+    assert template.render_solved(Sample("s", {"document": "재미있다"}, 1)) == "문장: 재미있다\n감정: 긍정\n"
+    assert template.render_solved(Sample("s", {"document": ""}, 0)) == "문장: \n감정: 부정\n"
     assert template.prefix == ""
 
 
 def test_the_lectures_second_prompt_to_the_letter(shipped):
     template = shipped["lecture_2"]
-    assert template.render_query({"document": "별로"}) == "다음 문장은 긍정일까요 부정일까요?\n별로\n정답:"
+    assert template.render_query(Sample("s", {"document": "별로"})) == "다음 문장은 긍정일까요 부정일까요?\n별로\n정답:"
     assert (
-        template.render_demonstration({"document": "별로"}, 0)
+        template.render_solved(Sample("s", {"document": "별로"}, 0))
         == "다음 문장은 긍정일까요 부정일까요?\n별로\n정답: 부정\n"
     )
 
@@ -100,8 +101,10 @@ def test_the_published_variant_leaves_out_the_newline_after_positive_demonstrati
     fixed, published = shipped[f"lecture_{number}"], shipped[f"lecture_{number}_no_newline"]
     shown = {"document": "가"}
     assert published.query == fixed.query
-    assert published.render_demonstration(shown, 0) == fixed.render_demonstration(shown, 0)
-    assert published.render_demonstration(shown, 1) == fixed.render_demonstration(shown, 1).removesuffix("\n")
+    assert published.render_solved(Sample("s", shown, 0)) == fixed.render_solved(Sample("s", shown, 0))
+    assert published.render_solved(Sample("s", shown, 1)) == fixed.render_solved(Sample("s", shown, 1)).removesuffix(
+        "\n"
+    )
 
 
 @pytest.mark.parametrize("name", ["english", "koalpaca", "good_bad", "document_first"])
@@ -115,7 +118,10 @@ def test_every_shipped_template_puts_the_space_into_the_label(shipped, name):
 def test_separators_may_differ_by_class(read):
     template = read("t: {query: '{document}', labels: [' a', ' b'], separator: ['|', '||']}")["t"]
     shown = {"document": "x"}
-    assert (template.render_demonstration(shown, 0), template.render_demonstration(shown, 1)) == ("x a|", "x b||")
+    assert (template.render_solved(Sample("s", shown, 0)), template.render_solved(Sample("s", shown, 1))) == (
+        "x a|",
+        "x b||",
+    )
 
 
 def test_a_single_separator_serves_all_classes_and_a_newline_is_the_default(read):

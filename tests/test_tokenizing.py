@@ -57,7 +57,7 @@ def training_texts():
     reviews = read_ratings(DEMO / "ratings_train.txt")[0]["document"].tolist()
     reviews = [x for pair in zip(reviews, made_up_documents(len(reviews), seed=9), strict=True) for x in pair]
     templates = [t for t in read_templates(TASK.templates, TASK.class_names).values() if not t.chat]
-    return [t.render_demonstration({"document": d}, i % 2) for i, d in enumerate(reviews) for t in templates]
+    return [t.render_solved(Sample("s", {"document": d}, i % 2)) for i, d in enumerate(reviews) for t in templates]
 
 
 @pytest.fixture(scope="module")

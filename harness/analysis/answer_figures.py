@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from harness.analysis.cells import KEYS
+from harness.analysis.cells import KEYS, frame_of_cells, names_of_cell
 from harness.analysis.intervals import mean_interval
 from harness.analysis.table import cluster_codes
 
@@ -34,8 +34,8 @@ def answer_figures(records: pd.DataFrame, metrics: Sequence[str], clusters: Mapp
         answer length in characters, the shares of empty answers and of answers that hit the
         token limit.
     """
-    cells = records.groupby(KEYS, sort=False, observed=True)
-    return pd.DataFrame([answers_of_cell(cell, metrics, clusters) for _, cell in cells])
+    cells = records.groupby(KEYS, sort=False, observed=True, dropna=False)
+    return frame_of_cells([answers_of_cell(cell, metrics, clusters) for _, cell in cells])
 
 
 def answers_of_cell(cell: pd.DataFrame, metrics: Sequence[str], clusters: Mapping[str, str]) -> dict[str, Any]:
@@ -43,7 +43,7 @@ def answers_of_cell(cell: pd.DataFrame, metrics: Sequence[str], clusters: Mappin
     scored = cell[cell["answer_values"].notna()]
     n = len(scored)
     codes = cluster_codes(scored["sample_id"].tolist(), clusters)
-    row: dict[str, Any] = {name: cell[name].head(1).tolist()[0] for name in KEYS}
+    row = names_of_cell(cell)
     row |= {"n_attempted": len(cell), "n_scored": n, "n_failed": len(cell) - n}
     row["n_clusters"] = n if codes is None else len(np.unique(codes))
     values = np.asarray(scored["answer_values"].tolist(), dtype=float).reshape(n, len(metrics))

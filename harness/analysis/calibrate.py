@@ -19,8 +19,10 @@ from harness.analysis.calibrated import (
     cell_arrays,
     corrected_scores,
     one_seed_of_k0,
+    refuse_choices,
     stored_content_free,
 )
+from harness.analysis.cells import of_prompts
 from harness.analysis.compared_runs import read_manifest
 from harness.analysis.intervals import LEVEL, mean_interval, paired_interval
 from harness.analysis.summary import sample_clusters
@@ -53,21 +55,23 @@ def calibrate(run_dir: str, level: float = LEVEL) -> Calibration:
 
     Raises:
         RunDirError: not a run directory, or no records yet.
-        ConfigError: a task whose answers are generated.
+        ConfigError: a task whose answers are generated, or whose samples bring choices.
     """
-    if read_manifest(run_dir).get("answer_metrics"):
+    manifest = read_manifest(run_dir)
+    if manifest.get("answer_metrics"):
         raise ConfigError(f"'{run_dir}' holds generated answers; calibration needs label log-probabilities")
+    refuse_choices(run_dir, manifest)
     records = load_records(run_dir, [*KEYS, "gold", "prediction", "label_logprobs"])
     if records.empty:
         raise RunDirError(
             f"'{run_dir}' has no records yet, or none that can be read; run or resume it with `harness run`"
         )
-    if records["label_logprobs"].isna().all():
+    if of_prompts(records)["label_logprobs"].isna().all():
         raise ConfigError(
             f"'{run_dir}' has no label log-probabilities (labels were generated, or all samples failed); "
             "expected a run with scoring.method=likelihood"
         )
-    records = one_seed_of_k0(records)
+    records = one_seed_of_k0(of_prompts(records))
     ids = records["sample_id"].drop_duplicates().tolist()
     golds = records.drop_duplicates("sample_id").set_index("sample_id")["gold"].loc[ids].to_numpy(dtype=np.int64)
     codes = cluster_codes(ids, sample_clusters(RunStore(run_dir)))

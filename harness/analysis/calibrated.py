@@ -5,12 +5,14 @@ Knows where label log-probabilities lie; refuses to know how anything is compare
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from harness.analysis import calibration as calibrations
+from harness.analysis.cells import of_prompts
 from harness.analysis.table import FloatArray
 from harness.core.errors import ConfigError, did_you_mean
 from harness.core.task import CONTENT_FREE
@@ -75,6 +77,19 @@ def cell_arrays(
     return logprobs, before
 
 
+def refuse_choices(run_dir: str, manifest: Mapping[str, Any]) -> None:
+    """Refuse a run whose labels are not the same throughout, so that they have no weights of their own.
+
+    Raises:
+        ConfigError: saying where its scores are.
+    """
+    if manifest.get("choices"):
+        raise ConfigError(
+            f"'{run_dir}' has other choices for each sample, so that no label can be re-weighted over all; `harness "
+            "show` has its accuracy by each score, by PMI too where the run has scoring.calibration=[domain]"
+        )
+
+
 def one_seed_of_k0(records: pd.DataFrame) -> pd.DataFrame:
     """The records with K = 0 under its first seed only: its copies under the others say nothing more."""
     first = records.groupby(["model", "template", "k"])["seed"].transform("min")
@@ -109,7 +124,9 @@ def calibrated_records(run_dir: str, methods: Sequence[str]) -> pd.DataFrame:
     for method in methods:
         if method not in METHODS:
             raise ConfigError(f"no calibration '{method}'{did_you_mean(method, list(METHODS))}")
-    records = one_seed_of_k0(load_records(run_dir, [*KEYS, "gold", "prediction", "label_logprobs"]))
+    refuse_choices(run_dir, manifests.read_manifest(RunStore(run_dir)))
+    records = load_records(run_dir, [*KEYS, "gold", "prediction", "label_logprobs"])
+    records = one_seed_of_k0(of_prompts(records))
     if records.empty or records["label_logprobs"].isna().all():
         raise ConfigError(f"'{run_dir}' has no label log-probabilities to calibrate (labels or answers were generated)")
     ids = records["sample_id"].drop_duplicates().tolist()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from harness.analysis.cells import of_prompts
 from harness.analysis.failures import failures
 from harness.analysis.strategies import THIS_DRAW, Strategies
 from harness.analysis.table import BoolArray
@@ -16,12 +17,14 @@ from harness.analysis.table import BoolArray
 def scope_of(strategies: Strategies, best: int, cells: pd.DataFrame, fixed_seeds: bool) -> str:
     """What the figure of the best is about: samples, and draws of demonstrations where several were averaged."""
     seeds = len(strategies.seeds)
+    if best in strategies.references:
+        return "new samples"
     if seeds > 1 and not fixed_seeds:
         return "new samples and new draws of demonstrations"
     if seeds > 1:
         return f"new samples, for these {seeds} draws of demonstrations"
     level = strategies.levels.iloc[best]
-    drawn = level["k"] > 0 if "k" in level else bool((cells["k"] > 0).any())
+    drawn = level["k"] > 0 if "k" in level else bool((of_prompts(cells)["k"] > 0).any())
     return "new samples, for this draw of demonstrations" if drawn else "new samples"
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from pandas.api.types import is_integer_dtype
 from scipy import stats
 
 KEYS = ["model", "task", "template", "k", "seed"]
@@ -27,6 +28,35 @@ COLUMNS = [
 ]
 """What `cell_figures` needs of the records."""
 Metric = Callable[[Sequence[int], Sequence[int]], float]
+
+
+def of_prompts(frame: pd.DataFrame) -> pd.DataFrame:
+    """The rows of prompts alone: references have no template, and what is asked of templates and K is not about them.
+
+    Args:
+        frame: with `template`, `k` and `seed`, of cells or records.
+    """
+    is_prompt = frame["template"].notna()
+    if is_prompt.all():
+        return frame
+    kept = frame[is_prompt]
+    numbers = [name for name in ("k", "seed") if name in kept and is_integer_dtype(kept[name])]
+    whole = [name for name in numbers if kept[name].notna().all()]
+    return kept.astype(dict.fromkeys(whole, "int64"))
+
+
+def is_zero_shot(frame: pd.DataFrame) -> pd.Series:
+    """Which rows are of prompts without demonstrations."""
+    return (frame["k"] == 0).fillna(False).astype(bool)
+
+
+def frame_of_cells(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """Rows of figures as a frame; where references have no K or seed, the others' stay whole numbers."""
+    frame = pd.DataFrame(rows)
+    for name in ("k", "seed"):
+        if name in frame and frame[name].isna().any():
+            frame[name] = pd.array([row[name] for row in rows], dtype="Int64")
+    return frame
 
 
 def wilson_interval(successes: int, n: int, level: float = 0.95) -> tuple[float, float]:
@@ -61,8 +91,8 @@ def cell_figures(records: pd.DataFrame, n_classes: int, metrics: Mapping[str, Me
         n_classes: of the task.
         metrics: further figures of (gold, predicted) over scored samples.
     """
-    cells = records.groupby(KEYS, sort=False, observed=True)
-    return pd.DataFrame([figures_of_cell(cell, n_classes, metrics) for _, cell in cells])
+    cells = records.groupby(KEYS, sort=False, observed=True, dropna=False)
+    return frame_of_cells([figures_of_cell(cell, n_classes, metrics) for _, cell in cells])
 
 
 def figures_of_cell(cell: pd.DataFrame, n_classes: int, metrics: Mapping[str, Metric] | None = None) -> dict[str, Any]:
@@ -72,7 +102,9 @@ def figures_of_cell(cell: pd.DataFrame, n_classes: int, metrics: Mapping[str, Me
     n = len(scored)
     right = int((gold == predicted).sum())
     low, high = wilson_interval(right, n)
-    row: dict[str, Any] = {name: cell[name].head(1).tolist()[0] for name in KEYS}
+    row = names_of_cell(cell)
+    # A reference generates no token that could be a label.
+    is_greedy = bool(n) and row["template"] is not None
     row |= {
         "n_attempted": len(cell),
         "n_scored": n,
@@ -83,11 +115,17 @@ def figures_of_cell(cell: pd.DataFrame, n_classes: int, metrics: Mapping[str, Me
         "macro_f1": macro_f1(gold.tolist(), predicted.tolist(), n_classes),
         "predicted_positive_share": float((predicted == 1).mean()) if n and n_classes == 2 else float("nan"),
         "off_label_mass": float(scored["off_label_mass"].mean()) if n else float("nan"),
-        "greedy_accuracy": _greedy_accuracy(scored) if n else float("nan"),
+        "greedy_accuracy": _greedy_accuracy(scored) if is_greedy else float("nan"),
     }
     for name, metric in (metrics or {}).items():
         row[name] = metric(gold.tolist(), predicted.tolist()) if n else float("nan")
     return row
+
+
+def names_of_cell(cell: pd.DataFrame) -> dict[str, Any]:
+    """`KEYS` of the records of one cell; None where a reference has none."""
+    first = {name: cell[name].head(1).tolist()[0] for name in KEYS}
+    return {name: None if pd.isna(value) else value for name, value in first.items()}
 
 
 def _greedy_accuracy(scored: pd.DataFrame) -> float:
@@ -108,7 +146,8 @@ def over_seeds(cells: pd.DataFrame) -> pd.DataFrame:
 
     `spread` is the largest minus the smallest figure; `n_seeds` counts seeds with one.
     """
-    groups = cells.groupby(["model", "task", "template", "k"], sort=False, observed=True)[main_figure(cells)]
+    keys = ["model", "task", "template", "k"]
+    groups = cells.groupby(keys, sort=False, observed=True, dropna=False)[main_figure(cells)]
     table = groups.agg(n_seeds="count", mean="mean", least="min", most="max").reset_index()
     table["spread"] = table["most"] - table["least"]
     return table

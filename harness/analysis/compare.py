@@ -15,6 +15,7 @@ import pandas as pd
 
 from harness.analysis.allocation import allocations
 from harness.analysis.caveats import notes_on, notes_on_missing, scope_of, warnings_on
+from harness.analysis.cells import of_prompts
 from harness.analysis.compared_runs import values_of_runs
 from harness.analysis.failures import common_samples
 from harness.analysis.figures import FIGURES
@@ -97,7 +98,8 @@ def compare(
         DataError: runs of different tasks or samples.
     """
     table, name = values_of_runs(run_dirs, metric, calibrated)
-    as_scored = table.only(table.cells[table.cells["calibration"] == ""])
+    is_plain = table.cells["calibration"] == ""
+    as_scored = table.only(of_prompts(table.cells[is_plain]))
     if calibrated and by:
         by = [*by, "calibration"]
     is_quality = name not in FIGURES or FIGURES[name].is_quality

@@ -79,7 +79,7 @@ def values_of_runs(run_dirs: Sequence[str], metric: str | None, calibrated: Sequ
             if frame[name].isna().all():
                 raise ConfigError(f"no record of '{run_dir}' has a value for '{name}'; {_WHERE_NONE}")
         if calibrated:
-            plain = frame.assign(calibration="", **{column: frame[column].astype(str) for column in NAMES})
+            plain = frame.assign(calibration="", **{column: frame[column].astype(object) for column in NAMES})
             frame = pd.concat([plain, calibrated_records(run_dir, calibrated)], ignore_index=True)
             frame = frame.assign(**{column: frame[column].astype("category") for column in NAMES})
         frames.append(frame.assign(run=run))

@@ -21,6 +21,8 @@ class Figure:
     columns: tuple[str, ...]
     """Of the records; the value is NaN where the first is null, as of a failed sample."""
     value: Callable[[pd.DataFrame], pd.Series]
+    of_references: bool = True
+    """Whether references, which generate nothing, have a value too."""
     is_quality: bool = False
     """Whether more is better; else strategies are higher or lower, not better or worse."""
 
@@ -33,6 +35,7 @@ FIGURES = {
     "greedy_accuracy": Figure(
         ("prediction", "greedy_prediction", "gold"),
         lambda records: (records["greedy_prediction"] == records["gold"]).fillna(False),
+        of_references=False,
         is_quality=True,
     ),
     "off_label_mass": Figure(("off_label_mass",), _same("off_label_mass")),
@@ -49,10 +52,12 @@ def figure_values(records: pd.DataFrame, name: str) -> FloatArray:
     """The values of a figure, (records,), NaN where a record has none.
 
     Args:
-        records: with the figure's columns.
+        records: with the figure's columns and `template`.
         name: of `FIGURES`.
     """
     figure = FIGURES[name]
     known = records[figure.columns[0]].notna().to_numpy()
+    if not figure.of_references:
+        known = known & records["template"].notna().to_numpy()
     values = figure.value(records).astype("Float64").to_numpy(dtype=float, na_value=np.nan)
     return np.asarray(np.where(known, values, np.nan), dtype=np.float64)

@@ -3,19 +3,21 @@
 Averaging is balanced. Every strategy is averaged over the same combinations of the other axes, each
 with the same weight, per sample; combinations that some strategy lacks are left out and named. A
 sample that failed in one of the averaged cells has no value. Seeds that are averaged over stay
-apart as an axis of the values, since their variance belongs into the intervals.
+apart as an axis of the values, since their variance belongs into the intervals. A reference is always a
+strategy of its own: it has no template and no K to be averaged over.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from harness.analysis.cells import of_prompts
 from harness.analysis.table import AXES, BoolArray, FloatArray, IntArray, ValueTable
 from harness.core.errors import ConfigError, did_you_mean
 
@@ -43,6 +45,8 @@ class Strategies:
     """Other axes that are averaged over, with fixed weights."""
     notes: tuple[str, ...] = ()
     """What was left out to keep the comparison balanced."""
+    references: frozenset[int] = frozenset()
+    """Rows of the strategies that are no prompts."""
 
     @property
     def scored(self) -> BoolArray:
@@ -52,7 +56,8 @@ class Strategies:
     @property
     def is_one_draw(self) -> bool:
         """Whether each strategy stands for one draw of demonstrations, so that other draws may differ."""
-        drawn = bool((self.levels["k"] > 0).any()) if "k" in self.levels else bool(self.seeds)
+        prompts = self.levels.drop(index=list(self.references))
+        drawn = bool((prompts["k"] > 0).any()) if "k" in prompts else bool(self.seeds)
         return len(self.seeds) <= 1 and drawn
 
     @property
@@ -89,11 +94,12 @@ def every_cell(table: ValueTable) -> Strategies:
         values=table.values[:, None, :],
         attempted=table.attempted,
         clusters=table.clusters,
+        references=frozenset(np.flatnonzero(table.cells["template"].isna()).tolist()),
     )
 
 
 def by_axes(table: ValueTable, axes: Sequence[str]) -> Strategies:
-    """The combined levels of some axes as strategies, the other axes averaged out.
+    """The combined levels of some axes as strategies, the other axes averaged out; and every reference.
 
     K = 0 counts once under every seed when seeds are averaged. When seeds are compared and K is
     not, K = 0 is left out: seeds cannot differ there.
@@ -112,13 +118,14 @@ def by_axes(table: ValueTable, axes: Sequence[str]) -> Strategies:
     chosen = [axis for axis in AXES if axis in axes]
     others = [axis for axis in AXES if axis not in axes and axis != "seed"]
     notes: list[str] = []
-    cells = table.cells
+    cells = of_prompts(table.cells)
     if "seed" in chosen and "k" not in chosen and cells["seed"].isna().any():
         cells = cells[cells["seed"].notna()]
         notes.append("K=0 is left out: it has no demonstrations for seeds to draw")
     rows = _index(cells, chosen, others, "seed" in chosen)
     levels = list(dict.fromkeys(level for level, _, _ in rows))
-    if len(levels) < 2:
+    references = table.cells[table.cells["template"].isna()]
+    if len(levels) + (len(references) if levels else 0) < 2:
         raise ConfigError(f"{len(levels)} level of {', '.join(chosen)} in these records; comparing needs two")
     rest, seeds = _common(rows, levels)
     if not rest or not seeds:
@@ -135,7 +142,7 @@ def by_axes(table: ValueTable, axes: Sequence[str]) -> Strategies:
     if "seed" in chosen:
         frame["seed"] = frame["seed"].astype("Int64")
     varied = [name for place, name in enumerate(others) if len({other[place] for other in rest}) > 1]
-    return Strategies(
+    prompts = Strategies(
         levels=frame,
         labels=labels_of(frame),
         values=values,
@@ -144,6 +151,49 @@ def by_axes(table: ValueTable, axes: Sequence[str]) -> Strategies:
         seeds=tuple(seed for seed in seeds if seed is not None),
         averaged=tuple(varied),
         notes=tuple(notes),
+    )
+    return _with_references(prompts, table, references) if len(references) else prompts
+
+
+def _with_references(prompts: Strategies, table: ValueTable, cells: pd.DataFrame) -> Strategies:
+    """The strategies and the references, each with its values under the seeds that are averaged over.
+
+    One that came trained has the same under each; one that was trained under seeds needs all of these.
+
+    Args:
+        prompts: levels of axes.
+        table: of all cells.
+        cells: those of references.
+    """
+    drawn: Sequence[int | None] = prompts.seeds or [None]
+    averages = len(drawn) > 1
+    runs = ["run"] if table.cells["run"].nunique() > 1 else []
+    labels, rows, left_out = [], [], []
+    found: list[IntArray] = []
+    keys = ["run", "model", "k", *([] if averages else ["seed"])]
+    for _, own in cells.groupby(keys, sort=False, dropna=False):
+        places = {None if pd.isna(seed) else int(seed): row for row, seed in zip(own.index, own["seed"], strict=True)}
+        of_seed = {seed: places.get(seed, places.get(None)) for seed in drawn} if averages else {None: own.index[0]}
+        row = {str(name): value for name, value in own.iloc[0].items()} | ({"seed": pd.NA} if averages else {})
+        label = " ".join(_words_of_reference(row, [*runs, "model"], short=True))
+        if None in of_seed.values():
+            left_out.append(label)
+        else:
+            labels.append(label)
+            rows.append({name: row[str(name)] for name in prompts.levels})
+            found.append(np.array(list(of_seed.values()), dtype=np.int64))
+    note = f"{', '.join(left_out)}: left out, not trained under the seeds that are averaged over"
+    levels = pd.concat([prompts.levels.astype(object), pd.DataFrame(rows, dtype=object)], ignore_index=True)
+    n = len(prompts.labels)
+    attempted = [np.asarray(table.attempted[index].all(axis=0))[None] for index in found]
+    return replace(
+        prompts,
+        levels=levels.astype({name: "Int64" for name in ("k", "seed") if name in levels}),
+        labels=(*prompts.labels, *labels),
+        values=np.concatenate([prompts.values, *(table.values[index][None] for index in found)]),
+        attempted=np.concatenate([prompts.attempted, *attempted]),
+        notes=(*prompts.notes, *([note] if left_out else [])),
+        references=frozenset(range(n, n + len(labels))),
     )
 
 
@@ -175,13 +225,29 @@ def _common(
 
 def labels_of(levels: pd.DataFrame) -> tuple[str, ...]:
     """One short text per row, naming the axes that differ."""
-    names = [n for n in levels.columns if len(levels) == 1 or levels[n].nunique(dropna=False) > 1]
+    is_prompt = levels["template"].notna() if "template" in levels else pd.Series(True, index=levels.index)
+    prompts = levels[is_prompt]
+    names = [n for n in levels.columns if len(prompts) == 1 or prompts[n].nunique(dropna=False) > 1]
     order = [n for n in ("run", "model", "template", "k", "seed", "calibration") if n in names]
+    several_runs = ["run"] if "run" in levels and levels["run"].nunique() > 1 else []
     cells = levels.to_dict("records")
-    short = tuple(" ".join(_words(cell, order, short=True)) for cell in cells)
-    if len(set(short)) == len(short):
-        return short
-    return tuple(" ".join(_words(cell, order, short=False)) for cell in cells)
+    for short in (True, False):
+        labels = tuple(
+            " ".join(
+                _words(cell, order, short) if is_one else _words_of_reference(cell, [*several_runs, "model"], short)
+            )
+            for cell, is_one in zip(cells, is_prompt, strict=True)
+        )
+        if len(set(labels)) == len(labels):
+            break
+    return labels
+
+
+def _words_of_reference(cell: Mapping[Any, Any], names: Sequence[str], short: bool) -> list[str]:
+    """Its name, on how many labelled examples it was trained, and under which seed these were drawn."""
+    words = _words(dict(cell), names, short)
+    words += [] if pd.isna(cell["k"]) else [f"n={cell['k']}"]
+    return words + ([] if pd.isna(cell["seed"]) else [f"seed={cell['seed']}"])
 
 
 def _words(cell: dict[Any, Any], names: Sequence[str], short: bool) -> list[str]:

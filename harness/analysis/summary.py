@@ -10,7 +10,8 @@ import pandas as pd
 from pandas.api.types import is_numeric_dtype
 
 from harness.analysis import answer_figures as answers
-from harness.analysis.cells import COLUMNS, KEYS, figures_of_cell
+from harness.analysis.cells import COLUMNS, KEYS, figures_of_cell, frame_of_cells
+from harness.analysis.choices import CHOICE_COLUMNS, choices_of_run
 from harness.core.errors import ConfigError, RunDirError, UserError
 from harness.core.foreign import blamed_on
 from harness.core.task import KIND, registered_task
@@ -48,13 +49,17 @@ def summarise(
         clusters = sample_clusters(store)
         records = records_by_cell(run_dir, answers.COLUMNS, unit_ids)
         rows = [answers.answers_of_cell(cell, manifest["answer_metrics"], clusters) for cell in records]
-        return order_cells(pd.DataFrame(rows), manifest["config"])
+        return order_cells(frame_of_cells(rows), manifest["config"])
     known = _registered_metrics(manifest) if metrics is None else metrics
     task = manifest["config"]["task"]["name"]
     known = known and {name: _blamed(metric, f"task '{task}': its metric '{name}'") for name, metric in known.items()}
-    records = records_by_cell(run_dir, COLUMNS, unit_ids)
-    rows = [figures_of_cell(cell, len(manifest["class_names"]), known or {}) for cell in records]
-    cells = order_cells(pd.DataFrame(rows), manifest["config"])
+    further = choices_of_run(run_dir, manifest)
+    columns = COLUMNS if further is None else [*COLUMNS, *CHOICE_COLUMNS]
+    rows = []
+    for cell in records_by_cell(run_dir, columns, unit_ids):
+        row = figures_of_cell(cell, len(manifest["class_names"]), known or {})
+        rows.append(row if further is None else row | further.figures(cell))
+    cells = order_cells(frame_of_cells(rows), manifest["config"])
     return _with_stored(cells, store, manifest) if known is None and len(cells) else cells
 
 
@@ -115,16 +120,19 @@ def sample_clusters(store: RunStore) -> dict[str, str]:
 
 
 def order_cells(cells: pd.DataFrame, config: dict[str, Any]) -> pd.DataFrame:
-    """Cells in the order of the grid: model, template, K, seed as the configuration names them."""
+    """Cells in the order of the grid: model, template, K, seed as the configuration names them; then references."""
     if cells.empty:
         return cells
     grid = config["grid"]
     axes = {
-        "model": layout.model_names(config),
+        "model": [*layout.model_names(config), *layout.reference_names(config)],
         "template": grid["templates"],
         "k": grid["k"],
         "seed": grid["seeds"],
     }
     ranks = {name: cells[name].map({value: i for i, value in enumerate(axis)}) for name, axis in axes.items()}
+    # What a reference was trained on is no axis of the grid.
+    is_prompt = cells["template"].notna()
+    ranks |= {name: ranks[name].where(is_prompt, cells[name].astype("Float64")) for name in ("k", "seed")}
     order = pd.DataFrame(ranks).sort_values(list(ranks), kind="stable").index
     return cells.loc[order].reset_index(drop=True)

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from harness.analysis.cells import is_zero_shot
 from harness.core.errors import ConfigError, DataError, did_you_mean
 
 FloatArray = NDArray[np.float64]
@@ -33,7 +34,8 @@ class ValueTable:
     name: str
     """What the values are: `accuracy` (0 or 1) or a metric of the task."""
     cells: pd.DataFrame
-    """One row per cell, columns `AXES`; `seed` is null for K = 0."""
+    """One row per cell, columns `AXES`; `seed` is null for K = 0, `template` for references, and `k` and `seed`
+    for those that came trained."""
     sample_ids: NDArray[np.object_]
     """(samples,)"""
     clusters: IntArray | None
@@ -105,14 +107,19 @@ def value_table(records: pd.DataFrame, value: str = ACCURACY, clusters: Mapping[
     ids = np.asarray(sample_ids, dtype=object)
     return ValueTable(
         name=value,
-        cells=frame.iloc[firsts][list(AXES)]
-        .astype(dict.fromkeys(("run", "model", "template", "calibration"), str))
-        .reset_index(drop=True),
+        cells=_cells_of(frame.iloc[firsts][list(AXES)]),
         sample_ids=ids,
         clusters=cluster_codes(ids.tolist(), clusters),
         values=values,
         attempted=attempted,
     )
+
+
+def _cells_of(rows: pd.DataFrame) -> pd.DataFrame:
+    cells = rows.astype(dict.fromkeys(("run", "model", "calibration"), str)).reset_index(drop=True)
+    # As text, a template that is not there would be called so.
+    templates = [None if pd.isna(name) else str(name) for name in cells["template"]]
+    return cells.assign(template=pd.Series(templates, index=cells.index, dtype=str))
 
 
 def cluster_codes(sample_ids: Sequence[str], clusters: Mapping[str, str] | None) -> IntArray | None:
@@ -154,7 +161,7 @@ def _has_gold(records: pd.DataFrame) -> bool:
 
 
 def _one_row_per_k0_sample(frame: pd.DataFrame) -> pd.DataFrame:
-    zero = frame["k"] == 0
+    zero = is_zero_shot(frame)
     if not zero.any():
         return frame
     keys = ["run", "model", "template", "calibration", "sample_id"]

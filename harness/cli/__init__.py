@@ -2,44 +2,44 @@
 
 from __future__ import annotations
 
-import logging
-import os
 import sys
-import traceback
-from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.logging import RichHandler
 
 from harness.cli import data, runs
 from harness.cli.arguments import Config, Format, Overrides, RunDir
+from harness.cli.ending import run_to_the_end
 from harness.cli.runs import check_failed, load, say_how_to_go_on
 from harness.cli.runs import shown as _shown
-from harness.core.errors import BrokenDeviceError, ClusterLostError, ConfigError, Interrupted, did_you_mean
+from harness.core.errors import ConfigError, Interrupted, did_you_mean
 from harness.core.escaping import visible
-from harness.core.foreign import told, wants_traceback
-from harness.reporting.console import SafeFormatter, output_console
+from harness.reporting.console import output_console
 from harness.results.damage import told_as_damage
 from harness.running.stopping import leave
 
-READER_LEFT = 141
-"""Exit status where nobody reads the output any more: that of programs which SIGPIPE ends."""
-
 app = typer.Typer(
     name="harness",
-    help="Compare prompt strategies for language models: a grid of template x K x seed x model.",
     no_args_is_help=True,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+DEMO = Path("configs/demo.yaml")
 data_app = typer.Typer(help="The official data sets.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(data_app, name="data")
 cluster_app = typer.Typer(help="The Ray cluster.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(cluster_app, name="cluster")
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=data.print_version, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Compare prompt strategies for language models: a grid of template x K x seed x model."""
 
 
 @app.command("run", epilog="Example: harness run configs/demo.yaml task.limit=100 grid.k=[0,8]")
@@ -70,6 +70,12 @@ def run_command(
     shown = _shown(result.run_dir)
     sys.stdout.write(f"records: {shown}/parts   figures: harness show {shown}\n")
     check_failed(result.failed_share, loaded, shown)
+
+
+@app.command("demo", epilog="Example: harness demo task.limit=100")
+def demo_command(overrides: Overrides = None) -> None:
+    """Run the grid that comes with the package: embedded model and reviews, offline."""
+    run_command(DEMO, overrides)
 
 
 @app.command("plan", epilog="Example: harness plan configs/nsmc_grid.yaml model.path=data_in/models/ko-tiny")
@@ -267,55 +273,4 @@ def _check_format(fmt: str) -> None:
 
 def main() -> None:
     """Entry point: every error ends in one line, with exit status 2 where the user can mend it."""
-    console = Console(stderr=True)
-    handler: logging.Handler = logging.StreamHandler(sys.stderr)
-    if console.is_terminal:
-        handler = RichHandler(console=console, show_path=False, show_level=False, markup=False)
-        handler.setFormatter(SafeFormatter("%(message)s"))
-    else:
-        handler.setFormatter(SafeFormatter("%(asctime)s %(message)s", "%H:%M:%S"))
-    logger = logging.getLogger("harness")
-    logger.handlers[:] = [handler]
-    logger.setLevel(logging.INFO)
-    try:
-        _run_app()
-    except BrokenPipeError:
-        _let_go_of_output()
-        sys.exit(READER_LEFT)
-    except Exception as error:
-        text, status = told(error)
-        if wants_traceback():
-            traceback.print_exception(error)
-        if isinstance(error, BrokenDeviceError):
-            text += "; committed work is kept, run the same command again to go on"
-        with suppress(OSError):  # nobody reads it
-            sys.stderr.write(f"error: {text}\n")
-        # Taking a lost cluster or a broken device apart in an orderly way hangs or aborts the process.
-        if isinstance(error, ClusterLostError | BrokenDeviceError):
-            leave(status)
-        try:
-            sys.stdout.flush()
-        except OSError:
-            _let_go_of_output()
-        sys.exit(status)
-
-
-def _run_app() -> None:
-    """Run the verb and write all of its output.
-
-    Raises:
-        BrokenPipeError: a reader such as `head` has seen enough; typer would end with 1.
-    """
-    try:
-        app()
-    except SystemExit as stop:
-        if isinstance(stop.__context__, BrokenPipeError):
-            raise stop.__context__ from None
-        sys.stdout.flush()
-        raise
-
-
-def _let_go_of_output() -> None:
-    """Keep the interpreter from writing once more, when it ends, what could not be written."""
-    with suppress(OSError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    run_to_the_end(app)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -11,6 +12,15 @@ from rich.console import Console
 from harness.core.errors import ConfigError, did_you_mean
 from harness.core.escaping import visible
 from harness.reporting.console import output_console
+
+
+def print_version(asked: bool) -> None:
+    """Write the version and end, where it was asked for."""
+    from harness import __version__
+
+    if asked:
+        sys.stdout.write(f"harness {__version__}\n")
+        raise typer.Exit
 
 
 def tasks_command() -> None:

@@ -57,7 +57,7 @@ class RayReplica:
 
     def submit(self, unit: WorkUnit, care: Care | None) -> Any:
         """Send a unit with references to its shard and draws."""
-        blocks = [self._shards[unit.shard], self._lecture.get(unit.seed)]
+        blocks = [self._shards[unit.shard], None if unit.seed is None else self._lecture.get(unit.seed)]
         return self.actor.run_unit.remote(unit, blocks, care, self.name)
 
 

@@ -26,6 +26,7 @@ from harness.config.values import PATHS, check_values
 from harness.core.addresses import redacted
 from harness.core.errors import ConfigError, did_you_mean
 from harness.core.escaping import one_line, visible
+from harness.core.places import found as found_file
 from harness.core.user_files import read_text, yaml_fault
 
 log = logging.getLogger(__name__)
@@ -41,7 +42,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
     Raises:
         ConfigError: missing file, bad YAML, unknown key, wrong type or value.
     """
-    shown = one_line(str(path), 160)
+    shown, path = one_line(str(path), 160), found_file(str(path))
     text = read_text(path, "configuration file", "a YAML file such as configs/demo.yaml", ConfigError)
     try:
         given = OmegaConf.load(io.StringIO(text))
@@ -86,7 +87,7 @@ def config_from(values: Any) -> RunConfig:
             f"the configuration cannot be read: {reason}; expected keys as in configs/demo.yaml"
         ) from error
     assert isinstance(plain, dict)
-    _expand_home(plain)
+    _find_files(plain)
     sections = {f.name: f.default_factory for f in dataclasses.fields(RunConfig)}
     built: dict[str, Any] = {}
     for key, value in plain.items():
@@ -151,7 +152,7 @@ def _reject_unknown(node: Any, kind: type, prefix: str) -> None:
     fields = {f.name: f for f in dataclasses.fields(kind)}
     for key in node:
         if key not in fields:
-            hint = did_you_mean(str(key), fields)
+            hint = _elsewhere(str(key)) or did_you_mean(str(key), fields)
             raise ConfigError(f"unknown configuration key '{one_line(prefix + str(key), 120)}'{hint}")
         default = fields[key].default_factory
         _reject_marks(node._get_node(key), prefix + str(key))
@@ -168,6 +169,18 @@ def _reject_unknown(node: Any, kind: type, prefix: str) -> None:
                 shown = one_line(str(found), 120)
                 raise ConfigError(f"configuration key '{prefix}{key}' holds {shown}, expected keys under it")
             _reject_unknown(child, default, f"{prefix}{key}.")
+
+
+def _elsewhere(key: str) -> str:
+    """A hint where another section, or the configuration itself, has a key of that name."""
+    named = []
+    for section in dataclasses.fields(RunConfig):
+        kind: Any = section.default_factory
+        if not dataclasses.is_dataclass(kind):
+            named += [key] if section.name == key else []
+        elif key in {f.name for f in dataclasses.fields(kind)}:
+            named.append(f"{section.name}.{key}")
+    return "; did you mean " + " or ".join(f"'{name}'" for name in named) + "?" if named else ""
 
 
 def _reject_both(container: Any) -> None:
@@ -257,8 +270,8 @@ def _walk(tree: Any) -> Iterator[Any]:
         waiting += getattr(node, "children", None) or []
 
 
-def _expand_home(values: dict[Any, Any]) -> None:
-    """Turn a leading `~` of paths into the home directory, as a shell does of unquoted words."""
+def _find_files(values: dict[Any, Any]) -> None:
+    """Find files: a leading `~` is the home directory, and what is not there may have come with the package."""
     for path in PATHS:
         *above, key = path.split(".")
         section = values
@@ -272,8 +285,10 @@ def _expand_home(values: dict[Any, Any]) -> None:
 
 
 def _expanded(key: str, value: Any) -> Any:
-    if not isinstance(value, str) or not value.startswith("~"):
+    if not isinstance(value, str):
         return value
+    if not value.startswith("~"):
+        return found_file(value) if key != "out" else value
     try:
         return str(Path(value).expanduser())
     except (RuntimeError, ValueError):

@@ -6,10 +6,12 @@ Knows groups and names; refuses to know what is registered.
 from __future__ import annotations
 
 import importlib
+import sys
 import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import entry_points
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -84,7 +86,17 @@ class Kind:
         except ConfigError as error:
             if not isinstance(error.__cause__, ImportError):
                 raise
+            remedy = _hidden(name) or "expected its folder in PYTHONPATH or the current directory"
             raise ConfigError(
-                f"{what}: cannot import module '{name}': {one_line(str(error.__cause__), 200)}; expected its folder in "
-                "PYTHONPATH or the current directory"
+                f"{what}: cannot import module '{name}': {one_line(str(error.__cause__), 200)}; {remedy}"
             ) from error.__cause__
+
+
+def _hidden(name: str) -> str | None:
+    """What to do where a module of the user's has the name of a package that came with this one."""
+    top = name.partition(".")[0]
+    file = getattr(sys.modules.get(top), "__file__", None)
+    own = SOURCE / top / "__init__.py"
+    if file is None or not own.is_file() or Path(file).resolve() == own:
+        return None
+    return f"'{one_line(file, 160)}' hides the package '{top}' that came with harness; give it another name"

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 CONTENT_FREE = "content-free:"
 """How the ids of inputs begin that calibration needs; they are no samples of the test set."""
+MOST_CHOICES = 26
 NO_CLASS = -1
 """In place of a class index: there is none, or the model's text is no label."""
 
@@ -37,6 +38,8 @@ class Sample:
     """Index of the right class; `NO_CLASS` for tasks whose answers are generated."""
     answers: tuple[str, ...] = ()
     """Right answers of a generation task; the first is shown in demonstrations."""
+    choices: tuple[str, ...] = ()
+    """Of a task whose samples bring their own: the texts to choose from, of which `gold` is one."""
     source: str = ""
     """Where the sample comes from, such as an article: a sample never gets a demonstration of its
     own source. Empty: only its own text is passed over."""
@@ -48,7 +51,8 @@ class Sample:
         """All of it as texts, for content hashes."""
         named = (cell for name in sorted(self.fields) for cell in (name, self.fields[name]))
         extra = ("answers", *self.answers, "source", self.source) if self.answers or self.source else ()
-        return (self.id, str(self.gold), *named, *extra)
+        choices = ("choices", *self.choices) if self.choices else ()
+        return (self.id, str(self.gold), *named, *extra, *choices)
 
 
 @dataclass(frozen=True)
@@ -159,6 +163,9 @@ class Task:
     """What `task.data_dir` must hold, for `harness tasks`."""
     load: Callable[[TaskConfig], TaskData]
     class_names: tuple[str, ...] = ()
+    choices: bool = False
+    """Whether each sample brings choices of its own; `class_names` then are the names of the first, second, ...
+    choice, as many as a sample may have, and templates say how choices are shown, answered and scored."""
     score: Callable[[LabelScores], int] = field(default_factory=lambda: most_likely_label)
     """Class index predicted from the label scores."""
     metrics: Mapping[str, Callable[[Sequence[int], Sequence[int]], float]] = field(default_factory=dict)
@@ -182,6 +189,11 @@ class Task:
     def __post_init__(self) -> None:
         if self.of is None and bool(self.class_names) == bool(self.answer_metrics):
             raise ConfigError(f"task '{self.name}' needs either class_names or answer_metrics, and not both")
+        if self.choices and self.of is None and not 2 <= len(self.class_names) <= MOST_CHOICES:
+            raise ConfigError(
+                f"task '{self.name}' has choices and {len(self.class_names)} class_names, expected a name for each "
+                f"place of a choice: 2 to {MOST_CHOICES}"
+            )
 
     @property
     def generates(self) -> bool:

@@ -137,6 +137,8 @@ def _fault(task: Task, sample: Any, fields: set[str]) -> str:
     if not sample.id:
         return "it has no id, expected text"
     if task.class_names:
+        if fault := _choices_fault(task, sample):
+            return fault
         known = isinstance(sample.gold, Integral) and not isinstance(sample.gold, bool)
         if not known or not 0 <= sample.gold < len(task.class_names):
             return (
@@ -148,4 +150,26 @@ def _fault(task: Task, sample: Any, fields: set[str]) -> str:
         return f"its answers are {one_line(repr(sample.answers), 60)}, expected at least one right answer"
     if any(not isinstance(answer, str) or any("\ud800" <= c <= "\udfff" for c in answer) for answer in sample.answers):
         return f"its answers are {one_line(repr(sample.answers), 60)}, expected texts"
+    return ""
+
+
+def _choices_fault(task: Task, sample: Sample) -> str:
+    """What is wrong with a sample's own choices; an empty text where nothing is."""
+    choices, shown = sample.choices, one_line(repr(sample.choices), 80)
+    if not task.choices:
+        return (
+            f"its choices are {shown}, but the task has the same classes for all samples; expected none"
+            if choices
+            else ""
+        )
+    if not isinstance(choices, tuple | list) or not 2 <= len(choices) <= len(task.class_names):
+        return f"its choices are {shown}, expected 2 to {len(task.class_names)} texts"
+    for text in choices:
+        if not isinstance(text, str) or not text.strip() or len(text) > MOST_CHARACTERS:
+            return f"its choices are {shown}, expected texts that are not empty"
+        if any("\ud800" <= c <= "\udfff" for c in text):
+            return f"its choices are {shown}, expected text that UTF-8 can hold"
+    gold = sample.gold
+    if not isinstance(gold, Integral) or isinstance(gold, bool) or not 0 <= gold < len(choices):
+        return f"its gold is {gold!r}, expected 0 to {len(choices) - 1}, the place among its choices {shown}"
     return ""

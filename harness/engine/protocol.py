@@ -276,6 +276,8 @@ class OpenSettings:
     """Tokens, of the whole grid."""
     threads: int | None = None
     """CPU threads of the replica; None leaves it to the engine."""
+    tokens: int | None = None
+    """Of the whole grid, shared ones counted once per shard; None where that is not known."""
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from harness.prompts.choices import SUM
+
 if TYPE_CHECKING:
     from harness.planning.preparation import Prepared
+    from harness.prompts.templates import Template
 
 NAME = "prompts.json"
 UNEQUAL = "labels have {} tokens: sums of log-probabilities tend to favour the shorter"
@@ -24,7 +27,8 @@ def prompt_examples(prepared: Prepared) -> dict[str, Any]:
 
     Returns:
         `format`, and `prompts` with per prompt `model`, `template`, `description`, `k`, `seed`,
-        `sample_id`, `text`, `n_tokens` and, per label, its tokens as text in `label_tokens`.
+        `sample_id`, `text`, `n_tokens` and, per label, its tokens as text in `label_tokens`; where samples bring
+        choices, what they are compared by in `score`.
     """
     config = prepared.config
     sample, seed = prepared.data.samples[0], config.grid.seeds[0]
@@ -45,9 +49,14 @@ def prompt_examples(prepared: Prepared) -> dict[str, Any]:
                         "text": prompt.text,
                         "n_tokens": len(prompt.ids),
                         "label_tokens": [[decode(token) for token in ids] for ids in prompt.label_ids],
+                        **_scored_by(prepared.template(name)),
                     }
                 )
     return {"format": 1, "prompts": prompts}
+
+
+def _scored_by(template: Template) -> dict[str, str]:
+    return {} if template.choices is None else {"score": template.choices.score}
 
 
 def label_notes(examples: Mapping[str, Any]) -> list[str]:
@@ -59,6 +68,6 @@ def label_notes(examples: Mapping[str, Any]) -> list[str]:
     notes: dict[str, None] = {}
     for prompt in examples["prompts"]:
         counts = [len(tokens) for tokens in prompt["label_tokens"]]
-        if len(set(counts)) > 1:
+        if len(set(counts)) > 1 and prompt.get("score", SUM) == SUM:
             notes[f"- {prompt['template']}: {UNEQUAL.format(' and '.join(map(str, counts)))}"] = None
     return list(notes)

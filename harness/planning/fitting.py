@@ -28,7 +28,7 @@ def check_empty(prepared: Prepared, lengths: SegmentLengths) -> None:
     samples = zip(prepared.data.samples, lengths.zero_shot_queries.tolist(), strict=True)
     empty = [sample.id for sample, n in samples if not n]
     extra = () if template.chat else content_free(prepared.config.scoring.calibration, prepared.data)
-    ids = tokenizer.whole_batch([template.render_query(tokenizer.literals.marked(s).fields) for s in extra])
+    ids = tokenizer.whole_batch([template.render_query(tokenizer.literals.marked(s)) for s in extra])
     empty += [repr(sample.id) for sample, found in zip(extra, ids, strict=True) if not found]
     if empty:
         more = f" and {len(empty) - NAMED} more" if len(empty) > NAMED else ""

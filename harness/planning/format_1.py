@@ -16,7 +16,7 @@ from harness.planning.preparation import Prepared, content_free
 from harness.planning.units import Cell, Plan
 from harness.prompts.draws import Draw, draw_of
 
-UnitFacts = tuple[Mapping[int, str], int]
+UnitFacts = tuple[Mapping[int | None, str], int]
 """K to what its records depend on (`WorkUnit.keys`), and the rows of the part."""
 
 
@@ -65,7 +65,9 @@ def units_of_format_1(
                 ordered = _by_group(asked, seed, policy) if by_seed else asked
                 starts = range(0, len(ordered), plan.shard_size)
                 shards = [ordered[start : start + plan.shard_size] for start in starts]
-                keys = {k: plan.keys[Cell(setup.name, config.task.name, template, k, seed)] for k in ks}
+                keys: dict[int | None, str] = {
+                    k: plan.keys[Cell(setup.name, config.task.name, template, k, seed)] for k in ks
+                }
                 for rows in [*shards, *([inputs] if inputs else [])]:
                     identity = {
                         **fixed,

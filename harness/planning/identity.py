@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from typing import TYPE_CHECKING, Any
 
 from harness.config.schema import MOVED_OPTIONS
@@ -124,5 +124,12 @@ def _same_work(one: ModelSetup, other: ModelSetup) -> bool:
 
 
 def wording_of(template: Template) -> dict[str, Any]:
-    """What of a template reaches the model; its description does not."""
-    return {key: value for key, value in asdict(template).items() if key != "description"}
+    """What of a template reaches the model; its description does not.
+
+    Keys that templates had not at first are left out where they say nothing, so that earlier runs go on.
+    """
+    wording = {key: value for key, value in asdict(template).items() if key != "description"}
+    return {key: value for key, value in wording.items() if key not in _LATER or value != _LATER[key]}
+
+
+_LATER = {field.name: field.default for field in fields(Template) if field.name in ("choices",)}

@@ -62,7 +62,7 @@ def measure(prepared: Prepared, shard_size: int) -> list[TemplateBudget]:
             check_empty(prepared, lengths)
             if prepared.method == "likelihood":
                 renderer = prepared.renderer(setup, name, prepared.config.grid.seeds[0])
-                check_labels(renderer, prepared.data.samples[0])
+                check_labels(renderer, max(prepared.data.samples, key=lambda sample: len(sample.choices)))
             budget = _measure_template(prepared, setup, lengths, streams, shard_size)
             check_context(budget.longest_prompt if budget.exact else 0, setup, prepared, lengths, streams)
             budgets.append(budget)
@@ -118,7 +118,7 @@ def _unique(
         return 0
     n = len(order)
     shards = -(-n // shard_size)
-    tails = lengths.label_tails * n * len(ks)
+    tails = lengths.label_tails * len(ks)
     total = lengths.start * shards + tails
     shown = [k for k in ks if k > 0]
     if not shown:

@@ -159,12 +159,11 @@ def prepare(config: RunConfig) -> Prepared:
     task, task_config = configured(find_task(config.task.name), config.task)
     config = dataclasses.replace(config, task=task_config)
     method = _method(config, task)
-    _check_calibration(config, method)
+    _check_calibration(config, task, method)
     if config.demos.balanced and not task.class_names:
         raise ConfigError(f"demos.balanced needs classes, but the answers of task '{task.name}' are generated; drop it")
-    known = read_templates(task.templates, task.class_names) if task.templates is not None else {}
-    if config.task.templates_file is not None:
-        known |= read_templates(config.task.templates_file, task.class_names)
+    files = [file for file in (task.templates, config.task.templates_file) if file is not None]
+    known = {name: t for file in files for name, t in read_templates(file, task.class_names, task.choices).items()}
     data = _shortened(task, load_data(task, config.task), config.demos.context_chars)
     templates = choose_templates(config.grid.templates, known, set(data.samples[0].fields))
     began = datetime.now().isoformat(timespec="seconds")
@@ -193,18 +192,28 @@ def content_free(arms: Sequence[str], data: TaskData) -> tuple[Sample, ...]:
 
     `N/A`, nothing and `[MASK]` for contextual calibration (Zhao et al. 2021, arXiv 2102.09690);
     nothing alone, as the domain's own prompt, for domain-conditional PMI (Holtzman et al. 2021,
-    arXiv 2104.08315).
+    arXiv 2104.08315). Where samples bring choices there is one for each, with its choices.
     """
+    if arms and data.samples[0].choices:
+        return tuple(
+            dataclasses.replace(sample, id=CONTENT_FREE + sample.id, fields=dict.fromkeys(sample.fields, ""))
+            for sample in data.samples
+        )
     texts = ("N/A", "", "[MASK]") if "contextual" in arms else ("",) if arms else ()
     names = list(data.samples[0].fields)
     return tuple(Sample(CONTENT_FREE + text, dict.fromkeys(names, text)) for text in texts)
 
 
-def _check_calibration(config: RunConfig, method: str) -> None:
+def _check_calibration(config: RunConfig, task: Task, method: str) -> None:
     if not config.scoring.calibration:
         return
     if method != "likelihood":
         raise ConfigError("scoring.calibration needs label log-probabilities; use it with scoring.method=likelihood")
+    if task.choices and "contextual" in config.scoring.calibration:
+        raise ConfigError(
+            f"scoring.calibration is {config.scoring.calibration}, but task '{task.name}' has other choices for each "
+            "sample; expected [domain]"
+        )
     if not draw_of(config.demos).serves_all_alike and any(config.grid.k):
         raise ConfigError(
             f"scoring.calibration is {config.scoring.calibration}, but demos.policy='{config.demos.policy}' gives "

@@ -171,6 +171,7 @@ def prompt_lines(config: RunConfig, limit: int | None) -> Iterator[str]:
                                 "seed": seed,
                                 "sample_id": prompt.sample.id,
                                 "gold": list(prompt.sample.answers) or prompt.sample.gold,
+                                **({"labels": list(prompt.labels)} if prompt.sample.choices else {}),
                                 "text": prompt.text,
                                 "token_ids": prompt.ids,
                             }

@@ -39,18 +39,22 @@ class SegmentLengths:
         tokenizer = setup.tokenizer
         samples = [tokenizer.literals.marked(sample) for sample in prepared.data.samples]
         self.setup, self.template = setup, template
-        label_ids = [tokenizer.whole(label) for label in template.labels]
-        self._check_known([tokenizer.bos, tokenizer.whole(template.prefix), *label_ids])
-        labels = [len(ids) for ids in label_ids]
-        self.longest_end = max(labels) if labels else prepared.config.generation.max_new_tokens
+        rows = [template.labels_of(sample) for sample in samples]
+        texts = list(dict.fromkeys(label for row in rows for label in row))
+        label_ids = dict(zip(texts, tokenizer.whole_batch(texts), strict=True))
+        self._check_known([tokenizer.bos, tokenizer.whole(template.prefix), *label_ids.values()])
+        longest = max(map(len, label_ids.values()), default=prepared.config.generation.max_new_tokens)
+        self.longest_end = longest
         """Tokens of the longest label, or of the longest answer."""
-        self.label_tails = sum(n - 1 for n in labels) if prepared.method == "likelihood" else 0
+        added = ([label_ids[label][:-1] for label in row] for row in rows)
+        self.label_tails = sum(map(count_unique_tokens, added)) if prepared.method == "likelihood" else 0
+        """Tokens that the labels of all samples add to what is computed."""
         self._demonstrations: dict[str, dict[int, int]] = {}
         self._bodies: dict[tuple[int, int], int] = {}
         if template.chat:
             self._measure_chat(samples)
             return
-        texts = [template.render_query(s.fields) for s in samples]
+        texts = list(map(template.render_query, samples))
         ends, checked = self._ends(), texts[:CHECKED_JOINS]
         edges = {template.prefix, *ends} - {""}
         plain = all(tokenizer.joins(edge, text) for edge in edges for text in checked)

@@ -23,15 +23,23 @@ if TYPE_CHECKING:
     from harness.planning.preparation import Prepared
 
 
-@dataclass(frozen=True, order=True)
+MOST_COMMON_INPUTS = 3
+"""Content-free inputs of a task whose samples have the same labels; they stay in one unit."""
+
+
+@dataclass(frozen=True)
 class Cell:
-    """One strategy: a point of the grid."""
+    """One strategy: a prompt, which is a point of the grid, or a reference, which has no template."""
 
     model: str
+    """That answers the prompt, or the reference's own name."""
     task: str
-    template: str
-    k: int
-    seed: int
+    template: str | None
+    k: int | None
+    """Demonstrations in the prompt, or labelled examples that the reference was trained on for this run; None for
+    one that came trained."""
+    seed: int | None
+    """Of the draw of these; None where nothing is drawn."""
 
 
 @dataclass(frozen=True)
@@ -54,10 +62,11 @@ class WorkUnit:
     model: str
     """As records call it."""
     task: str
-    template: str
-    seed: int
+    template: str | None
+    """None for the work of a reference."""
+    seed: int | None
     """At K=0, where it changes nothing, the one that its records are stored under."""
-    ks: tuple[int, ...]
+    ks: tuple[int | None, ...]
     keys: tuple[str, ...]
     """What the records of each K depend on besides the samples, as content hashes."""
     shard: int
@@ -74,6 +83,11 @@ class WorkUnit:
         ks, left = tuple(k for k, _ in pairs), tuple(key for _, key in pairs)
         return self if ks == self.ks else replace(self, id=unit_id(left, rows), ks=ks, keys=left)
 
+    @property
+    def place(self) -> str:
+        """Where in the grid it is, in words."""
+        return f"{self.model if self.template is None else self.template}, seed {self.seed}"
+
     def cells(self, seeds: Sequence[int]) -> tuple[Cell, ...]:
         """Cells that the unit has records of; those of K=0 stand for all seeds of the grid."""
         return tuple(
@@ -81,6 +95,11 @@ class WorkUnit:
             for k in self.ks
             for seed in (seeds if k == 0 else (self.seed,))
         )
+
+
+def largest_k(ks: Iterable[int | None]) -> int | None:
+    """The largest of some K; None where there is none, as of a reference that came trained."""
+    return max((k for k in ks if k is not None), default=None)
 
 
 @dataclass(frozen=True)
@@ -268,8 +287,11 @@ def make_plan(prepared: Prepared, shard_size: int, cuts: Sequence[tuple[Sample, 
             shards.append(Shard(len(shards), rows, rows_hash(s.row() for s in rows)))
     units: list[WorkUnit] = []
     inputs = content_free(config.scoring.calibration, prepared.data)
-    if inputs:
-        shards.append(Shard(len(shards), inputs, rows_hash(s.row() for s in inputs), content_free=True))
+    extra = []
+    for start in range(0, len(inputs), max(shard_size, MOST_COMMON_INPUTS)):
+        part = inputs[start : start + max(shard_size, MOST_COMMON_INPUTS)]
+        extra.append(len(shards))
+        shards.append(Shard(len(shards), part, rows_hash(s.row() for s in part), content_free=True))
     cells: dict[Cell, str] = {}
     for setup in prepared.models:
         fixed = cell_identity(prepared, setup)
@@ -282,7 +304,7 @@ def make_plan(prepared: Prepared, shard_size: int, cuts: Sequence[tuple[Sample, 
                 keys = tuple(
                     content_hash({**fixed, "template": wording, "k": k, "seed": seed if k > 0 else None}) for k in ks
                 )
-                for index in orders[seed if by_seed else None] + ([shards[-1].index] if inputs else []):
+                for index in orders[seed if by_seed else None] + extra:
                     unit = WorkUnit(
                         unit_id(keys, shards[index].hash),
                         setup.name,

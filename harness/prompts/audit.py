@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from harness.core.errors import TemplateError
@@ -29,6 +29,10 @@ class TemplateAudit:
     samples_checked: int
     joined_by_segment: float
     """Share of the checked prompts whose segments provably tokenise as the whole text does."""
+    own_labels: bool = False
+    """Whether labels are texts of each sample; `label_tokens` are the first one's."""
+    nested: int = 0
+    """Checked samples of which one label begins, in tokens, with another."""
 
 
 def audit_template(renderer: Renderer, model: str, samples: Sequence[Sample]) -> TemplateAudit:
@@ -51,25 +55,37 @@ def audit_template(renderer: Renderer, model: str, samples: Sequence[Sample]) ->
         _start(renderer, prompts[0].ids),
         len(prompts),
         joined / len(prompts),
+        renderer.template.choices is not None and renderer.template.choices.is_own_text,
+        sum(any(_nested(prompt.label_ids)) for prompt in prompts),
     )
 
 
 def check_labels(renderer: Renderer, sample: Sample) -> None:
     """Refuse labels of which one is the beginning of another: its log-probability is never the lower one.
 
+    Where the labels hold texts of the data, it is the data's own and is counted by `audit_template`.
+
     Raises:
         TemplateError: naming both labels; or as `Renderer.prompts`.
     """
-    labels = renderer.template.labels
-    ids = renderer.prompts([sample], seed=0, ks=[0])[0].label_ids
+    prompt = renderer.prompts([sample], seed=0, ks=[0])[0]
+    labels, ids = prompt.labels, prompt.label_ids
+    if renderer.template.choices is not None and renderer.template.choices.is_own_text:
+        return
+    for short, long in _nested(ids):
+        what = "has the tokens of" if ids[long] == ids[short] else "begins, in tokens, with"
+        raise TemplateError(
+            f"template '{renderer.template.name}': the label {labels[long]!r} {what} the label {labels[short]!r}, "
+            "which therefore never has the lower log-probability, whatever the model says; choose labels of which "
+            "none begins another, or end all of them alike, such as with a newline"
+        )
+
+
+def _nested(labels: Sequence[Sequence[int]]) -> Iterator[tuple[int, int]]:
+    """Places of labels of which the second begins with the first."""
     for short, long in itertools.permutations(range(len(labels)), 2):
-        if ids[long][: len(ids[short])] == ids[short]:
-            what = "has the tokens of" if ids[long] == ids[short] else "begins, in tokens, with"
-            raise TemplateError(
-                f"template '{renderer.template.name}': the label {labels[long]!r} {what} the label {labels[short]!r}, "
-                "which therefore never has the lower log-probability, whatever the model says; choose labels of which "
-                "none begins another, or end all of them alike, such as with a newline"
-            )
+        if labels[long][: len(labels[short])] == labels[short]:
+            yield short, long
 
 
 def _start(renderer: Renderer, ids: Sequence[int]) -> str:

@@ -25,7 +25,11 @@ class LabelIds:
         self.template, self.tokenizer, self.start = template, tokenizer, start
 
     def ids(
-        self, pieces: list[tuple[str, ...]], ids: list[list[int]], cuts: list[tuple[str, ...] | None]
+        self,
+        pieces: list[tuple[str, ...]],
+        ids: list[list[int]],
+        cuts: list[tuple[str, ...] | None],
+        labels: list[tuple[str, ...]],
     ) -> list[tuple[tuple[int, ...], ...]]:
         """Ids of the labels behind each prompt: of the label where it joins, else of the prompt's last part with it.
 
@@ -35,34 +39,45 @@ class LabelIds:
             pieces: the segments of each prompt.
             ids: of each prompt.
             cuts: how each prompt was cut so that ids of its parts are those of the whole; None where it was not.
+            labels: the texts of each prompt's labels.
 
         Raises:
             TemplateError: a label merges with the end of its context, or is empty in tokens.
         """
-        tokenizer, labels = self.tokenizer, self.template.labels
-        by_segment = tuple(tuple(label) for label in tokenizer.inner_batch(labels))
+        tokenizer = self.tokenizer
+        texts = list(dict.fromkeys(label for row in labels for label in row))
+        by_itself = dict(zip(texts, map(tuple, tokenizer.inner_batch(texts)), strict=True))
         contexts: list[tuple[str, bool, int] | None] = []
-        for segments, cut, found in zip(pieces, cuts, ids, strict=True):
-            alone = bool(segments[-1]) and not self.template.chat and all(by_segment)
-            edge = self._edge(segments, cut) if alone else ""
-            if alone and all(tokenizer.joins(edge, label) for label in labels):
+        # Prompts of one sample end alike, whatever stands before.
+        join: dict[tuple[str, ...], bool] = {}
+        for segments, cut, found, row in zip(pieces, cuts, ids, labels, strict=True):
+            alone = bool(segments[-1]) and not self.template.chat and all(by_itself[label] for label in row)
+            edge = (self._edge(segments, cut), *row) if alone else ()
+            if alone and edge not in join:
+                join[edge] = all(tokenizer.joins(edge[0], label) for label in row)
+            if alone and join[edge]:
                 contexts.append(None)
             else:
-                contexts.append(self._context(segments, cut, found))
-        wanted = dict.fromkeys((c[0] + label, c[1]) for c in contexts if c is not None for label in labels)
+                contexts.append(self._context(segments, cut, found, row))
+        wanted = dict.fromkeys(
+            (context[0] + label, context[1])
+            for context, row in zip(contexts, labels, strict=True)
+            if context is not None
+            for label in row
+        )
         starts, inners = ([text for text, inner in wanted if inner is kind] for kind in (False, True))
         known = {
             False: dict(zip(starts, tokenizer.whole_batch(starts), strict=True)),
             True: dict(zip(inners, tokenizer.inner_batch(inners), strict=True)),
         }
         result: list[tuple[tuple[int, ...], ...]] = []
-        for segments, found, context in zip(pieces, ids, contexts, strict=True):
+        for segments, found, context, row in zip(pieces, ids, contexts, labels, strict=True):
             if context is None:
-                result.append(by_segment)
+                result.append(tuple(by_itself[label] for label in row))
                 continue
             text, inner, before = context
             behind = []
-            for label in labels:
+            for label in row:
                 full = found[:before] + known[inner][text + label]
                 if full[: len(found)] != found or len(full) == len(found):
                     raise TemplateError(self._merge_message(segments[-1], label, found, full))
@@ -76,13 +91,15 @@ class LabelIds:
             return cut[-1]
         return "".join(segments) if self.tokenizer.merges_whole_texts else segments[-1]
 
-    def _context(self, segments: tuple[str, ...], cut: tuple[str, ...] | None, ids: list[int]) -> tuple[str, bool, int]:
+    def _context(
+        self, segments: tuple[str, ...], cut: tuple[str, ...] | None, ids: list[int], labels: tuple[str, ...]
+    ) -> tuple[str, bool, int]:
         """The end of a prompt that is tokenised together with a label.
 
         Returns:
             Its text, whether that stands inside the prompt and not at its start, and the number of ids before.
         """
-        tokenizer, labels = self.tokenizer, self.template.labels
+        tokenizer = self.tokenizer
         if self.template.chat:
             if cut is None or len(cut) == 1:
                 return segments[0], False, self.start

@@ -56,7 +56,8 @@ class Literals:
             return sample
         mark = self._each.sub
         fields = {name: mark(MARK, text) for name, text in sample.fields.items()}
-        return replace(sample, fields=fields, answers=tuple(mark(MARK, text) for text in sample.answers))
+        answers, choices = (tuple(mark(MARK, text) for text in row) for row in (sample.answers, sample.choices))
+        return replace(sample, fields=fields, answers=answers, choices=choices)
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """Ids of marked texts, without the tokens that are added by themselves.
@@ -89,7 +90,7 @@ class Literals:
         for text in sample.fields.values():
             if search(text):
                 return True
-        return bool(sample.answers) and any(map(search, sample.answers))
+        return any(map(search, sample.answers)) or any(map(search, sample.choices))
 
     def _rename(self, text: str, counts: Counter[str]) -> str:
         def name(match: re.Match[str]) -> str:
@@ -182,7 +183,7 @@ def _shown(ids: Sequence[str]) -> str:
 
 
 def _texts(sample: Sample) -> tuple[str, ...]:
-    return (*sample.fields.values(), *sample.answers)
+    return (*sample.fields.values(), *sample.answers, *sample.choices)
 
 
 def _special_contents(tokenizer: Any, backend: Any) -> tuple[str, ...]:

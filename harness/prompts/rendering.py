@@ -10,9 +10,11 @@ import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import chain
 
 from harness.core.prefixes import common_length
 from harness.core.task import Sample
+from harness.prompts.choices import ChoiceWording
 from harness.prompts.demonstrations import PoolDraw
 from harness.prompts.draws import LectureTable
 from harness.prompts.label_ids import LabelIds, own_ids
@@ -41,6 +43,10 @@ class Prompt:
     fork: int
     """How many of the first ids are not the sample's own: demonstrations, and what every query begins
     with. Depends on this prompt alone."""
+    labels: tuple[str, ...] = ()
+    """The text of each label, in the order of `label_ids`."""
+    choices: ChoiceWording | None = None
+    """How the labels of a sample that brings choices are scored."""
 
     @property
     def text(self) -> str:
@@ -56,10 +62,10 @@ class Prompt:
     def trunk(self) -> int | None:
         """How many of the first ids other families may share.
 
-        None where samples come in clusters, such as questions on one passage: those share more than what every
-        query begins with, and the engine may look for it by itself.
+        None where samples come in clusters, such as questions on one passage, or bring choices, as questions of
+        examinations do: those share more than what every query begins with, and the engine may look for it by itself.
         """
-        return None if self.sample.cluster else self.fork
+        return None if self.sample.cluster or self.sample.choices else self.fork
 
 
 class Renderer:
@@ -87,9 +93,11 @@ class Renderer:
         self.tokenizer = tokenizer
         self.lecture = lecture
         self._demonstrations: dict[int, str] = {}
-        self._rankings: dict[str, list[int]] = {}
+        self._rankings: dict[str, tuple[list[int], list[str]]] = {}
         self._beginnings: dict[tuple[object, ...], list[int]] = {}
         self._joined: dict[tuple[str, ...], bool] = {}
+        self._shown: dict[tuple[int, ...], tuple[str, ...]] = {}
+        self._asked: tuple[Sample, str] | None = None
 
     @cached_property
     def start(self) -> list[int]:
@@ -107,14 +115,15 @@ class Renderer:
         if self.lecture is not None:
             return self.lecture[sample.id, k]
         key = self.draw.policy.stream_key(seed, sample.id)
-        ranking = self._rankings.get(key)
-        if ranking is None:
+        pool = self.draw.pool
+        if key not in self._rankings:
             if not self.draw.policy.shares_trunk:
                 self._rankings.clear()
-            ranking = self._rankings[key] = self.draw.ranking(key, self.largest_k)
-        pool = self.draw.pool
+            drawn = self.draw.ranking(key, self.largest_k)
+            self._rankings[key] = drawn, [pool.origin(pool.samples[index]) for index in drawn]
+        ranking, origins = self._rankings[key]
         own = pool.origin(sample)
-        if any(pool.origin(pool.samples[index]) == own for index in ranking[:k]):
+        if own in origins[:k]:
             return self.draw.ranking(key, k, avoid=own)
         return ranking[:k]
 
@@ -126,9 +135,18 @@ class Renderer:
         if self.template.chat:
             asked = self.tokenizer.literals.marked(sample)
             return (chat_text(self.template, [self._solved(i) for i in indices], asked, self.tokenizer),)
-        shown = [self._demonstration(index) for index in indices]
-        start = [self.template.prefix] if self.template.prefix else []
-        return (*start, *shown, self.template.render_query(self.tokenizer.literals.marked(sample).fields))
+        if self._asked is None or self._asked[0] is not sample:
+            self._asked = sample, self.template.render_query(self.tokenizer.literals.marked(sample))
+        return (*self._before(tuple(indices)), self._asked[1])
+
+    def _before(self, indices: tuple[int, ...]) -> tuple[str, ...]:
+        """The segments before the query, which samples with the same demonstrations have in common."""
+        if indices not in self._shown:
+            if len(self._shown) > MOST_BEGINNINGS:
+                self._shown.clear()
+            start = [self.template.prefix] if self.template.prefix else []
+            self._shown[indices] = (*start, *(self._demonstration(index) for index in indices))
+        return self._shown[indices]
 
     def prompts(self, samples: Iterable[Sample], seed: int, ks: Sequence[int]) -> list[Prompt]:
         """All prompts of samples x ks, sample by sample.
@@ -142,11 +160,16 @@ class Renderer:
                 keys.append((sample, k, self.demonstrations(sample, seed, k)))
                 pieces.append(self._segments(keys[-1][2], sample))
         ids, cuts = self._ids(pieces)
-        labels = self._labels.ids(pieces, ids, cuts)
-        return [
-            Prompt(sample, k, pieces[i], ids[i], labels[i], self._fork(pieces[i], cuts[i], ids[i], shown, sample))
-            for i, (sample, k, shown) in enumerate(keys)
-        ]
+        labels = [self.template.labels_of(self.tokenizer.literals.marked(sample)) for sample, _, _ in keys]
+        label_ids = self._labels.ids(pieces, ids, cuts, labels)
+        own: dict[tuple[str, int, bool], int] = {}
+        prompts = []
+        for i, (sample, k, shown) in enumerate(keys):
+            fork = self._fork(pieces[i], cuts[i], ids[i], shown, sample, own)
+            texts = tuple(map(plain, labels[i]))
+            wording = self.template.choices
+            prompts.append(Prompt(sample, k, pieces[i], ids[i], label_ids[i], fork, texts, wording))
+        return prompts
 
     def _fork(
         self,
@@ -155,15 +178,24 @@ class Renderer:
         ids: list[int],
         shown: Sequence[int],
         sample: Sample,
+        known: dict[tuple[str, int, bool], int],
     ) -> int:
-        if cut is None or self.template.chat:
-            before, own = 0, ids
-            beginning = self._whole_beginning(shown, sample)
-        else:
-            own = own_ids(cut, self.template, self.tokenizer)
-            before, moved = len(ids) - len(own), len(cut[-1]) - len(segments[-1])
-            beginning = self._query_beginning(cut[-1][: max(0, moved)], max(0, -moved), len(cut) > 1, sample)
-        return min(before + common_length(own, beginning), len(ids) - 1)
+        """How many ids are not the sample's own.
+
+        Args:
+            segments, cut, ids, shown, sample: of the prompt.
+            known: by how prompts end, how many ids are the sample's own; filled here.
+        """
+        if cut is not None and not self.template.chat:
+            # Prompts of one sample mostly end alike.
+            end = (cut[-1], len(segments[-1]), len(cut) > 1)
+            if end not in known:
+                own = own_ids(cut, self.template, self.tokenizer)
+                moved = len(cut[-1]) - len(segments[-1])
+                beginning = self._query_beginning(cut[-1][: max(0, moved)], max(0, -moved), len(cut) > 1, sample)
+                known[end] = len(own) - common_length(own, beginning)
+            return min(len(ids) - known[end], len(ids) - 1)
+        return min(common_length(ids, self._whole_beginning(shown, sample)), len(ids) - 1)
 
     def _query_beginning(self, lead: str, left_out: int, inner: bool, sample: Sample) -> list[int]:
         """What queries have in common where they are tokenised by themselves.
@@ -176,7 +208,7 @@ class Renderer:
         """
 
         def ids(probe: Sample) -> list[int]:
-            text = lead + self.template.render_query(probe.fields)[left_out:]
+            text = lead + self.template.render_query(probe)[left_out:]
             return self.tokenizer.inner_batch([text])[0] if inner else self.tokenizer.whole(text)
 
         return self._beginning((lead, left_out, inner), sample, ids)
@@ -193,7 +225,10 @@ class Renderer:
         if key not in self._beginnings:
             if len(self._beginnings) > MOST_BEGINNINGS:
                 self._beginnings.clear()
-            probes = [replace(sample, fields=dict.fromkeys(sample.fields, text)) for text in PROBES]
+            probes = [
+                replace(sample, fields=dict.fromkeys(sample.fields, text), choices=(text,) * len(sample.choices))
+                for text in PROBES
+            ]
             found = [ids(probe) for probe in probes]
             self._beginnings[key] = found[0][: common_length(*found)]
         return self._beginnings[key]
@@ -218,18 +253,22 @@ class Renderer:
         texts = ["".join(segments) for segments, cut in zip(pieces, joined, strict=True) if cut is None]
         whole = iter(tokenizer.whole_batch(texts))
         cuts = [cut for cut in joined if cut is not None]
+        # What stands before the last part is the same for many prompts: it is put together once.
+        stems = dict.fromkeys(cut[:-1] for cut in cuts)
         first = tokenizer.segment_ids(segment for cut in cuts for segment in (cut if chat else cut[:1]))
-        later = first if chat else tokenizer.segment_ids((part for cut in cuts for part in cut[1:]), inner=True)
+        inner = chain((part for stem in stems for part in stem[1:]), (cut[-1] for cut in cuts if len(cut) > 1))
+        later = first if chat else tokenizer.segment_ids(inner, inner=True)
+        before: dict[tuple[str, ...], list[int]] = {}
+        for stem in stems:
+            before[stem] = [*self.start, *(first[stem[0]] if stem else ())]
+            for segment in stem[1:]:
+                before[stem] += later[segment]
         result = []
         for cut in joined:
-            ids = list(self.start)
             if cut is None:
-                ids += next(whole)
+                result.append(self.start + next(whole))
             else:
-                ids += first[cut[0]]
-                for segment in cut[1:]:
-                    ids += later[segment]
-            result.append(ids)
+                result.append(before[cut[:-1]] + (later if len(cut) > 1 else first)[cut[-1]])
         for i in {0, len(pieces) - 1} if pieces else ():
             if result[i] != self.start + tokenizer.whole("".join(pieces[i])):
                 log.warning("segments of template '%s' do not tokenise as the whole text", self.template.name)
@@ -291,14 +330,14 @@ def chat_text(template: Template, shown: Sequence[Sample], sample: Sample, token
     The prefix opens the first message of the user: not every chat template knows a system role. Special
     tokens in samples must be marked.
     """
-    query = template.render_query(sample.fields)
+    query = template.render_query(sample)
     if template.chat is Chat.MESSAGE:
         before = "".join(template.render_solved(solved) for solved in shown)
         messages = [{"role": "user", "content": before + query}]
     else:
         messages = []
         for solved in shown:
-            messages.append({"role": "user", "content": template.render_query(solved.fields)})
+            messages.append({"role": "user", "content": template.render_query(solved)})
             messages.append({"role": "assistant", "content": template.continuation(solved)})
         messages.append({"role": "user", "content": query})
     messages[0]["content"] = template.prefix + messages[0]["content"]

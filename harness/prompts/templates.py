@@ -18,9 +18,12 @@ from harness.core.errors import ConfigError, TemplateError, did_you_mean
 from harness.core.escaping import one_line, visible
 from harness.core.task import Sample
 from harness.core.user_files import parse_yaml, read_text
+from harness.prompts.choices import FIELD, ChoiceWording, read_wording
 
 _FIELD = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
-_KEYS = ("description", "prefix", "query", "labels", "answer", "separator", "render", "demonstrations", "source")
+_KEYS = (
+    "description", "prefix", "query", "labels", "choices", "answer", "separator", "render", "demonstrations", "source",
+)  # fmt: skip
 _ANSWER = "answer"
 MOST_CHARACTERS = 1_000_000
 MOST_FIELDS = 1_000
@@ -57,35 +60,39 @@ class Template:
     """A demonstration's answer, with the field `answer`; for tasks whose answers are generated."""
     chat: Chat | None = None
     """How the prompt is put as messages of a chat; None for plain text."""
+    choices: ChoiceWording | None = None
+    """How the choices that each sample brings are shown and answered; None where all samples have the same classes."""
 
-    def render_query(self, fields: Mapping[str, str]) -> str:
+    def render_query(self, sample: Sample) -> str:
         """The query of one item."""
-        return fill(self.query, fields)
-
-    def render_demonstration(self, fields: Mapping[str, str], label: int) -> str:
-        """One solved example, the separator that follows it included."""
-        return self.render_query(fields) + self.labels[label] + self.separators[label]
+        if self.choices is None:
+            return fill(self.query, sample.fields)
+        return fill(self.query, {**sample.fields, FIELD: self.choices.list_of(sample)})
 
     def render_solved(self, solved: Sample) -> str:
-        """One solved example of any task, the separator that follows it included."""
-        if self.labels:
-            return self.render_demonstration(solved.fields, solved.gold)
-        return self.render_query(solved.fields) + self.continuation(solved) + self.separators[0]
+        """One solved example, the separator that follows it included."""
+        separator = self.separators[solved.gold if self.labels else 0]
+        return self.render_query(solved) + self.continuation(solved) + separator
 
     def continuation(self, solved: Sample) -> str:
         """What follows the query of a solved example."""
-        if self.labels:
-            return self.labels[solved.gold]
-        return fill(self.answer, {**solved.fields, _ANSWER: solved.answers[0]})
+        if self.answer:
+            return fill(self.answer, {**solved.fields, _ANSWER: solved.answers[0]})
+        return self.labels_of(solved)[solved.gold]
+
+    def labels_of(self, sample: Sample) -> tuple[str, ...]:
+        """The texts that are scored for a sample, in the order of its classes; none where answers are generated."""
+        return self.labels if self.choices is None else self.choices.labels_of(sample)
 
     def field_names(self) -> set[str]:
         """The sample's fields that query and answer name."""
         found = _FIELD.finditer(self.query + self.answer)
-        return {m.group(1) for m in found if m.group(1) is not None} - {_ANSWER}
+        own = {_ANSWER} if self.choices is None else {_ANSWER, FIELD}
+        return {m.group(1) for m in found if m.group(1) is not None} - own
 
-    def probe(self, text: str) -> dict[str, str]:
-        """Fields that all hold one text."""
-        return dict.fromkeys([*self.field_names(), _ANSWER], text)
+    def probe(self, text: str) -> Sample:
+        """A sample whose texts are all the same."""
+        return Sample("", dict.fromkeys([*self.field_names(), _ANSWER], text), choices=(text, text))
 
 
 def fill(pattern: str, fields: Mapping[str, str]) -> str:
@@ -102,8 +109,13 @@ def fill(pattern: str, fields: Mapping[str, str]) -> str:
     return _FIELD.sub(replace, pattern)
 
 
-def read_templates(path: str | Path, class_names: Sequence[str]) -> dict[str, Template]:
+def read_templates(path: str | Path, class_names: Sequence[str], choices: bool = False) -> dict[str, Template]:
     """All templates of a YAML file.
+
+    Args:
+        path: of the file.
+        class_names: of the task; none where its answers are generated.
+        choices: whether samples bring their own, see `Task.choices`.
 
     Raises:
         TemplateError: missing file, bad YAML, unknown key, wrong number of labels.
@@ -118,7 +130,7 @@ def read_templates(path: str | Path, class_names: Sequence[str]) -> dict[str, Te
         _check_texts(f"template {one_line(repr(name), 80)} in '{path}'", name, spec)
         if name in found:
             raise TemplateError(f"templates file '{path}' has the template '{name}' twice; expected each name once")
-        found[name] = _template(name, spec, path, class_names)
+        found[name] = _template(name, spec, path, class_names, choices)
     return found
 
 
@@ -141,7 +153,7 @@ def choose_templates(names: Sequence[str], known: Mapping[str, Template], field_
     return [known[name] for name in names]
 
 
-def _template(name: str, spec: Any, path: str | Path, class_names: Sequence[str]) -> Template:
+def _template(name: str, spec: Any, path: str | Path, class_names: Sequence[str], choices: bool) -> Template:
     where = f"template '{one_line(name, 80)}' in '{path}'"
     if not isinstance(spec, dict):
         raise TemplateError(f"{where} is not a mapping; expected keys {', '.join(_KEYS)}")
@@ -155,7 +167,15 @@ def _template(name: str, spec: Any, path: str | Path, class_names: Sequence[str]
     if not any(match.group(1) for match in _FIELD.finditer(query)):
         raise TemplateError(f"{where} has a query without a field; expected one such as {{document}}")
     answer = spec.get("answer", "")
-    if class_names:
+    wording = None
+    if "choices" in spec and not choices:
+        raise TemplateError(f"{where} has choices, but the task's samples bring none; expected labels or an answer")
+    if choices:
+        labels: list[str] = []
+        if "labels" in spec or answer:
+            raise TemplateError(f"{where} has labels or an answer, but each sample has its own choices; use `choices`")
+        wording = read_wording(where, spec.get("choices", {}), query, len(class_names))
+    elif class_names:
         labels = _labels(where, spec, class_names)
         if answer:
             raise TemplateError(f"{where} has an answer, but the task has classes; expected labels only")
@@ -175,7 +195,7 @@ def _template(name: str, spec: Any, path: str | Path, class_names: Sequence[str]
     if not isinstance(prefix, str) or not isinstance(description, str):
         raise TemplateError(f"{where}: prefix and description must be text; put them in quotes")
     chat = _chat(where, spec)
-    return Template(name, query, tuple(labels), prefix, tuple(separators), description, answer, chat)
+    return Template(name, query, tuple(labels), prefix, tuple(separators), description, answer, chat, wording)
 
 
 def _check_texts(where: str, name: str, spec: Any) -> None:

@@ -13,6 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from harness.analysis.cells import KEYS
 from harness.core.errors import ConfigError, RunDirError, did_you_mean
 from harness.core.hashing import content_hash
@@ -54,7 +56,7 @@ def export_answers(run_dir: str, to: Path | None, fmt: str | None = None) -> Seq
     if to is None and "://" in run_dir:
         raise RunDirError(f"'{run_dir}' is not a local folder; name one for the files with --to DIR")
     folder = to or Path(run_dir) / "predictions"
-    cells = answered.groupby(KEYS, sort=False, observed=True)
+    cells = answered.groupby(KEYS, sort=False, observed=True, dropna=False)
     names = [f"{stem}{written.suffix}" for stem in file_stems([key for key, _ in cells])]
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -78,13 +80,19 @@ def file_stems(keys: Sequence[tuple[Any, ...]]) -> list[str]:
     named = {
         model: name if unique else f"{name}.{i}" for i, (model, name) in enumerate(zip(models, short, strict=True))
     }
-    stems = [_stem(f"{task}-{named[str(model)]}-{template}-k{k}-seed{seed}") for model, task, template, k, seed in keys]
+    stems = [_stem("-".join([str(task), named[str(model)], *_strategy(names)])) for model, task, *names in keys]
     counts = Counter(stem.casefold() for stem in stems)
     # Names that differ in signs alone would overwrite each other.
     return [
         f"{stem}{f'-{content_hash([str(part) for part in key])[:8]}' if counts[stem.casefold()] > 1 else ''}"
         for stem, key in zip(stems, keys, strict=True)
     ]
+
+
+def _strategy(names: Sequence[Any]) -> list[str]:
+    """Template, K and seed, as far as a cell has them."""
+    marks = ("", "k", "seed")
+    return [f"{mark}{name}" for mark, name in zip(marks, names, strict=True) if not pd.isna(name)]
 
 
 def _stem(text: str) -> str:

@@ -94,9 +94,13 @@ def write_plan(console: Console, report: PlanReport) -> None:
         labels = "  ".join(" + ".join(repr(token) for token in tokens) for tokens in audit.label_tokens)
         what = f"boundary ok: {audit.template}, labels {labels}" if labels else f"answers generated: {audit.template}"
         remarks = []
-        if audit.shared_first_token:
+        if audit.own_labels:
+            remarks.append("labels of the first sample; each has its own")
+            if audit.nested:
+                remarks.append(f"in {audit.nested} samples one label begins with another, so its sum is never higher")
+        elif audit.shared_first_token:
             remarks.append("labels share their first token")
-        if len({len(tokens) for tokens in audit.label_tokens}) > 1:
+        if len({len(tokens) for tokens in audit.label_tokens}) > 1 and not audit.own_labels:
             remarks.append(UNEQUAL.format(" and ".join(str(len(tokens)) for tokens in audit.label_tokens)))
         remarks.append(audit.start)
         if audit.joined_by_segment < 1:
@@ -117,7 +121,8 @@ def write_tasks(console: Console, tasks: Sequence[Task]) -> None:
         else:
             what = f"classes: {', '.join(f'{i} = {n}' for i, n in enumerate(task.class_names))}"
         say(console, f"  {what}")
-        known = read_templates(task.templates, task.class_names) if task.templates is not None else {}
+        names, choices = task.class_names, task.choices
+        known = read_templates(task.templates, names, choices) if task.templates is not None else {}
         for template in known.values():
             labels = ", ".join(repr(label) for label in template.labels)
             line = f"  {template.name}: {template.description}{f' Labels {labels}' if labels else ''}"

@@ -12,7 +12,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from harness.analysis.cells import main_figure
+from harness.analysis.cells import is_zero_shot, main_figure, of_prompts
+from harness.analysis.choices import BIAS, PLACE, PREFIX
 from harness.analysis.strategies import THIS_DRAW
 from harness.core.escaping import csv_text, visible
 from harness.reporting.console import PlainTable, say, write
@@ -41,7 +42,7 @@ def write_cells(
     else:
         shown = _any_seed(cells)
         _table(console, shown)
-        if (seeds["n_seeds"] > 1)[seeds["k"] > 0].any():
+        if (_drawn(seeds)["n_seeds"] > 1).any():
             _seeds_table(console, seeds, main_figure(cells))
         for note in _reading(shown, seeds):
             say(console, note)
@@ -52,12 +53,17 @@ def write_cells(
 def _any_seed(cells: pd.DataFrame) -> pd.DataFrame:
     """K = 0 has no demonstrations for seeds to draw: its copies under several seeds as one row, seed `any`."""
     frame = cells.assign(seed=cells["seed"].astype(object))
-    for _, copies in frame[frame["k"] == 0].groupby(["model", "task", "template"], observed=True):
+    for _, copies in frame[is_zero_shot(frame)].groupby(["model", "task", "template"], observed=True):
         # Copies that differ are of a damaged or unfinished run; they stay as they are.
         if len(copies.drop(columns="seed").drop_duplicates()) == 1:
             frame.loc[copies.index[0], "seed"] = "any"
             frame = frame.drop(index=copies.index[1:])
     return frame
+
+
+def _drawn(rows: pd.DataFrame) -> pd.DataFrame:
+    """Those whose figure is about one or several draws, of demonstrations or of examples to train on."""
+    return rows[(rows["k"] > 0).fillna(False).astype(bool)]
 
 
 def _reading(cells: pd.DataFrame, seeds: pd.DataFrame) -> list[str]:
@@ -67,8 +73,8 @@ def _reading(cells: pd.DataFrame, seeds: pd.DataFrame) -> list[str]:
         notes.append(
             f"- the highest of {len(cells)} figures is too high on average; harness compare says what to expect of it"
         )
-    drawn = seeds[seeds["k"] > 0]
-    if len(drawn):
+    drawn = _drawn(seeds)
+    if len(_drawn(of_prompts(cells))):
         more = "compare --by template,k averages draws" if (drawn["n_seeds"] > 1).any() else "run more in grid.seeds"
         notes.append(f"- {THIS_DRAW}, of the row's seed; {more}")
     return notes
@@ -125,9 +131,7 @@ def _table(console: Console, cells: pd.DataFrame) -> None:
     for row, texts in zip(cells.to_dict("records"), figures, strict=True):
         table.add_row(
             *(str(row[name]) for name in several),
-            str(row["template"]),
-            str(row["k"]),
-            str(row["seed"]),
+            *(_text(row[name]) for name in ("template", "k", "seed")),
             f"{row['n_scored']}/{row['n_attempted']}",
             *([str(row["n_failed"])] if failed else []),
             *texts,
@@ -138,6 +142,8 @@ def _table(console: Console, cells: pd.DataFrame) -> None:
 
 def _class_figures(cells: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
     """Column names, and each cell's texts."""
+    if BIAS in cells:
+        return _choice_figures(cells)
     names = ["accuracy", "95% interval", "macro F1"]
     shares = [("positive", "predicted_positive_share"), ("off-label", "off_label_mass")]
     shares = [(title, column) for title, column in shares if cells[column].notna().any()]
@@ -146,11 +152,30 @@ def _class_figures(cells: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
             f"{row['accuracy']:.4f}",
             f"{row['low']:.4f}-{row['high']:.4f}",
             f"{row['macro_f1']:.4f}",
-            *(f"{row[column]:.3f}" for _, column in shares),
+            *("" if pd.isna(row[column]) else f"{row[column]:.3f}" for _, column in shares),
         ]
         for row in cells.to_dict("records")
     ]
     return [*names, *(title for title, _ in shares)], rows
+
+
+def _choice_figures(cells: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
+    """Accuracy by the templates' scores, by each score, and where the answers stand."""
+    scores = [str(name) for name in cells if str(name).startswith(PREFIX)]
+    places = [str(name) for name in cells if str(name).startswith(PLACE)]
+    names = ["accuracy", "95% interval", "bias", "answers by place"]
+    names += [name.removeprefix(PREFIX).replace("_", " ") for name in scores]
+    rows = [
+        [
+            f"{row['accuracy']:.4f}",
+            f"{row['low']:.4f}-{row['high']:.4f}",
+            f"{row[BIAS]:.3f}",
+            " ".join(f"{row[name]:.2f}" for name in places),
+            *(f"{row[name]:.4f}" for name in scores),
+        ]
+        for row in cells.to_dict("records")
+    ]
+    return names, rows
 
 
 def _answer_figures(cells: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
@@ -179,12 +204,12 @@ def _seeds_table(console: Console, seeds: pd.DataFrame, figure: str) -> None:
         table.add_column(name, no_wrap=not several)
     for name in ("K", "seeds", "mean", "least", "most", "spread"):
         table.add_column(name, justify="right")
-    for row in seeds.to_dict("records"):
-        drawn = row["k"] > 0
+    is_drawn = seeds.index.isin(_drawn(seeds).index).tolist()
+    for row, drawn in zip(seeds.to_dict("records"), is_drawn, strict=True):
         table.add_row(
             *([str(row["model"])] if several else []),
-            str(row["template"]),
-            str(row["k"]),
+            _text(row["template"]),
+            _text(row["k"]),
             str(row["n_seeds"]) if drawn else "any",
             f"{row['mean']:.4f}",
             *(f"{row[name]:.4f}" if drawn else "" for name in ("least", "most", "spread")),
@@ -192,12 +217,17 @@ def _seeds_table(console: Console, seeds: pd.DataFrame, figure: str) -> None:
     console.print(table)
 
 
+def _text(value: Any) -> str:
+    """A name or number; nothing where a reference has none."""
+    return "" if pd.isna(value) else str(value)
+
+
 def markdown(frame: pd.DataFrame) -> str:
     """A frame as a Markdown table in full precision."""
     names = [_markdown_cell(str(name)) for name in frame.columns]
     lines = ["| " + " | ".join(names) + " |", "|" + "---|" * len(names)]
     for row in frame.itertuples(index=False):
-        cells = [repr(cell) if isinstance(cell, float) else _markdown_cell(str(cell)) for cell in row]
+        cells = [repr(cell) if isinstance(cell, float) else _markdown_cell(_text(cell)) for cell in row]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 

@@ -11,9 +11,9 @@ from typing import Any
 
 from harness.core.escaping import one_line
 
-FORMAT = 2
-"""Of manifest, prompts, samples and parts; a newer one is refused. Under format 1 records of K=0 stood under every
-seed, and parts did not say what they depend on."""
+FORMAT = 3
+"""Of manifest, prompts, samples and parts; a newer one is refused. Under format 2 every cell is a prompt. Under format
+1 records of K=0 stood under every seed, and parts did not say what they depend on."""
 Check = Callable[[Any, str], str]
 """Value and where it stands, to what is wrong with it; an empty text where nothing is."""
 _SHOWN = 60
@@ -56,9 +56,9 @@ def moment(value: Any, where: str) -> str:
     return "" if known else _fault(value, where, "a time such as 2026-03-01T09:00:00+00:00")
 
 
-def one_of(*words: str) -> Check:
+def one_of(*words: Any) -> Check:
     """One of some words."""
-    return lambda value, where: "" if value in words else _fault(value, where, f"one of {', '.join(words)}")
+    return lambda value, where: "" if value in words else _fault(value, where, f"one of {', '.join(map(str, words))}")
 
 
 def maybe(check: Check) -> Check:
@@ -130,6 +130,15 @@ def model_names(config: Mapping[str, Any]) -> list[str]:
     return path if isinstance(path, list) else [path]
 
 
+def reference_names(config: Mapping[str, Any]) -> list[str]:
+    """What the references of a run are called, in its order; runs of early versions have none.
+
+    Args:
+        config: of its manifest.
+    """
+    return [str(reference["name"]) for reference in config.get("references") or ()]
+
+
 def newer(document: Any) -> bool:
     """Whether a document says that a later version of this program wrote it."""
     found = document.get("format", FORMAT) if isinstance(document, dict) else FORMAT
@@ -139,7 +148,13 @@ def newer(document: Any) -> bool:
 COUNT = whole(0)
 _WORDING = keys(
     {"query": text, "prefix": text},
-    {"labels": listed(text), "separators": listed(text), "answer": text, "chat": maybe(text)},
+    {
+        "labels": listed(text),
+        "separators": listed(text),
+        "answer": text,
+        "chat": maybe(text),
+        "choices": mapped(anything),
+    },
 )
 _SESSION = keys(
     {"started": moment, "ended": maybe(moment)},
@@ -173,7 +188,12 @@ MANIFEST: Mapping[str, Check] = {
                     }
                 ),
             },
-            {"name": text, "demos": mapped(anything), "models": listed(keys({"name": text}))},
+            {
+                "name": text,
+                "demos": mapped(anything),
+                "models": listed(keys({"name": text})),
+                "references": listed(keys({"name": text})),
+            },
         ),
         _places,
     ),
@@ -193,6 +213,7 @@ LATER: Mapping[str, Check] = {
     "method": text,
     "answer_metrics": listed(text),
     "metrics": listed(text),
+    "choices": one_of(True, False),
     "calibration_units": listed(text),
     "n_units": maybe(COUNT),
     "n_records": maybe(COUNT),

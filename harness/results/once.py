@@ -50,9 +50,9 @@ class Once:
     def _cell_codes(self, table: pa.Table) -> NDArray[np.int64]:
         codes = np.zeros(table.num_rows, dtype=np.int64)
         names: list[list[object]] = []
-        seeds = pc.if_else(pc.equal(table["k"], 0), 0, table["seed"])
+        seeds = pc.if_else(_is_zero_shot(table), 0, table["seed"])
         for column in (*(table[name] for name in CELL[:-1]), seeds):
-            encoded = column.combine_chunks().dictionary_encode()
+            encoded = column.combine_chunks().dictionary_encode("encode")
             codes = codes * len(encoded.dictionary) + encoded.indices.to_numpy()
             names.append(encoded.dictionary.to_pylist())
         local, places = np.unique(codes, return_inverse=True)
@@ -79,10 +79,15 @@ def under_every_seed(table: pa.Table, seeds: Sequence[int]) -> pa.Table:
         table: from `Once.take`, with the columns of `CELL`.
         seeds: of the grid.
     """
-    is_zero = pc.equal(table["k"], 0)
+    is_zero = _is_zero_shot(table)
     if not pc.any(is_zero).as_py():
         return table
     zero, place = table.filter(is_zero), table.column_names.index("seed")
     kind = table.schema.field("seed").type
     copies = [zero.set_column(place, "seed", pa.array([seed] * zero.num_rows, kind)) for seed in seeds]
     return pa.concat_tables([table.filter(pc.invert(is_zero)), *copies])
+
+
+def _is_zero_shot(table: pa.Table) -> pa.ChunkedArray:
+    """Which rows have no demonstrations; references are no prompts, whatever they were trained on."""
+    return pc.fill_null(pc.equal(table["k"], 0), False)

@@ -21,6 +21,8 @@ from harness.results.schema import SCHEMA, holds, table_digest
 
 UNIT_KEY, STATISTICS_KEY, DIGEST_KEY = b"harness_unit", b"harness_statistics", b"harness_digest"
 FORMAT_KEY, CELLS_KEY = b"harness_format", b"harness_cells"
+NO_K = "none"
+"""In the place of K in a footer: of a reference that came trained."""
 MOST_ROWS = 10_000_000
 """Of any parquet file of a run directory: more than a run could commit at once."""
 MOST_BYTES = 2**31
@@ -28,7 +30,7 @@ MOST_BYTES = 2**31
 
 
 def metadata_of(
-    unit_id: str, table: pa.Table, statistics: dict[str, Any], keys: Mapping[int, str]
+    unit_id: str, table: pa.Table, statistics: dict[str, Any], keys: Mapping[int | None, str]
 ) -> dict[bytes, bytes]:
     """The footer's entries of a unit's records; `keys` are those of its cells by their K."""
     return {
@@ -36,11 +38,15 @@ def metadata_of(
         STATISTICS_KEY: json.dumps(statistics).encode(),
         DIGEST_KEY: table_digest(table).encode(),
         FORMAT_KEY: str(layout.FORMAT).encode(),
-        **({CELLS_KEY: json.dumps({str(k): key for k, key in keys.items()}).encode()} if keys else {}),
+        **({CELLS_KEY: json.dumps({_named(k): key for k, key in keys.items()}).encode()} if keys else {}),
     }
 
 
-def cells_of(table: pa.Table) -> dict[int, str]:
+def _named(k: int | None) -> str:
+    return NO_K if k is None else str(k)
+
+
+def cells_of(table: pa.Table) -> dict[int | None, str]:
     """What a part's footer says that the records of each K depend on, as content hashes.
 
     Args:
@@ -56,7 +62,7 @@ def cells_of(table: pa.Table) -> dict[int, str]:
         found = json.loads((table.schema.metadata or {}).get(CELLS_KEY, b"{}"))
         if fault := layout.mapped(layout.text)(found, "cells"):
             raise ValueError(fault)
-        return {int(k): key for k, key in found.items()}
+        return {None if k == NO_K else int(k): key for k, key in found.items()}
     except RecursionError:
         raise ValueError("cells are nested too deep") from None
 

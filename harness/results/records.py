@@ -46,9 +46,9 @@ def load_records(
 
     Returns:
         Rows sorted by model, task, template, K, seed and sample id (as far as those columns are
-        read). `label_logprobs` are nats, in label order; `prediction` is null and `error` is
-        text where a sample failed. Generated answers have a column per metric, NaN where they
-        failed.
+        read). References have no template, and where they came trained no K and no seed.
+        `label_logprobs` are nats, in label order; `prediction` is null and `error` is text where a sample failed.
+        Generated answers have a column per metric, NaN where they failed.
 
     Raises:
         RunDirError: not a run directory.
@@ -85,7 +85,7 @@ def records_by_cell(
     for table in _whole_parts(store, manifest, unit_ids, [*CELL, *values]):
         for cell, rows in _by_cell(table):
             held[cell].append(rows.select(values))
-    for cell in sorted(held):
+    for cell in sorted(held, key=lambda cell: [(part is None, part) for part in cell]):
         frame = _frame(RunStore.concatenate(held.pop(cell)), manifest)
         if "sample_id" in frame:
             frame = frame.sort_values("sample_id", kind="stable", ignore_index=True)
@@ -132,17 +132,20 @@ def most_rows(manifest: dict[str, Any]) -> int:
 
 def _misfit(part: pa.Table, manifest: dict[str, Any]) -> str:
     """What a part holds that no unit of this run could have written; an empty text where all fits."""
+    # A reference has no template, and where it came trained no K and no seed.
+    optional = ("template", "k", "seed") if layout.reference_names(manifest["config"]) else ()
     for name in (*ORDER, "gold"):
-        if part[name].null_count:
+        if part[name].null_count and name not in optional:
             return f"its column '{name}' has empty places"
     n_classes, n_metrics = len(manifest["class_names"]), len(manifest.get("answer_metrics", ()))
+    least = 2 if manifest.get("choices") else n_classes
     for name in CLASSES:
         bounds = pc.min_max(part[name]).as_py()
         if bounds["min"] is not None and not -1 <= bounds["min"] <= bounds["max"] < max(1, n_classes):
             return f"its column '{name}' names a class {bounds['max']} of {n_classes}"
-    for name, length in (("label_logprobs", n_classes), ("answer_values", n_metrics)):
+    for name, fewest, length in (("label_logprobs", least, n_classes), ("answer_values", n_metrics, n_metrics)):
         bounds = pc.min_max(pc.list_value_length(part[name])).as_py()
-        if bounds["min"] is not None and not bounds["min"] == bounds["max"] == length:
+        if bounds["min"] is not None and not fewest <= bounds["min"] <= bounds["max"] <= length:
             return f"its column '{name}' holds {bounds['max']} values a row, expected {length}"
     return ""
 
@@ -159,7 +162,7 @@ def _by_cell(table: pa.Table) -> Iterator[tuple[tuple[Any, ...], pa.Table]]:
     """A part's rows cell by cell, each cell's in their order."""
     codes = np.zeros(table.num_rows, dtype=np.int64)
     for name in CELL:
-        encoded = table[name].combine_chunks().dictionary_encode()
+        encoded = table[name].combine_chunks().dictionary_encode("encode")
         codes = codes * len(encoded.dictionary) + encoded.indices.to_numpy()
     order = np.argsort(codes, kind="stable")
     table, codes = table.take(pa.array(order)), codes[order]
@@ -172,6 +175,10 @@ def _by_cell(table: pa.Table) -> Iterator[tuple[tuple[Any, ...], pa.Table]]:
 def _frame(table: pa.Table, manifest: dict[str, Any]) -> pd.DataFrame:
     """Records with pandas' nullable integers, and a column per metric of generated answers."""
     frame: pd.DataFrame = table.to_pandas()
+    for name, kind in (("k", "Int32"), ("seed", "Int64")):
+        if name in frame and table[name].null_count:
+            # By way of floats large seeds would change.
+            frame[name] = pd.array(table[name].to_pylist(), dtype=kind)
     for name in NULLABLE:
         if name in frame:
             frame[name] = frame[name].astype("Int32")

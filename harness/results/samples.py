@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 NAME = "samples.parquet"
 KEPT = {"sample_id": pa.string(), "gold": pa.int32(), "answers": pa.list_(pa.string()), "cluster": pa.string()}
 """Columns of every task, with their types; the others are the samples' fields, texts."""
+CHOICES = "sample_choices"
+"""Column of texts, of tasks whose samples bring choices."""
+OPTIONAL = {CHOICES: pa.list_(pa.string())}
 
 
 def table_of(samples: Sequence[Sample]) -> pa.Table:
@@ -29,6 +32,8 @@ def table_of(samples: Sequence[Sample]) -> pa.Table:
         "answers": pa.array([list(s.answers) for s in samples], pa.list_(pa.string())),
         "cluster": [s.cluster for s in samples],
     }
+    if samples[0].choices:
+        columns[CHOICES] = pa.array([list(s.choices) for s in samples], OPTIONAL[CHOICES])
     for name in samples[0].fields:
         columns[name] = [s.fields[name] for s in samples]
     return pa.table(columns)
@@ -86,7 +91,7 @@ def _fault(table: pa.Table, needed: Iterable[str]) -> str:
         if table.schema.field(name).type != KEPT[name]:
             return f"its column '{name}' holds {table.schema.field(name).type}, expected {KEPT[name]}"
     for field in table.schema:
-        if field.name not in KEPT and not pa.types.is_string(field.type):
+        if field.name not in KEPT and field.type != OPTIONAL.get(field.name, pa.string()):
             return f"its column '{field.name}' holds {field.type}, expected texts"
         if table[field.name].null_count and field.name != "answers":
             return f"its column '{field.name}' has empty places"

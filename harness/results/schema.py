@@ -16,9 +16,9 @@ SCHEMA = pa.schema(
     [
         ("model", pa.string()),
         ("task", pa.string()),
-        ("template", pa.string()),
-        ("k", pa.int32()),
-        ("seed", pa.int64()),
+        ("template", pa.string()),  # null for a reference, which is no prompt
+        ("k", pa.int32()),  # of a reference the labelled examples it was trained on; null where it came trained
+        ("seed", pa.int64()),  # null where nothing was drawn
         ("sample_id", pa.string()),
         ("gold", pa.int32()),  # -1 for tasks whose answers are generated
         ("prediction", pa.int32()),  # null when scoring failed; -1 when generated text is no label
@@ -46,9 +46,9 @@ class Record:
 
     model: str
     task: str
-    template: str
-    k: int
-    seed: int
+    template: str | None
+    k: int | None
+    seed: int | None
     sample_id: str
     gold: int
     prediction: int | None = None

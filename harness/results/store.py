@@ -82,7 +82,7 @@ class RunStore(RunFiles):
             raise RunDirError(f"'{self.run_dir}/{name}' cannot be read: {reason}; {self.anew()}") from None
 
     def write_part(
-        self, unit_id: str, table: pa.Table, statistics: dict[str, Any], keys: Mapping[int, str] | None = None
+        self, unit_id: str, table: pa.Table, statistics: dict[str, Any], keys: Mapping[int | None, str] | None = None
     ) -> bool:
         """Commit a unit's records; afterwards the unit is done. The first commit stays.
 

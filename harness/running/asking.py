@@ -6,6 +6,7 @@ Knows methods and endings; refuses to know how anything is computed.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -42,7 +43,7 @@ class Asking:
 
     def prepare(self, prompts: Sequence[Prompt]) -> Any:
         """What the engine can work out before it computes; runs beside `ask`."""
-        return None if self.method == GENERATE else self.engine.prepare(prompts)
+        return None if self.method == GENERATE else self.engine.prepare(_with_as_many_labels(prompts))
 
     def ask(self, prompts: Sequence[Prompt], prepared: Any = None) -> Scores | Generations:
         """The engine's answer to some prompts together.
@@ -51,11 +52,15 @@ class Asking:
             prompts: at least one.
             prepared: what `prepare` gave for them.
 
+        Returns:
+            Of prompts with fewer labels than others, the first scores of a row are theirs.
+
         Raises:
             EngineError: the answer is not one per prompt, or a log-probability is no finite number.
         """
         if self.method != GENERATE:
-            return _checked_scores(self.engine.score(prompts, prepared), prompts)
+            even = _with_as_many_labels(prompts)
+            return _checked_scores(self.engine.score(even, prepared), even)
         ending = Ending(self.most_new_tokens(prompts), self._end_tokens, tuple(self.generation.stop), self._stops)
         found = self.engine.generate(prompts, ending)
         if len(found.tokens) != len(prompts) or len(found.reasons) != len(prompts):
@@ -67,6 +72,20 @@ class Asking:
         if self.task.generates:
             return self.generation.max_new_tokens
         return max(len(ids) for prompt in prompts for ids in prompt.label_ids)
+
+
+def _with_as_many_labels(prompts: Sequence[Prompt]) -> Sequence[Prompt]:
+    """Prompts that all have as many labels, as engines expect: of fewer, the first label is asked again.
+
+    Where prefixes are shared it costs nothing; the scores beyond a prompt's own labels say nothing more.
+    """
+    most = max(len(prompt.label_ids) for prompt in prompts)
+    if all(len(prompt.label_ids) == most for prompt in prompts):
+        return prompts
+    return [
+        replace(prompt, label_ids=prompt.label_ids + prompt.label_ids[:1] * (most - len(prompt.label_ids)))
+        for prompt in prompts
+    ]
 
 
 def _checked_scores(scores: Scores, prompts: Sequence[Prompt]) -> Scores:
@@ -81,7 +100,11 @@ def _checked_scores(scores: Scores, prompts: Sequence[Prompt]) -> Scores:
 
 
 def open_settings(
-    engine: EngineConfig, longest_prompt: int, share_prefixes: bool | None = None, threads: int | None = None
+    engine: EngineConfig,
+    longest_prompt: int,
+    share_prefixes: bool | None = None,
+    threads: int | None = None,
+    tokens: int | None = None,
 ) -> OpenSettings:
     """A configuration's settings for opening a model.
 
@@ -90,10 +113,12 @@ def open_settings(
         longest_prompt: of the whole grid, tokens.
         share_prefixes: in the place of the configuration's.
         threads: CPU threads of the replica.
+        tokens: of the whole grid, every shared one counted once per shard.
     """
     return OpenSettings(
         engine.share_prefixes if share_prefixes is None else share_prefixes,
         None if engine.tokens_per_pack == "auto" else int(engine.tokens_per_pack),
         longest_prompt,
         threads,
+        tokens,
     )

@@ -37,6 +37,7 @@ from harness.results.store import RunStore
 from harness.running.asking import Asking, open_settings
 from harness.running.cleaning import clean, cut_at_stop
 from harness.running.growing import grow
+from harness.running.judging import predicted
 
 log = logging.getLogger(__name__)
 NAME = "audit.json"
@@ -159,7 +160,8 @@ def _audit_model(
         facts[way] = audited.facts.as_dict()
         log.info("%s, %s: %s", setup.name, way, audited.facts)
         said[way] = [
-            _answers(prepared, setup, name, samples, size, audited, way == RUN) for name in config.grid.templates
+            _answers(prepared, setup, name, list(chunks(samples, size)), audited, way == RUN)
+            for name in config.grid.templates
         ]
         del audited
     audits = [
@@ -175,8 +177,7 @@ def _answers(
     prepared: Prepared,
     setup: ModelSetup,
     template: str,
-    samples: Sequence[Sample],
-    size: int,
+    shards: Sequence[Sequence[Sample]],
     audited: AuditedModel,
     together: bool,
 ) -> list[Answers]:
@@ -186,13 +187,13 @@ def _answers(
     for place, seed in enumerate(grid.seeds):
         ks = [k for k in grid.k if k > 0 or place == 0]
         renderer = prepared.renderer(setup, template, seed)
-        for part in chunks(samples, size):
-            prompts = renderer.prompts(part, seed, ks) if ks else []
+        for shard in shards:
+            prompts = renderer.prompts(shard, seed, ks) if ks else []
             if together and prompts:
                 found.append(audited.answer(prompts))
             elif prompts:
                 found.append(_joined([audited.answer([prompt]) for prompt in prompts]))
-    log.info("%s: %d samples", template, len(samples))
+    log.info("%s: %d samples", template, sum(len(shard) for shard in shards))
     return found
 
 
@@ -234,6 +235,7 @@ class AuditedModel:
         config, model = prepared.config, replace(setup.info.fixed, dtype=dtype)
         opened = find_engine(model.engine).open(model, open_settings(config.engine, longest_prompt, share_prefixes))
         self.facts = opened.facts
+        self._n_classes = len(prepared.task.class_names)
         self.asking = Asking(opened, prepared.method, prepared.task, config.generation, setup.tokenizer)
 
     def answer(self, prompts: Sequence[Prompt]) -> Answers:
@@ -246,7 +248,7 @@ class AuditedModel:
                 return _joined([self.answer(prompts[:middle]), self.answer(prompts[middle:])])
             if self.prepared.method == GENERATE:
                 return Answers(texts=("",))
-            return Answers(np.full((1, len(prompts[0].label_ids)), np.nan), (NO_CLASS,))
+            return Answers(np.full((1, self._n_classes), np.nan), (NO_CLASS,))
         return self._judged(prompts, found)
 
     def _judged(self, prompts: Sequence[Prompt], found: Scores | Generations) -> Answers:
@@ -254,11 +256,15 @@ class AuditedModel:
             settings, decode = self.prepared.config.generation, self.setup.tokenizer.decode
             texts = (clean(cut_at_stop(decode(tokens), settings.stop), settings.clean) for tokens in found.tokens)
             return Answers(texts=tuple(texts))
-        judge = self.prepared.task.score
-        predictions = tuple(
-            judge(LabelScores(tuple(row), tuple(map(len, prompt.label_ids)), int(token), float(off)))
-            for prompt, row, token, off in zip(
-                prompts, found.logprobs.tolist(), found.argmax, found.off_label_mass, strict=True
+        predictions = []
+        logprobs = np.empty((len(prompts), self._n_classes))
+        for place, prompt in enumerate(prompts):
+            counts = tuple(map(len, prompt.label_ids))
+            row = found.logprobs[place, : len(counts)]
+            # Where a sample has fewer choices than others, its first stands for those that are not there.
+            logprobs[place] = np.pad(row, (0, self._n_classes - len(row)), constant_values=row[0])
+            scores = LabelScores(
+                tuple(row.tolist()), counts, int(found.argmax[place]), float(found.off_label_mass[place])
             )
-        )
-        return Answers(found.logprobs, predictions)
+            predictions.append(predicted(self.prepared.task, prompt, scores))
+        return Answers(logprobs, tuple(predictions))

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from harness.core.errors import RunDirError
 from harness.core.task import CONTENT_FREE
-from harness.planning.units import Coverage, Plan, WorkUnit
+from harness.planning.units import Coverage, Plan, WorkUnit, largest_k
 from harness.results.parts import STATISTICS_KEY, cells_of
 from harness.results.quarantine import PASSING
 from harness.results.schema import UnitStatistics
@@ -30,9 +30,9 @@ _UNIT_ID = re.compile(r"[0-9a-f]{32}")
 class Failures:
     """What is to be computed again of a part."""
 
-    keys: Mapping[int, str]
+    keys: Mapping[int | None, str]
     """K to `WorkUnit.keys`."""
-    seed: int
+    seed: int | None
     samples: frozenset[str]
 
 
@@ -59,7 +59,7 @@ class Committed:
 def read_committed(
     store: RunStore,
     plan: Plan,
-    early: Mapping[str, tuple[Mapping[int, str], int]],
+    early: Mapping[str, tuple[Mapping[int | None, str], int]],
     most_rows: int,
     retry_failed: bool = False,
 ) -> Committed:
@@ -76,7 +76,7 @@ def read_committed(
         RunDirError: files in `parts/` that are of no unit of the run.
     """
     store.remove_leftovers()
-    known = {
+    known: dict[str, tuple[Mapping[int | None, str], int]] = {
         unit.id: (dict(zip(unit.ks, unit.keys, strict=True)), len(plan.shards[unit.shard].samples) * len(unit.ks))
         for unit in plan.units
     } | dict(early)
@@ -99,7 +99,7 @@ def read_committed(
             _count_in(found, unit_id, part, of_part)
             assert isinstance(part, pa.Table)
             if failed := _failed_samples(part, retry_failed):
-                seed = part.filter(pc.equal(part["k"], max(of_part)))["seed"][0].as_py()
+                seed = _rows(part, largest_k(of_part))["seed"][0].as_py()
                 found.again[unit_id] = Failures(of_part, seed, failed)
         elif _UNIT_ID.fullmatch(unit_id):
             log.warning("%s; computing it again", fault)
@@ -124,7 +124,7 @@ def refuse(store: RunStore, strangers: Iterable[str]) -> None:
         )
 
 
-def _facts(part: pa.Table, known: tuple[Mapping[int, str], int] | None) -> tuple[Mapping[int, str], int]:
+def _facts(part: pa.Table, known: tuple[Mapping[int | None, str], int] | None) -> tuple[Mapping[int | None, str], int]:
     """K to what the records depend on, and how many there must be; nothing where nobody knows."""
     told = cells_of(part)
     if not told:
@@ -138,10 +138,14 @@ def _are_known(part: pa.Table, ids: set[str]) -> bool:
     return all(name in ids or name.startswith(CONTENT_FREE) for name in names)
 
 
-def _count_in(found: Committed, unit_id: str, part: pa.Table, of_part: Mapping[int, str]) -> None:
+def _rows(part: pa.Table, k: int | None) -> pa.Table:
+    return part.filter(pc.is_null(part["k"]) if k is None else pc.equal(part["k"], k))
+
+
+def _count_in(found: Committed, unit_id: str, part: pa.Table, of_part: Mapping[int | None, str]) -> None:
     names: list[str] = []
     for k, key in of_part.items():
-        names = pc.unique(part.filter(pc.equal(part["k"], k))["sample_id"]).to_pylist()
+        names = pc.unique(_rows(part, k)["sample_id"]).to_pylist()
         found.covered.add(key, unit_id, names)
     found.statistics[unit_id] = _statistics(part)
     if names and names[0].startswith(CONTENT_FREE):

@@ -32,6 +32,16 @@ MANY = 10**6
 WAITS_FOR_NOTHING = "the schedule waits for units to finish, but none is under way; expected units, or its end"
 
 
+@dataclass(frozen=True)
+class Timing:
+    """What tells replicas that hang, and units that drag on."""
+
+    hang_after_s: float = 0.0
+    """The least seconds after which a replica hangs, is ended and replaced; 0 for never."""
+    clock: Callable[[], float] = time.monotonic
+    """Seconds."""
+
+
 @dataclass
 class _Flight:
     unit: WorkUnit
@@ -52,8 +62,7 @@ def dispatch(
     on_done: Callable[[WorkUnit, UnitReport], None],
     should_stop: Callable[[], bool],
     precautions: Precautions | None = None,
-    clock: Callable[[], float] = time.monotonic,
-    hang_after_s: float = 0.0,
+    timing: Timing | None = None,
 ) -> None:
     """Run all units of a source on the pool's replicas.
 
@@ -68,15 +77,14 @@ def dispatch(
         on_done: called once per finished unit, after its part is committed.
         should_stop: asked twice a second and after every unit.
         precautions: what is known of the units' samples; nothing by default.
-        clock: seconds, for telling stragglers and hangs.
-        hang_after_s: the least seconds after which a replica hangs, is ended and replaced; 0 for never.
+        timing: when a replica hangs; never by default.
 
     Raises:
         Interrupted: `should_stop` said so.
         ReplicaError: a unit or the replicas failed more often than the policy allows.
         ScheduleError: the source waits although nothing is under way.
     """
-    _Dispatcher(source, pool, on_done, should_stop, precautions or Precautions(), clock, hang_after_s).run()
+    _Dispatcher(source, pool, on_done, should_stop, precautions or Precautions(), timing or Timing()).run()
 
 
 class _Dispatcher:
@@ -87,12 +95,11 @@ class _Dispatcher:
         on_done: Callable[[WorkUnit, UnitReport], None],
         should_stop: Callable[[], bool],
         precautions: Precautions,
-        clock: Callable[[], float],
-        hang_after_s: float,
+        timing: Timing,
     ) -> None:
         self.pool, self.on_done, self.should_stop = pool, on_done, should_stop
-        self.precautions, self.clock = precautions, clock
-        self.pace, self.watched_s = Pace(hang_after_s), clock()
+        self.precautions, self.clock = precautions, timing.clock
+        self.pace, self.watched_s = Pace(timing.hang_after_s), timing.clock()
         self.source = source
         self.waiting: deque[WorkUnit] = deque()
         self.open: set[str] = set()
@@ -288,7 +295,7 @@ class _Dispatcher:
         if decision is Decision.STOP:
             raise ReplicaError(
                 f"replicas died {self.idle_deaths} times without progress, {self.unit_deaths[unit.id]} times in unit "
-                f"{unit.id} ({unit.template}, seed {unit.seed}); last cause: {death}"
+                f"{unit.id} ({unit.place}); last cause: {death}"
             ) from death
         if decision is Decision.QUARANTINE:
             log.warning("sample %s ends its process: it is recorded as failed in the whole run", suspect)
@@ -314,7 +321,7 @@ class _Dispatcher:
         log.warning("unit %s failed (attempt %d): %s", unit.id, self.errors[unit.id], error)
         if after_unit_error(self.errors[unit.id]) is Decision.STOP:
             raise ReplicaError(
-                f"unit {unit.id} ({unit.template}, seed {unit.seed}) failed {self.errors[unit.id]} times; "
+                f"unit {unit.id} ({unit.place}) failed {self.errors[unit.id]} times; "
                 f"last cause: {type(error).__name__}: {error}"
             ) from error
         self._again([unit], first=False)

@@ -42,7 +42,7 @@ from harness.results.store import RunStore
 from harness.running.backend import Backend, check_reachable, open_backend
 from harness.running.committed import read_committed
 from harness.running.course import WHOLE_GRID, Course
-from harness.running.dispatch import MANY, dispatch
+from harness.running.dispatch import MANY, Timing, dispatch
 from harness.running.growing import begin, grow, take_in
 from harness.running.ledger import Ledger
 from harness.running.messages import UnitReport, WorkerSpec
@@ -140,6 +140,7 @@ def _run_locked(prepared: Prepared, store: RunStore, console: Console, stop: Sto
                 "class_names": list(prepared.task.class_names),
                 "answer_metrics": list(prepared.task.answer_metrics),
                 "metrics": list(prepared.task.metrics),
+                **({"choices": True} if prepared.task.choices else {}),
                 "engines": {},
             }
             manifest = manifests.new_manifest(config.as_dict(), growth.identity, facts)
@@ -182,7 +183,8 @@ def _run_locked(prepared: Prepared, store: RunStore, console: Console, stop: Sto
                     open_backend(config, [setup.info.resources for setup in prepared.models])
                 )
                 longest = {b.model: max(x.longest_prompt for x in budgets if x.model == b.model) for b in budgets}
-                work = _Work(prepared, ledger, quarantine, manifest, longest)
+                tokens = {b.model: sum(x.tokens_unique for x in budgets if x.model == b.model) for b in budgets}
+                work = _Work(prepared, ledger, quarantine, manifest, longest, tokens)
                 _compute(work, store, backend, _Onlookers(console, tracker, wishes.course.board), stop)
                 ledger.check_complete()
             manifest |= ledger.expected
@@ -217,6 +219,8 @@ class _Work:
     manifest: dict[str, Any]
     longest: Mapping[str, int]
     """Tokens of the longest prompt of each model."""
+    tokens: Mapping[str, int]
+    """Of each model's grid, every shared one counted once per shard."""
 
 
 @dataclass(frozen=True)
@@ -264,6 +268,7 @@ def _compute(work: _Work, store: RunStore, backend: Backend, onlookers: _Onlooke
                 work.longest[model],
                 setup.info.resources,
                 chat_time=setup.tokenizer.chat_time,
+                tokens=work.tokens[model],
             )
             tables = {seed: prepared.lecture_table(setup, seed) for seed in config.grid.seeds}
             lecture = {seed: table for seed, table in tables.items() if table is not None}
@@ -278,7 +283,7 @@ def _compute(work: _Work, store: RunStore, backend: Backend, onlookers: _Onlooke
                 precautions = Precautions(samples, work.quarantine, partial(note_of, store), ledger.again)
                 hang_after_s = config.run.hang_after_s if backend.replaces else 0.0
                 with progress.working():
-                    dispatch(units, pool, on_done, stop.is_set, precautions, hang_after_s=hang_after_s)
+                    dispatch(units, pool, on_done, stop.is_set, precautions, Timing(hang_after_s))
 
 
 def _place(unit: WorkUnit) -> dict[str, Any]:

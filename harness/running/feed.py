@@ -123,7 +123,7 @@ class Feed:
         """Ask the schedule for units; whether it gave any."""
         units = self._schedule.next(n)
         for unit in units:
-            where = f"{unit.id} ({unit.template}, seed {unit.seed}, K {list(unit.ks)}, shard {unit.shard})"
+            where = f"{unit.id} ({unit.place}, K {list(unit.ks)}, shard {unit.shard})"
             if unit.id in self._known:
                 raise ScheduleError(f"the schedule gave unit {where} twice; expected each unit once")
             pieces = self._pieces(unit)

@@ -90,7 +90,7 @@ class InlinePool:
     def _begin(self, unit: WorkUnit) -> Inputs:
         """Note a unit whose first step is taken, and give what it is prepared from."""
         write_note(self._worker.store, unit.id, None, process_name())
-        return self._shards[unit.shard].samples, self._lecture.get(unit.seed)
+        return self._shards[unit.shard].samples, None if unit.seed is None else self._lecture.get(unit.seed)
 
     def _end(self, unit: WorkUnit) -> None:
         self._worker.store.remove(note_name(unit.id))

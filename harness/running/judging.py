@@ -40,14 +40,11 @@ class Judge:
         self.generation = generation
         self._argmax_texts: dict[int, str] = {}
 
-    def by_labels(
-        self, unit: WorkUnit, labels: Sequence[str], prompts: Sequence[Prompt], scores: Scores
-    ) -> list[Record]:
+    def by_labels(self, unit: WorkUnit, prompts: Sequence[Prompt], scores: Scores) -> list[Record]:
         """Records by the labels' log-probabilities; a sample that the task cannot judge has failed.
 
         Args:
             unit: whose prompts they are.
-            labels: of the template.
             prompts: what was scored.
             scores: of the prompts, in their order.
         """
@@ -55,7 +52,7 @@ class Judge:
         records = []
         for prompt, logprobs, argmax, off_label in zip(prompts, *columns, strict=True):
             try:
-                records.append(self._by_labels(unit, labels, prompt, logprobs, argmax, off_label))
+                records.append(self._by_labels(unit, prompt, logprobs, argmax, off_label))
             except BaseException as error:
                 records.append(self._unjudged(unit, prompt, error))
         return records
@@ -63,42 +60,39 @@ class Judge:
     def _by_labels(
         self,
         unit: WorkUnit,
-        labels: Sequence[str],
         prompt: Prompt,
         logprobs: list[float],
         argmax: int,
         off_label: float,
     ) -> Record:
         counts = [len(ids) for ids in prompt.label_ids]
+        logprobs = logprobs[: len(counts)]
         text = self._argmax_text(argmax)
-        prediction = self.task.score(LabelScores(tuple(logprobs), tuple(counts), argmax, off_label))
+        scores = LabelScores(tuple(logprobs), tuple(counts), argmax, off_label)
+        prediction = predicted(self.task, prompt, scores)
         return Record(
             unit.model, unit.task, unit.template, prompt.k, unit.seed, prompt.sample.id, prompt.sample.gold,
-            prediction, logprobs, counts, argmax, text, _greedy(text, labels), off_label, len(prompt.ids),
+            prediction, logprobs, counts, argmax, text, _greedy(text, prompt.labels), off_label, len(prompt.ids),
         )  # fmt: skip
 
-    def by_answers(
-        self, unit: WorkUnit, labels: Sequence[str], prompts: Sequence[Prompt], found: Generations
-    ) -> list[Record]:
+    def by_answers(self, unit: WorkUnit, prompts: Sequence[Prompt], found: Generations) -> list[Record]:
         """Records by generated answers; arguments and failures as those of `by_labels`."""
         records = []
         for prompt, tokens, reason in zip(prompts, found.tokens, found.reasons, strict=True):
             try:
-                records.append(self._by_answer(unit, labels, prompt, tokens, reason))
+                records.append(self._by_answer(unit, prompt, tokens, reason))
             except BaseException as error:
                 records.append(self._unjudged(unit, prompt, error))
         return records
 
-    def _by_answer(
-        self, unit: WorkUnit, labels: Sequence[str], prompt: Prompt, tokens: list[int], reason: str
-    ) -> Record:
+    def _by_answer(self, unit: WorkUnit, prompt: Prompt, tokens: list[int], reason: str) -> Record:
         raw = cut_at_stop(self.tokenizer.decode(tokens), self.generation.stop)
         answer, sample = clean(raw, self.generation.clean), prompt.sample
         prediction = values = None
         if self.task.generates:
             values = [float(metric(answer, sample)) for metric in self.task.answer_metrics.values()]
         else:
-            prediction = self._written_label(tokens, prompt, labels)
+            prediction = self._written_label(tokens, prompt)
         return Record(
             unit.model, unit.task, unit.template, prompt.k, unit.seed, sample.id, sample.gold, prediction,
             greedy_prediction=prediction, n_prompt_tokens=len(prompt.ids), raw_answer=raw, answer=answer,
@@ -113,9 +107,9 @@ class Judge:
             error = TaskLeftError(f"task '{self.task.name}' raised {described(error)} while it judged")
         return failed(unit, prompt.sample, prompt.k, error)
 
-    def _written_label(self, tokens: list[int], prompt: Prompt, labels: Sequence[str]) -> int:
+    def _written_label(self, tokens: list[int], prompt: Prompt) -> int:
         """The class whose label the model wrote, as the lecture judges: text without white space around."""
-        for index, (label, ids) in enumerate(zip(labels, prompt.label_ids, strict=True)):
+        for index, (label, ids) in enumerate(zip(prompt.labels, prompt.label_ids, strict=True)):
             if self.tokenizer.decode(tokens[: len(ids)]).strip() == label.strip():
                 return index
         return NO_CLASS
@@ -126,20 +120,32 @@ class Judge:
         return self._argmax_texts[token]
 
 
-def failed(unit: WorkUnit, sample: Sample, k: int, error: Exception) -> Record:
+def predicted(task: Task, prompt: Prompt, scores: LabelScores) -> int:
+    """The class that label scores predict: by the template's score where samples bring choices, else by the task's."""
+    if prompt.choices is None:
+        return task.score(scores)
+    return prompt.choices.choose(prompt.sample, scores.logprobs, scores.token_counts)
+
+
+def failed(unit: WorkUnit, sample: Sample, k: int | None, error: Exception) -> Record:
     """The record of a sample that raised, which the log tells too."""
     kind, text = type(error).__name__, " ".join(str(error).split())[:500]
-    log.warning("sample %s of %s K=%d failed: %s: %s", sample.id, unit.template, k, kind, text)
+    log.warning("sample %s of %s failed: %s: %s", sample.id, place_of(unit.model, unit.template, k), kind, text)
     return failure(unit, sample, k, kind, text)
 
 
-def failure(unit: WorkUnit, sample: Sample, k: int, kind: str, text: str) -> Record:
+def place_of(model: str, template: str | None, k: int | None) -> str:
+    """Whose record it is, in words."""
+    return model if template is None else f"{template} K={k}"
+
+
+def failure(unit: WorkUnit, sample: Sample, k: int | None, kind: str, text: str) -> Record:
     """The record of a sample that failed.
 
     Args:
         unit: of which it is a sample.
         sample: the sample.
-        k: demonstrations of its prompt.
+        k: demonstrations of its prompt; of a reference as `Cell.k`.
         kind: stored as the error's type.
         text: stored as its text.
     """

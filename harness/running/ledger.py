@@ -10,7 +10,7 @@ from typing import Any
 from harness.core.errors import RunDirError
 from harness.core.hashing import rows_hash
 from harness.core.task import CONTENT_FREE
-from harness.planning.units import Cell, Pieces, Plan, Shard, WorkUnit
+from harness.planning.units import Cell, Pieces, Plan, Shard, WorkUnit, largest_k
 from harness.results.store import RunStore
 from harness.running.committed import Committed, Failures, refuse
 from harness.running.feed import Feed
@@ -148,7 +148,7 @@ def _with_retries(plan: Plan, work: Plan, again: Mapping[str, Failures]) -> tupl
     samples = {s.id: s for shard in plan.shards for s in shard.samples}
     shards, units = list(work.shards), []
     for part, failures in again.items():
-        like = of_key[failures.keys[max(failures.keys)]]
+        like = of_key[failures.keys[largest_k(failures.keys)]]
         rows = tuple(samples[name] for name in samples if name in failures.samples)
         ks, keys = tuple(failures.keys), tuple(failures.keys.values())
         units.append(replace(like, id=part, seed=failures.seed, ks=ks, keys=keys, shard=len(shards)))

@@ -120,22 +120,20 @@ class _Race:
             Race(len(strategies), self.order.sizes, rules),
             plan,
             self.cuts,
-            strategies,
-            RaceScores(self.order, plan, strategies, self.metric),
-            store,
+            RaceScores(self.order, plan, strategies, self.metric, store),
             RaceLog(store, entry),
             self.baseline,
-            self._round_over,
         )
+        self.schedule.on_round = self._round_over
         return self.schedule
 
     def __rich__(self) -> RaceBoard | str:
         """The board, once there is one."""
         return self.board or ""
 
-    def _round_over(self, schedule: RaceSchedule) -> None:
+    def _round_over(self) -> None:
         assert self.board is not None
-        self.board.round_over(schedule.race, schedule.tokens)
+        self.board.round_over(self.schedule.race, self.schedule.tokens)
 
     def summary(self) -> dict[str, Any]:
         """Judge the winner, and keep how the race ended; what a tracker is told of it."""
@@ -148,18 +146,16 @@ class _Race:
         return {f"race/{name}": value for name, value in facts.items()}
 
     def _result(self) -> RaceResult:
-        schedule, store = self.schedule, RunStore(self.config.run_dir)
+        schedule = self.schedule
         found, scores = schedule.race, schedule.scores
         assert found.winner is not None
-        scores.read(store, store.part_ids())
-        labels = [strategy.label for strategy in schedule.strategies]
+        scores.read()
+        labels = [strategy.label for strategy in scores.strategies]
         n_samples = len(self.order.samples)
         judged = self._judge(scores, found.winner)
-        n_cells = sum(len(strategy.keys) for strategy in schedule.strategies)
+        n_cells = sum(len(strategy.keys) for strategy in scores.strategies)
         ends = np.concatenate([[0], np.cumsum(self.order.sizes)])
-        raced = sum(
-            int(ends[found.scored[arm]]) * len(strategy.keys) for arm, strategy in enumerate(schedule.strategies)
-        )
+        raced = sum(int(ends[found.scored[arm]]) * len(strategy.keys) for arm, strategy in enumerate(scores.strategies))
         spent = Spent(raced, n_samples * n_cells, schedule.tokens, self.tokens_of_grid)
         words = claim(found, labels, n_samples)
         baseline = None if self.baseline is None else labels[self.baseline]

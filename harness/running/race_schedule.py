@@ -18,9 +18,8 @@ from harness.core.errors import RunDirError
 from harness.planning.race_order import Cuts
 from harness.planning.units import Plan, WorkUnit
 from harness.results.races import RaceLog
-from harness.results.store import RunStore
 from harness.running.messages import UnitReport
-from harness.running.race_scores import RaceScores, Strategy
+from harness.running.race_scores import RaceScores
 
 Pair = tuple[str, int]
 """What the records of a cell depend on, and a shard."""
@@ -33,14 +32,12 @@ class RaceSchedule:
         race: that decides.
         plan: of the grid, its shards those of `cuts`.
         cuts: of the race.
-        strategies: that race.
-        scores: what is committed.
-        store: of the run directory.
+        scores: of the strategies that race, as far as they are committed.
         decisions: where they are kept.
         baseline: strategy that is scored on the samples held out besides the winner.
-        on_round: told after every round.
 
     Attributes:
+        on_round: called after every round.
         tokens: that the model computed for the units that were finished, committed before or not.
     """
 
@@ -49,16 +46,14 @@ class RaceSchedule:
         race: Race,
         plan: Plan,
         cuts: Cuts,
-        strategies: Sequence[Strategy],
         scores: RaceScores,
-        store: RunStore,
         decisions: RaceLog,
         baseline: int | None = None,
-        on_round: Callable[[RaceSchedule], None] = lambda schedule: None,
     ) -> None:
-        self.race, self.strategies, self.scores, self.decisions = race, strategies, scores, decisions
-        self._plan, self._cuts, self._store = plan, cuts, store
-        self._baseline, self._on_round = baseline, on_round
+        self.race, self.scores, self.decisions = race, scores, decisions
+        self.on_round: Callable[[], None] = lambda: None
+        self._plan, self._cuts, self._baseline = plan, cuts, baseline
+        self._strategies = scores.strategies
         self._base: dict[Pair, WorkUnit] = {}
         for unit in plan.units:
             for key in unit.keys:
@@ -70,7 +65,7 @@ class RaceSchedule:
         self._needed: set[Pair] = set()
         self._model = plan.units[0].model
         self.tokens = 0.0
-        scores.read(store, store.part_ids())
+        scores.read()
         self._go_on()
 
     def next(self, n: int) -> Sequence[WorkUnit]:
@@ -109,38 +104,38 @@ class RaceSchedule:
             if self._needed and self._needed <= self._done:
                 self._decide()
             if self.race.ending is None:
-                self._needed = {pair for arm in range(len(self.strategies)) for pair in self._wanted(arm)}
+                self._needed = {pair for arm in range(len(self._strategies)) for pair in self._wanted(arm)}
                 if not self._needed <= self._done:
                     self._let_come(self._needed - self._given)
                     return
         judged = {self.race.winner, self._baseline} - {None}
-        keys = {key for arm in judged if arm is not None for key in self.strategies[arm].keys}
+        keys = {key for arm in judged if arm is not None for key in self._strategies[arm].keys}
         self._needed = {(key, shard) for key in keys for shard in self._cuts.holdout}
         self._let_come(self._needed - self._given)
 
     def _decide(self) -> None:
-        self.scores.read(self._store, self._store.part_ids())
-        low, high = self.scores.bounds()
+        self.scores.read()
+        low, high = self.scores.bounds(self.race.end_of_round)
         steps = np.arange(low.shape[1])
         wanted = (steps >= self.race.scored[:, None]) & (steps < self.race.goal[:, None])
         if np.isnan(low[wanted]).any():
             raise RunDirError(
-                f"'{self._store.run_dir}' lacks records of units that are done: parts were lost or changed while it "
-                "ran; run the same command again, it computes what is missing"
+                "the race lacks records of units that are done: parts were lost or changed while it ran; run the same "
+                "command again, it computes what is missing"
             )
         before = len(self.race.rounds)
         self.race.advance(low, high)
         if len(self.race.rounds) > before:
             found = asdict(self.race.rounds[-1])
             self.decisions.decided({k: list(v) if isinstance(v, tuple) else v for k, v in found.items()})
-            self._on_round(self)
+            self.on_round()
 
     def _wanted(self, arm: int) -> Iterator[Pair]:
         """What an arm must be scored on before the race can go on."""
         scored, goal = self.race.scored[arm], self.race.goal[arm]
         for end, shards in zip(self.race.ends, self._cuts.rounds, strict=True):
             if scored < end <= goal:
-                yield from ((key, shard) for key in self.strategies[arm].keys for shard in shards)
+                yield from ((key, shard) for key in self._strategies[arm].keys for shard in shards)
 
     def _let_come(self, pairs: set[Pair]) -> None:
         """Units of these, all K of one trunk together; those of the model that is loaded first."""
@@ -161,7 +156,7 @@ class RaceSchedule:
         shards = self._cuts.rounds[place] if place < len(self._cuts.rounds) else ()
         racing = np.flatnonzero(self.race.alive & ~self.race.resting).tolist()
         order = sorted(racing, key=lambda arm: (-self.race.low_sums[arm], arm))
-        keys = dict.fromkeys(key for arm in order for key in self.strategies[arm].keys)
+        keys = dict.fromkeys(key for arm in order for key in self._strategies[arm].keys)
         given = set(self._given)
         for best in keys:
             for shard in shards:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,7 +28,7 @@ class Strategy:
 
 
 def labelled(cells: Sequence[Cell], settings: RaceConfig) -> dict[str, list[Cell]]:
-    """What the strategies of a grid are called, and their cells.
+    """What the strategies of a grid are called, and their cells; references, which have no template, do not race.
 
     Args:
         cells: of the grid.
@@ -37,10 +37,11 @@ def labelled(cells: Sequence[Cell], settings: RaceConfig) -> dict[str, list[Cell
     Raises:
         ConfigError: fewer than two.
     """
-    several_models = len({cell.model for cell in cells}) > 1
-    several_seeds = len({cell.seed for cell in cells}) > 1 and settings.seeds == "each"
+    prompts = [cell for cell in cells if cell.template is not None]
+    several_models = len({cell.model for cell in prompts}) > 1
+    several_seeds = len({cell.seed for cell in prompts}) > 1 and settings.seeds == "each"
     found: dict[str, list[Cell]] = {}
-    for cell in cells:
+    for cell in prompts:
         label = f"{cell.template} K={cell.k}"
         label += f" seed={cell.seed}" if several_seeds and cell.k else ""
         found.setdefault(f"{cell.model} {label}" if several_models else label, []).append(cell)
@@ -89,10 +90,17 @@ class RaceScores:
         plan: of the grid.
         strategies: that race.
         metric: place among the metrics of generated answers; None for accuracy.
+        store: of the run directory.
+
+    Attributes:
+        strategies: that race.
     """
 
-    def __init__(self, order: RaceOrder, plan: Plan, strategies: Sequence[Strategy], metric: int | None) -> None:
-        self._order, self._strategies, self._metric = order, strategies, metric
+    def __init__(
+        self, order: RaceOrder, plan: Plan, strategies: Sequence[Strategy], metric: int | None, store: RunStore
+    ) -> None:
+        self.strategies = strategies
+        self._order, self._metric, self._store = order, metric, store
         names = [sample.id for sample in (*order.samples, *order.holdout)]
         self._places = {name: place for place, name in enumerate(names)}
         self._keys: Mapping[Cell, str] = plan.keys
@@ -105,14 +113,13 @@ class RaceScores:
         self._of = [[self._rows[key] for key in strategy.keys] for strategy in strategies]
         self._seen: set[str] = set()
 
-    def read(self, store: RunStore, part_ids: Collection[str]) -> None:
+    def read(self) -> None:
         """Take in parts that were not read before; damaged ones are left to whoever resumes the run.
 
         Raises:
             ConfigError: a score that is not in 0..1.
         """
-        new = set(part_ids) - self._seen
-        for part_id, part in store.read_parts(new, COLUMNS):
+        for part_id, part in self._store.read_parts(self._store.part_ids() - self._seen, COLUMNS):
             if isinstance(part, pa.Table):
                 self._seen.add(part_id)
                 self._take(part)
@@ -142,17 +149,27 @@ class RaceScores:
             inside = places >= 0
             self._values[row, places[inside]] = values[inside]
 
-    def bounds(self) -> tuple[FloatArray, FloatArray]:
-        """(strategies, steps) scores in the units of `martingales.Steps`, failed samples as 0 and as 1; NaN where
-        samples have no record."""
-        values = self._values[:, : self._n_race]
-        low, high = np.maximum(values, 0.0), np.where(values < 0, 1.0, values)
-        found = []
-        for bound in (low, high):
-            mean = np.stack([bound[rows].mean(axis=0) for rows in self._of])
-            sums = np.add.reduceat(mean, self._starts, axis=1)
-            found.append(sums / self._order.sizes.mean())
-        return found[0], found[1]
+    def bounds(self, n_steps: int) -> tuple[FloatArray, FloatArray]:
+        """Scores in the units of `martingales.Steps`.
+
+        Args:
+            n_steps: of the race, from its beginning.
+
+        Returns:
+            (strategies, steps) with failed samples as 0, and as 1; NaN where samples have no record.
+        """
+        values = self._values[:, : int(self._order.sizes[:n_steps].sum())]
+        low = self._by_steps(np.maximum(values, 0.0), n_steps)
+        failed = values < 0
+        return low, self._by_steps(np.where(failed, 1.0, values), n_steps) if failed.any() else low
+
+    def _by_steps(self, values: FloatArray, n_steps: int) -> FloatArray:
+        """(keys, samples) as means over each strategy's keys and sums over each step, in units of the mean step."""
+        if self._of != [[row] for row in range(len(values))]:
+            values = np.stack([values[rows].mean(axis=0) for rows in self._of])
+        if len(self._starts) < self._n_race:
+            values = np.add.reduceat(values, self._starts[:n_steps], axis=1) / self._order.sizes.mean()
+        return values
 
     def held_out(self, strategy: int) -> FloatArray:
         """(samples held out,) of a strategy; NaN where it failed or has no record."""

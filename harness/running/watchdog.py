@@ -67,7 +67,7 @@ class Watchdog:
             is_alone: whether it is taken sample by sample: the limit is one for each then.
         """
         order = {"run_dir": self._run_dir, "process": os.getpid(), "unit": unit.id, "limit_s": limit_s}
-        self._send({**order, "is_alone": is_alone, "words": f"{unit.template}, seed {unit.seed}"})
+        self._send({**order, "is_alone": is_alone, "words": unit.place})
 
     def rest(self) -> None:
         """Watch nothing."""

@@ -22,7 +22,7 @@ from harness.results.schema import Record, UnitStatistics, to_table
 from harness.results.store import RunStore
 from harness.running.asking import Asking, open_settings
 from harness.running.failures import check_usable
-from harness.running.judging import Judge, failed, failure
+from harness.running.judging import Judge, failed, failure, place_of
 from harness.running.messages import Care, LectureTable, UnitReport, WorkerSpec, note_name, process_name, write_note
 from harness.running.work import Batch, Found, Work
 
@@ -46,7 +46,8 @@ class Worker:
         engine = find_engine(spec.model.engine)
         self.tokenizer = PromptTokenizer(engine.describe(spec.model).tokenizer, spec.chat_time)
         self.judge = Judge(self.task, self.tokenizer, spec.config.generation)
-        opened = engine.open(spec.model, open_settings(spec.config.engine, spec.longest_prompt, threads=spec.threads))
+        settings = open_settings(spec.config.engine, spec.longest_prompt, threads=spec.threads, tokens=spec.tokens)
+        opened = engine.open(spec.model, settings)
         self.facts = opened.facts
         self.asking = Asking(opened, spec.method, self.task, spec.config.generation, self.tokenizer)
         self._has_scored = False
@@ -82,7 +83,7 @@ class Worker:
                 out = {verdict.sample for verdict in care.out}
                 kept = [sample for sample in samples if sample.id not in out]
                 if kept:
-                    work.batches = self._batches(work, self._renderer(unit.template, lecture), kept, unit.ks)
+                    work.batches = self._batches(work, kept, unit.ks)
                 work.batches += self._left_out(work, care)
         return work
 
@@ -118,7 +119,10 @@ class Worker:
         return UnitReport(
             work.unit.id,
             statistics,
-            tuple(f"{r.template} K={r.k} sample {r.sample_id}: {r.error_type}: {r.error}" for r in failures[:3]),
+            tuple(
+                f"{place_of(r.model, r.template, r.k)} sample {r.sample_id}: {r.error_type}: {r.error}"
+                for r in failures[:3]
+            ),
         )
 
     def _renderer(self, template: str, lecture: LectureTable | None) -> Renderer:
@@ -134,7 +138,7 @@ class Worker:
 
     def _compute_alone(self, work: Work, care: Care) -> None:
         """Sample by sample, each noted before it is tried and judged at once: the note survives this process."""
-        unit, renderer = work.unit, self._renderer(work.unit.template, work.lecture)
+        unit = work.unit
         work.found += self._left_out(work, care)
         tried = {sample.id: sample for sample in work.samples}
         for verdict in care.out:
@@ -145,7 +149,7 @@ class Worker:
         for group in groups:
             noted = group[0].id if group is not together else None
             write_note(self.store, unit.id, noted, process_name())
-            work.batches = self._batches(work, renderer, group, unit.ks)
+            work.batches = self._batches(work, group, unit.ks)
             self._compute_batches(work)
             self._judge(work)
         self.store.remove(note_name(unit.id))
@@ -160,15 +164,10 @@ class Worker:
             for k in work.unit.ks
         ]
 
-    def _batches(
-        self, work: Work, renderer: Renderer, samples: Sequence[Sample], ks: Sequence[int]
-    ) -> list[Batch | Record]:
+    def _batches(self, work: Work, samples: Sequence[Sample], ks: Sequence[int | None]) -> list[Batch | Record]:
         """Samples x ks ready for the engine; when that raises, halved until the culprit is alone."""
         try:
-            prompts = renderer.prompts(samples, work.unit.seed, ks)
-            for prompt in prompts:
-                self._check_length(prompt)
-            return [self._batch(prompts, len(ks))]
+            return [self._batch(self._prompts(work, samples, ks), len(ks))]
         except Exception as error:
             if len(samples) * len(ks) == 1:
                 return [failed(work.unit, samples[0], ks[0], error)]
@@ -177,7 +176,21 @@ class Worker:
             halves = [(samples[:middle], ks), (samples[middle:], ks)]
         else:
             halves = [(samples, ks[:middle]), (samples, ks[middle:])]
-        return [batch for half in halves for batch in self._batches(work, renderer, *half)]
+        return [batch for half in halves for batch in self._batches(work, *half)]
+
+    def _prompts(self, work: Work, samples: Sequence[Sample], ks: Sequence[int | None]) -> list[Prompt]:
+        """The prompts of some samples, sample by sample.
+
+        Raises:
+            ContextError: one is too long.
+        """
+        template, seed = work.unit.template, work.unit.seed
+        assert template is not None and seed is not None, "a unit of prompts"
+        renderer = self._renderer(template, work.lecture)
+        prompts = renderer.prompts(samples, seed, [k for k in ks if k is not None])
+        for prompt in prompts:
+            self._check_length(prompt)
+        return prompts
 
     def _batch(self, prompts: list[Prompt], n_ks: int) -> Batch:
         return Batch(prompts, n_ks, self.asking.prepare(prompts))
@@ -204,7 +217,6 @@ class Worker:
 
     def _judge(self, work: Work) -> None:
         """Turn what was found into records."""
-        labels = self.spec.templates[work.unit.template].labels
         for found in work.found:
             if isinstance(found, Record):
                 work.records.append(found)
@@ -213,9 +225,9 @@ class Worker:
             work.n_prompts += len(found.prompts)
             work.prompt_tokens += sum(len(p.ids) for p in found.prompts)
             if isinstance(found.result, Scores):
-                work.records += self.judge.by_labels(work.unit, labels, found.prompts, found.result)
+                work.records += self.judge.by_labels(work.unit, found.prompts, found.result)
             else:
-                work.records += self.judge.by_answers(work.unit, labels, found.prompts, found.result)
+                work.records += self.judge.by_answers(work.unit, found.prompts, found.result)
         work.found = []
 
     def _check_length(self, prompt: Prompt) -> None:

@@ -11,7 +11,7 @@ from harness.core.errors import Interrupted, ModelError, ReplicaError
 from harness.planning.units import WorkUnit
 from harness.results.quarantine import Quarantine
 from harness.results.schema import UnitStatistics
-from harness.running.dispatch import dispatch
+from harness.running.dispatch import Timing, dispatch
 from harness.running.failures import (
     MOST_ATTEMPTS,
     MOST_IDLE_DEATHS,
@@ -248,14 +248,20 @@ class SlowPool(FakePool):
 def test_a_unit_that_drags_on_is_given_to_another_and_counted_once():
     pool = SlowPool(["a", "b"])
     done: list[str] = []
-    dispatch(feed(units(8)), pool, lambda unit, report: done.append(unit.id), lambda: False, clock=lambda: pool.now)
+    dispatch(
+        feed(units(8)),
+        pool,
+        lambda unit, report: done.append(unit.id),
+        lambda: False,
+        timing=Timing(clock=lambda: pool.now),
+    )
     assert sorted(done) == sorted(f"u{i}" for i in range(8))
     assert pool.submitted == 8 + 2, "the two units of the stuck replica, once more each"
 
 
 def test_replicas_that_can_help_no_more_are_released():
     pool = SlowPool(["a", "b", "c", "d"])
-    dispatch(feed(units(9)), pool, lambda unit, report: None, lambda: False, clock=lambda: pool.now)
+    dispatch(feed(units(9)), pool, lambda unit, report: None, lambda: False, timing=Timing(clock=lambda: pool.now))
     assert pool.released
     assert "a" not in pool.released
 
@@ -481,7 +487,7 @@ def run_hanging(pool, hang_after_s=10.0, count=10):
     precautions = Precautions([SAMPLES], Quarantine(), lambda unit: pool.notes.get(unit.id))
     dispatch(
         feed(units(count)), pool, lambda unit, report: done.append(unit.id), lambda: pool.now > 2000, precautions,
-        lambda: pool.now, hang_after_s,
+        Timing(hang_after_s, lambda: pool.now),
     )  # fmt: skip
     assert sorted(done) == sorted(f"u{i}" for i in range(count))
     return precautions.quarantine
@@ -510,7 +516,8 @@ def test_a_unit_taken_sample_by_sample_is_never_copied_however_long_it_takes():
     quarantine.mark("u1")  # by an earlier session; u0 comes through the shard before
     precautions = Precautions([SAMPLES], quarantine, lambda unit: pool.notes.get(unit.id))
     dispatch(
-        feed(units(2)), pool, lambda unit, report: None, lambda: pool.now > 2000, precautions, lambda: pool.now, 100.0
+        feed(units(2)), pool, lambda unit, report: None, lambda: pool.now > 2000, precautions,
+        Timing(100.0, lambda: pool.now),
     )  # fmt: skip
     assert len(quarantine.verdicts(SAMPLES)) == 1
 
@@ -529,7 +536,7 @@ def test_a_driver_that_was_stopped_itself_takes_what_is_done_and_ends_nothing():
             return list(handles)
 
     pool = Resumed(4)
-    dispatch(feed(units(10)), pool, lambda unit, report: None, lambda: False, None, lambda: pool.now, 10.0)
+    dispatch(feed(units(10)), pool, lambda unit, report: None, lambda: False, None, Timing(10.0, lambda: pool.now))
     assert pool.replaced == []
 
 

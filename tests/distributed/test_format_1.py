@@ -16,6 +16,7 @@ from harness.core.hashing import content_hash
 from harness.planning.format_1 import units_of_format_1
 from harness.planning.preparation import prepare
 from harness.planning.units import make_plan
+from harness.results import layout
 from harness.results.schema import SCHEMA
 from harness.results.store import RunStore
 from tests.conftest import REPO
@@ -93,7 +94,7 @@ def test_a_directory_of_format_1_is_read_goes_on_and_grows(early, tmp_path):
     run(config_of(tmp_path, "task.limit=12"))
     assert part_times(run_dir) == before, "nothing is missing"
     pd.testing.assert_frame_equal(load_records(run_dir), records)
-    assert json.loads(Path(run_dir, "manifest.json").read_text())["format"] == 2
+    assert json.loads(Path(run_dir, "manifest.json").read_text())["format"] == layout.FORMAT
     data = small(tmp_path, run_dir)
     for _ in range(2):
         run(config_of(tmp_path, "grid.templates=[english,lecture_1]", f"task.data_dir={data}"))

@@ -35,11 +35,9 @@ class Bench:
         self.store = RunStore(str(folder))
         self.store.create()
         self.race = Race(len(self.strategies), self.order.sizes, RULES)
-        self.scores = RaceScores(self.order, self.plan, self.strategies, None)
+        self.scores = RaceScores(self.order, self.plan, self.strategies, None, self.store)
         log = RaceLog(self.store, {"key": "k"})
-        self.schedule = RaceSchedule(
-            self.race, self.plan, self.cuts, self.strategies, self.scores, self.store, log, baseline=0
-        )
+        self.schedule = RaceSchedule(self.race, self.plan, self.cuts, self.scores, log, baseline=0)
         rng = np.random.default_rng(5)
         levels = np.linspace(0.5, 0.9, len(self.strategies))
         ids = [sample.id for sample in (*self.order.samples, *self.order.holdout)]
@@ -89,7 +87,7 @@ def bench(make_config, tmp_path):
 def test_a_schedule_comes_to_the_decisions_of_the_race_itself(bench):
     one = bench()
     given = one.run()
-    low, high = one.scores.bounds()
+    low, high = one.scores.bounds(len(one.order.steps))
     samples = [s.id for s in one.order.samples]
     values = np.array([[one.truth[s.label][name] for name in samples] for s in one.strategies], dtype=float)
     whole = replay(values, one.order.sizes, RULES)
@@ -100,7 +98,7 @@ def test_a_schedule_comes_to_the_decisions_of_the_race_itself(bench):
     assert (low[known] == high[known]).all()
     pairs = [(key, unit.shard) for unit in given for key in unit.keys]
     assert len(set(pairs)) == len(pairs), "something was computed twice"
-    one.scores.read(one.store, one.store.part_ids())
+    one.scores.read()
     held = {one.strategies[0].label, one.strategies[one.race.winner].label}
     seen = {s.label for i, s in enumerate(one.strategies) if np.isfinite(one.scores.held_out(i)).all()}
     assert seen == held, "the winner and the baseline alone are scored on the samples held out"
@@ -139,7 +137,7 @@ def test_failed_samples_count_in_the_worst_case(bench):
     one = bench("failing")
     one.truth = truth
     one.run()
-    low, high = one.scores.bounds()
+    low, high = one.scores.bounds(len(one.order.steps))
     arm = [s.label for s in one.strategies].index(best)
     known = ~np.isnan(low[arm])
     assert (high[arm][known] > low[arm][known]).mean() > 0.15

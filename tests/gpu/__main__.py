@@ -23,13 +23,14 @@ from packaging.version import Version
 from harness.engine import LOWEST
 from tests.bench.page import write
 from tests.gpu.page import goals_table, render
-from tests.gpu.plan import GROUPS, LIMIT_S, TESTS, step_names
+from tests.gpu.plan import GROUPS, LIMIT_S, TESTS, TESTS_SHARE, step_names
 from tests.gpu.results import Results
 from tests.gpu.running import REPO, Runner
 
 PAGE = REPO / "docs" / "performance.md"
 MARKER = "gpu check"
 PACKAGES = ("torch", "transformers", "accelerate", "numpy", "pandas", "pyarrow", "pytest")
+ALSO_NEEDED = ("pydantic", "tenacity")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -44,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Models this small gain nothing from more threads, and on busy cores threads wait for each other.
         os.environ.setdefault("OMP_NUM_THREADS", "1")
     runner = Runner(results, options.out, started + options.seconds)
-    tests = threading.Thread(target=runner.run_tests)
+    tests = threading.Thread(target=runner.run_tests, args=(TESTS_SHARE * options.seconds,))
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         if TESTS in options.steps:
@@ -98,6 +99,9 @@ def _check_versions() -> None:
         found = _version(name)
         if found is None or Version(found) < Version(lowest):
             raise SystemExit(f"{name} {found or 'is not installed'}: the engine needs {lowest} or newer")
+    missing = [name for name in (*PACKAGES, *ALSO_NEEDED) if _version(name) is None]
+    if missing:
+        raise SystemExit(f"{', '.join(missing)} not installed: gpu-check needs {', '.join((*PACKAGES, *ALSO_NEEDED))}")
 
 
 def _version(name: str) -> str | None:

@@ -49,14 +49,14 @@ def _machine(machine: Mapping[str, Any]) -> str:
 def _kernels(steps: Mapping[str, Any]) -> str:
     """The grid with every kernel."""
     rows = []
-    for step, model in (("lecture 1.3b", "1.3B"), ("lecture 8b", "8B")):
+    for step, model in (("lecture 1.3b", "1.3B"), ("other kernels", "1.3B"), ("lecture 8b", "8B")):
         found = steps.get(step, {}).get("found", {})
         for name in KERNELS:
             entry = found.get(name)
             if isinstance(entry, str):
                 rows.append(f"| {model} | {name} | {entry} | | | | |")
             elif entry is not None:
-                chosen = " (chosen)" if name == found["chosen"] else ""
+                chosen = " (chosen)" if name == found.get("chosen") else ""
                 stages = ", ".join(f"{part} {seconds:.2f}" for part, seconds in entry["stages, s"].items())
                 rows.append(
                     f"| {model} | {name}{chosen} | {entry['prompts/s']:,.0f} | {entry['of the limit']:.0%} | "

@@ -24,8 +24,8 @@ from tests.gpu.steps import Note
 T = TypeVar("T")
 TOP = 20
 KINDS = {
-    "products": ("gemm", "nvjet", "cutlass", "xmma", "addmm", "linear", "aten::mm", "matmul"),
     "attention": ("flash", "flex", "softmax", "attention", "fmha"),
+    "products": ("gemm", "nvjet", "cutlass", "xmma", "addmm", "linear", "aten::mm", "matmul"),
     "copies": ("memcpy", "memset", "copy", "index", "cat", "gather", "scatter"),
 }
 """What the name of a kernel tells of its purpose; the first that fits counts."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.gpu.plan import TESTS, TESTS_S, Group, Step
+from tests.gpu.plan import TESTS, Group, Step
 from tests.gpu.results import DIED, FAILED, NO_TIME, OK, RUNNING, SKIPPED, TOO_LONG, Results
 
 REPO = Path(__file__).resolve().parents[2]
@@ -23,7 +24,10 @@ START_S = 120
 LEAST_S = 5
 """With less time left no step is begun."""
 POLL_S = 0.1
-CORES_PER_TEST_PROCESS = 3
+CORES_PER_TEST_PROCESS = 2
+MOST_TEST_PROCESSES = 8
+OUTCOME = re.compile(r"\b(PASSED|FAILED|ERROR|SKIPPED)\b")
+TEST = re.compile(r"\S+::\S.*?(?= (?:PASSED|FAILED|ERROR|SKIPPED)\b|$)")
 
 
 @dataclass
@@ -55,32 +59,52 @@ class Runner:
             self.results.update(step.name, state=NO_TIME, reason="", seconds=0)
             print(f"-- {step.name}: {NO_TIME}", flush=True)
 
-    def run_tests(self) -> None:
-        """The project's GPU tests, several at a time where pytest can."""
+    def run_tests(self, seconds: float) -> None:
+        """The project's GPU tests, several at a time where pytest can.
+
+        Args:
+            seconds: most that they may take.
+        """
         self.results.update(TESTS, state=RUNNING)
         log = self.out / "pytest.txt"
-        command = [sys.executable, "-m", "pytest", "-m", "gpu", "tests/gpu", "-p", "no:cacheprovider", "--tb=short"]
+        command = [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-m",
+            "gpu",
+            "tests/gpu",
+            "-p",
+            "no:cacheprovider",
+            "--tb=short",
+            "-v",
+        ]
         processes = (os.cpu_count() or 1) // CORES_PER_TEST_PROCESS
         if importlib.util.find_spec("xdist") and processes > 1:
-            command += ["-n", str(min(6, processes))]
+            # One at a time to whoever is free: the longest come first.
+            command += ["-n", str(min(MOST_TEST_PROCESSES, processes)), "--maxschedchunk", "1"]
         started = time.monotonic()
         with log.open("w", encoding="utf-8") as output:
             process = self._start(command, output)
             try:
-                status: int | None = process.wait(min(TESTS_S, self._left()))
+                status: int | None = process.wait(min(seconds, self._left()))
             except subprocess.TimeoutExpired:
                 _kill(process)
                 status = None
         words = log.read_text(encoding="utf-8").strip().splitlines()
         summary = words[-1].strip("= ") if words else ""
-        seconds = round(time.monotonic() - started, 1)
+        taken = round(time.monotonic() - started, 1)
+        outcomes = read_outcomes(words)
+        self.results.update(TESTS, found=outcomes)
         if status is None:
-            state, summary = TOO_LONG, f"over {seconds:.0f} s"
+            state, summary = TOO_LONG, f"over {taken:.0f} s: {_counted(outcomes)}"
         elif status:
             state = FAILED
         else:
             state = OK if "passed" in summary else SKIPPED
-        self._end(TESTS, state=state, reason=summary, seconds=seconds)
+        if status != 0 and outcomes["failed"]:
+            summary += f"; failed: {', '.join(name.rsplit('::', 1)[1] for name in outcomes['failed'])}"
+        self._end(TESTS, state=state, reason=summary, seconds=taken)
 
     def _in_one_process(self, group: str, steps: list[Step]) -> list[Step]:
         """Run steps until the process ends; those that are still to be run."""
@@ -145,6 +169,22 @@ class Runner:
 
     def _left(self) -> float:
         return self.ends - time.monotonic()
+
+
+def read_outcomes(lines: Sequence[str]) -> dict[str, list[str]]:
+    """The tests that a log of `pytest -v` tells the end of, by outcome; that of a run which was cut off as well."""
+    ended: dict[str, str] = {}
+    for line in lines:
+        outcome, test = OUTCOME.search(line), TEST.search(line)
+        if outcome and test:
+            ended[test[0].strip()] = "failed" if outcome[0] in ("FAILED", "ERROR") else outcome[0].lower()
+    return {
+        kind: [name for name, outcome in ended.items() if outcome == kind] for kind in ("passed", "failed", "skipped")
+    }
+
+
+def _counted(outcomes: dict[str, list[str]]) -> str:
+    return ", ".join(f"{len(names)} {kind}" for kind, names in outcomes.items() if names) or "none ended"
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:

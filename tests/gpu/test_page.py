@@ -83,6 +83,15 @@ def test_an_older_version_ends_in_one_line(monkeypatch, name):
     assert stopped.value.code == f"{name} 1.0.0: the engine needs {LOWEST[name]} or newer"
 
 
+@pytest.mark.parametrize("name", ["tenacity", "pydantic", "pytest"])
+def test_a_package_that_is_missing_is_told_before_anything_starts(monkeypatch, name):
+    version = check._version
+    monkeypatch.setattr(check, "_version", lambda asked: None if asked == name else version(asked))
+    with pytest.raises(SystemExit) as stopped:
+        check.main([])
+    assert stopped.value.code.startswith(f"{name} not installed: gpu-check needs torch, ")
+
+
 def test_a_step_that_is_none_is_refused(capsys):
     with pytest.raises(SystemExit) as stopped:
         check.main(["--steps", "memory,speed"])

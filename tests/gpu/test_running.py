@@ -1,13 +1,18 @@
 """A step that hangs, dies or breaks the device costs only itself, and what was found stays."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
 import time
 
 import pytest
 
-from tests.gpu.plan import GROUPS, LIMIT_S, TESTS_S, Group, Step, step_names
+from tests.conftest import REPO
+from tests.gpu.plan import GROUPS, LIMIT_S, TESTS_SHARE, Group, Step, step_names
 from tests.gpu.results import DIED, FAILED, NO_TIME, OK, SKIPPED, TOO_LONG, WRONG, Results
-from tests.gpu.running import Runner
+from tests.gpu.running import Runner, read_outcomes
 
 
 def steps(*names, seconds=60):
@@ -80,4 +85,43 @@ def test_a_whole_run_fits_eight_minutes_with_the_most_valuable_first():
     neox = next(group for group in GROUPS if group.name == "neox")
     until_decoding = [step.seconds for step in neox.steps[: 1 + [s.name for s in neox.steps].index("decoding")]]
     right = sum(step.seconds for step in GROUPS[0].steps)
-    assert max(TESTS_S, right) + sum(until_decoding) < LIMIT_S, "these come to their turn however long each takes"
+    assert max(TESTS_SHARE * LIMIT_S, right) + sum(until_decoding) < LIMIT_S, (
+        "these come to their turn however long each takes"
+    )
+
+
+CUT_OFF = """
+import time, pytest
+pytestmark = pytest.mark.gpu
+def test_passes(): pass
+def test_fails(): assert "one" == "another", "a reason"
+@pytest.mark.parametrize("kernel", ["a b"])
+def test_is_skipped(kernel): pytest.skip("no GPU")
+@pytest.fixture
+def broken(): raise RuntimeError("no device")
+def test_has_no_device(broken): pass
+def test_hangs(): time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize("processes", [(), ("-n", "2", "--maxschedchunk", "1")])
+def test_a_run_of_tests_that_is_cut_off_tells_each_that_ended_and_why_it_failed(tmp_path, processes):
+    file, log = tmp_path / "test_cut_off.py", tmp_path / "pytest.txt"
+    file.write_text(CUT_OFF)
+    command = [sys.executable, "-m", "pytest", "-p", "tests.gpu.conftest", "-m", "gpu", "-v", *processes, str(file)]
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1", "PYTEST_ADDOPTS": ""}
+    with log.open("w") as output:
+        process = subprocess.Popen(command, cwd=REPO, env=environment, stdout=output, start_new_session=True)
+        deadline = time.monotonic() + 60
+        while sum(map(len, read_outcomes(log.read_text().splitlines()).values())) < 4 and time.monotonic() < deadline:
+            time.sleep(0.1)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    words = log.read_text()
+    found = {kind: [name.split("::")[1] for name in names] for kind, names in read_outcomes(words.splitlines()).items()}
+    assert {kind: sorted(names) for kind, names in found.items()} == {
+        "passed": ["test_passes"], "failed": ["test_fails", "test_has_no_device"], "skipped": ["test_is_skipped[a b]"],
+    }, words  # fmt: skip
+    assert "test_fails failed in call:" in words
+    assert "a reason" in words
+    assert "test_has_no_device failed in setup:" in words

@@ -13,6 +13,7 @@ from harness.results.store import RunStore
 from tests.gpu import generation, parity
 from tests.gpu.device import GPU
 from tests.gpu.end_to_end import make_units, render_units, run_units
+from tests.gpu.lecture import fewest_tokens
 from tests.gpu.reviews import lecture_grid
 from tests.gpu.steps import WrongError
 from tests.gpu.waits import CountingKernel
@@ -86,6 +87,13 @@ def test_units_cover_the_grid_with_k_0_under_the_first_seed_only(grid):
         (1, (0, 2), 3), (1, (0, 2), 2), (2, (2,), 3), (2, (2,), 2),
     ]  # fmt: skip
     assert len({unit.id for unit in units}) == len(units)
+
+
+def test_units_compute_no_more_than_the_least_that_fixed_cuts_allow(grid, ko_tiny, tmp_path):
+    units = make_units(grid, (1,), 2)
+    computed = run_units(Scorer(ko_tiny, 512, True), grid, units, tmp_path / "run").tokens_computed
+    (whole,) = render_units(grid, make_units(grid, (1,), 5))
+    assert computed == fewest_tokens(whole), "a trunk that comes again is in memory"
 
 
 def test_records_of_units_are_written_with_the_scores_of_their_prompts(grid, ko_tiny, tmp_path):

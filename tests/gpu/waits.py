@@ -83,5 +83,5 @@ def _waits(function: Callable[[], object]) -> Counter[str]:
     return Counter(
         f"{'/'.join(Path(warning.filename).parts[-3:])}:{warning.lineno}"
         for warning in caught
-        if "synchroniz" in str(warning.message)
+        if "called a synchronizing" in str(warning.message)
     )

@@ -37,7 +37,12 @@ class LocalEngine:
         )
         with naming_device_errors():
             scorer, facts = load_engine(
-                spec, settings.share_prefixes, settings.tokens_per_pack, settings.longest_prompt, settings.threads
+                spec,
+                settings.share_prefixes,
+                settings.tokens_per_pack,
+                settings.longest_prompt,
+                settings.threads,
+                settings.tokens,
             )
         return LoadedModel(scorer, facts)
 

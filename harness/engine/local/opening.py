@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import torch
 
 from harness.engine.local import memory
-from harness.engine.local.attention.choice import PARTS, Kernel, KernelChoice, choose_kernel, shape_of
+from harness.engine.local.attention.choice import PARTS, Kernel, KernelChoice, candidates, choose_kernel, shape_of
+from harness.engine.local.attention.flex import FlexKernel
 from harness.engine.local.facts import LocalFacts
+from harness.engine.local.host import favour_launches, let_go
 from harness.engine.local.layers.compiled import NOT_COMPILED, CompiledLayers, compile_middle_layers
 from harness.engine.local.layers.packed_weights import PackingError, bound_compiled_products, pack_weights
 from harness.engine.local.layers.reproducibility import fix_order_of_sums
@@ -21,6 +24,8 @@ from harness.engine.local.transformers_internals import text_config
 
 FREE_SHARE = 0.8
 """Of a GPU's free memory that a pack is planned to take; the rest is for fragmentation."""
+LEAST_COMPILED_WORK = 1e15
+"""Operations from which compiling pays: an H100 does fewer in 5 s, and compiling took it 25 s even for a tiny model."""
 
 
 def load_engine(
@@ -29,6 +34,7 @@ def load_engine(
     tokens_per_pack: int | None,
     longest_prompt: int,
     threads: int | None,
+    tokens: int | None = None,
 ) -> tuple[Scorer, LocalFacts]:
     """A scorer ready for work.
 
@@ -38,10 +44,12 @@ def load_engine(
         tokens_per_pack: None chooses by device and free memory.
         longest_prompt: tokens, for models with a sliding window.
         threads: CPU threads of this process; None leaves torch's choice.
+        tokens: that are to be computed in all, where that is known: for few of them nothing is compiled.
 
     Raises:
         ModelError: the model does not load.
     """
+    let_go()
     fix_order_of_sums()
     bound_compiled_products()
     if threads is not None:
@@ -54,10 +62,14 @@ def load_engine(
         model, n_packed = load_model(spec), 0
     size = tokens_per_pack or _tokens_per_pack(model, longest_prompt, share_prefixes)
     started = time.monotonic()
-    choice, notice = _choose_sharing(model, size, longest_prompt) if share_prefixes else (None, None)
+    too_little = _too_little_to_compile(model, tokens)
+    kernels = _kernels_as_they_are(model, size) if too_little else None
+    choice, notice = _choose_sharing(model, size, longest_prompt, kernels) if share_prefixes else (None, None)
     shares = choice is not None and notice is None
     kernel = choice.kernel if choice is not None else PARTS
-    compiled = _compile(model, longest_prompt, kernel) if shares else NOT_COMPILED
+    compiled = NOT_COMPILED
+    if shares:
+        compiled = CompiledLayers(notice=too_little) if too_little else _compile(model, longest_prompt, kernel)
     scorer = Scorer(model, size, shares, kernel, compiled)
     facts = LocalFacts(
         _device_name(scorer.device),
@@ -75,6 +87,8 @@ def load_engine(
         compiled.notice,
         compiled.seconds,
     )
+    if scorer.device.type == "cuda":
+        favour_launches()
     return scorer, facts
 
 
@@ -85,10 +99,35 @@ def _compile(model: Any, longest_prompt: int, kernel: Kernel) -> CompiledLayers:
     return compile_middle_layers(model, lambda compiled: sharing_error(model, longest_prompt, kernel, compiled))
 
 
-def _choose_sharing(model: Any, tokens_per_pack: int, longest_prompt: int) -> tuple[KernelChoice, str | None]:
-    """The attention kernel for shared prefixes, and why this model cannot share them all the same."""
+def _too_little_to_compile(model: Any, tokens: int | None) -> str | None:
+    """Why the compiler is left alone although a GPU runs the model; None where it is not."""
+    if tokens is None or model.get_input_embeddings().weight.device.type != "cuda":
+        return None
+    work = 2 * sum(weight.numel() for weight in model.parameters()) * tokens
+    if work >= LEAST_COMPILED_WORK:
+        return None
+    return f"all {tokens:,} tokens take {work:.1g} operations, which is over before layers and attention are compiled"
+
+
+def _kernels_as_they_are(model: Any, tokens_per_pack: int) -> list[Kernel]:
+    """Those that need no compiler: the flash attention of torch where it can be had, else plain operations."""
+    able, _ = candidates(shape_of(model), tokens_per_pack, model.get_input_embeddings().weight.device)
+    return [kernel for kernel in able if not isinstance(kernel, FlexKernel)]
+
+
+def _choose_sharing(
+    model: Any, tokens_per_pack: int, longest_prompt: int, kernels: Sequence[Kernel] | None = None
+) -> tuple[KernelChoice, str | None]:
+    """The attention kernel for shared prefixes, and why this model cannot share them all the same.
+
+    Args:
+        model: the model.
+        tokens_per_pack: of a full pack.
+        longest_prompt: tokens.
+        kernels: to choose from; None takes all that can run there.
+    """
     device = model.get_input_embeddings().weight.device
-    choice = choose_kernel(shape_of(model), tokens_per_pack, longest_prompt, device)
+    choice = choose_kernel(shape_of(model), tokens_per_pack, longest_prompt, device, kernels)
     notice = sharing_error(model, longest_prompt, choice.kernel)
     if notice is not None and choice.kernel is not PARTS:
         # Kernels were compared on random vectors; only the whole model shows what else it does.

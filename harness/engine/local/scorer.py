@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,6 +46,8 @@ class Prepared:
         laters: where later label tokens are read.
         tree: of the sequences; None where every prompt is computed by itself.
         readouts: what is read of which path of the tree.
+        packs: of the tree, without its trunk where it has one: the unit before most likely leaves that in memory.
+        tokens_per_pack: that the packs were cut for.
     """
 
     contexts: Sequence[Ids]
@@ -55,6 +57,8 @@ class Prepared:
     laters: Laters
     tree: Tree | None = None
     readouts: Readouts | None = None
+    packs: Sequence[Pack] = ()
+    tokens_per_pack: int = 0
 
 
 class _Collector:
@@ -185,7 +189,9 @@ class Scorer:
             tree = build_tree(sequences)
         else:
             tree = build_forked_tree(sequences, forks_of(len(sequences), firsts, contexts, origins))
-        return Prepared(contexts, labels, sequences, firsts, laters, tree, Readouts(tree, firsts, laters))
+        readouts, size = Readouts(tree, firsts, laters), self.tokens_per_pack
+        packs = list(make_packs(tree, sequences, size, 1 if _trunk(tree, sequences) else 0))
+        return Prepared(contexts, labels, sequences, firsts, laters, tree, readouts, packs, size)
 
     def can_share(self, longest: int) -> bool:
         """Whether sequences of up to so many tokens may share prefixes."""
@@ -202,15 +208,16 @@ class Scorer:
         self.regimes.begin()
         with torch.inference_mode():
             if prepared.tree is not None and prepared.readouts is not None:
-                computed = self._shared(prepared.sequences, prepared.tree, prepared.readouts, collector)
+                computed = self._shared(prepared, prepared.tree, prepared.readouts, collector)
             else:
                 computed = self._unshared(prepared, collector)
             collector.finish()
         check_finite(collector.token_logprobs, self.model.dtype)
         return Scores(collector.token_logprobs.sum(2), collector.argmax, collector.off_label_mass, computed)
 
-    def _shared(self, sequences: list[list[int]], tree: Tree, readouts: Readouts, collector: _Collector) -> int:
+    def _shared(self, prepared: Prepared, tree: Tree, readouts: Readouts, collector: _Collector) -> int:
         self.set_attention(NAME)
+        sequences = prepared.sequences
         kept: Kept = {}
         computed = first_path = 0
         trunk = _trunk(tree, sequences)
@@ -219,7 +226,10 @@ class Scorer:
             kept, first_path = known, 1
         while first_path < len(tree.paths):
             try:
-                for pack in make_packs(tree, sequences, self.tokens_per_pack, first_path, bool(trunk)):
+                packs: Iterable[Pack] = prepared.packs
+                if (first_path, self.tokens_per_pack) != (prepared.packs[0].first_path, prepared.tokens_per_pack):
+                    packs = make_packs(tree, sequences, self.tokens_per_pack, first_path, bool(trunk))
+                for pack in packs:
                     read = readouts.of(pack)
                     hidden, kept = self.forward_pack(pack, kept, [*read.first_rows, *read.later_rows])
                     if read.prompts:

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from harness.analysis.cells import of_prompts
 from harness.prompts.templates import Template, fill
 from harness.reporting.report.gathering import ReportData, RunFacts
 from harness.reporting.report.wording import count, last_part
@@ -50,7 +51,7 @@ def gallery(data: ReportData) -> Gallery:
     """One example per (run, model, template)."""
     examples: list[Example] = []
     for run in data.runs:
-        for model in dict.fromkeys(run.cells["model"]):
+        for model in dict.fromkeys(of_prompts(run.cells)["model"]):
             for template, wording in run.manifest["identity"]["templates"].items():
                 examples.append(_example(data, run, str(model), template, wording))
     return Gallery(tuple(examples), ABSENT if any(run.prompts is None for run in data.runs) else "")

@@ -18,7 +18,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from harness.analysis.calibrate import Calibration, calibrate
-from harness.analysis.cells import main_figure
+from harness.analysis.cells import is_zero_shot, main_figure, of_prompts
 from harness.analysis.compare import Comparison, compare
 from harness.analysis.compared_runs import read_manifest
 from harness.analysis.intervals import LEVEL
@@ -71,6 +71,7 @@ class RunFacts:
         """Records of the whole grid."""
         grid, models = self.manifest["config"]["grid"], len(layout.model_names(self.manifest["config"]))
         n_cells = models * len(grid["templates"]) * len(grid["k"]) * len(grid["seeds"])
+        n_cells += len(layout.reference_names(self.manifest["config"]))
         return n_cells * int(self.manifest["n_samples"])
 
 
@@ -99,7 +100,7 @@ class ReportData:
     @property
     def draw(self) -> str:
         """What figures of single cells hold for, to stand behind a sentence or title; empty without demonstrations."""
-        return f" ({THIS_DRAW})" if (self.strategies["k"] > 0).any() else ""
+        return f" ({THIS_DRAW})" if (of_prompts(self.strategies)["k"] > 0).any() else ""
 
     @property
     def class_names(self) -> list[str]:
@@ -162,7 +163,8 @@ def _run_facts(run_dir: str, name: str) -> RunFacts:
             f"'{run_dir}' has no records yet, or none that can be read; run or resume it with `harness run`"
         )
     calibration = None
-    if not manifest.get("answer_metrics") and cells["n_scored"].sum() and manifest.get("method") != "generate":
+    compares_classes = not manifest.get("answer_metrics") and not manifest.get("choices")
+    if compares_classes and cells["n_scored"].sum() and manifest.get("method") != "generate":
         calibration = calibrate(run_dir)
     return RunFacts(name, run_dir, manifest, cells, _cost(store, manifest), calibration, _prompts(store))
 
@@ -202,10 +204,10 @@ def _strategies(runs: Sequence[RunFacts], metric: str, comparison: Comparison | 
     """The cells, K = 0 once, with what the comparison says of them."""
     frame = pd.concat([run.cells.assign(run=run.name, calibration="") for run in runs], ignore_index=True)
     frame["cell_seed"] = frame["seed"]
-    zero = frame["k"] == 0
+    zero = is_zero_shot(frame)
     copies = frame[zero].sort_values("seed", kind="stable").duplicated(["run", "model", "template"])
     frame = frame.drop(index=copies.index[copies]).reset_index(drop=True)
-    frame["seed"] = frame["seed"].astype("Int64").mask(frame["k"] == 0)
+    frame["seed"] = frame["seed"].astype("Int64").mask(is_zero_shot(frame))
     frame["label"] = labels_of(frame[list(AXES)])
     if comparison is None:
         low, high = interval_columns(metric)

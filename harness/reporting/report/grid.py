@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pandas as pd
 
-from harness.analysis.cells import over_seeds
+from harness.analysis.cells import of_prompts, over_seeds
 from harness.analysis.paired import TIE
 from harness.analysis.strategies import THIS_DRAW
 from harness.reporting.report import charts
@@ -22,11 +22,12 @@ from harness.reporting.report.wording import NOTHING, Scale, last_part, plural, 
 def _groups(data: ReportData) -> Iterator[tuple[str, str, RunFacts, pd.DataFrame]]:
     """Key, title, run and figures over seeds of every (run, model)."""
     for number, run in enumerate(data.runs):
-        seeds = over_seeds(run.cells)
+        cells = of_prompts(run.cells)
+        seeds = over_seeds(cells)
         # K = 0 is written under every seed, but has none.
         seeds["n_seeds"] = seeds["n_seeds"].where(seeds["k"] > 0, 1)
-        for place, model in enumerate(dict.fromkeys(run.cells["model"])):
-            many = (len(data.runs) > 1, data.strategies["model"].nunique() > 1)
+        for place, model in enumerate(dict.fromkeys(cells["model"])):
+            many = (len(data.runs) > 1, of_prompts(data.strategies)["model"].nunique() > 1)
             names = [last_part(n) for n, several in zip((run.name, str(model)), many, strict=True) if several]
             yield f"{number}-{place}", ", ".join(names), run, seeds[seeds["model"] == model]
 

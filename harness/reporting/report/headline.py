@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 
 from harness.reporting.report.gathering import ReportData
 from harness.reporting.report.wording import Scale, count, duration, last_part, plural, rounded_count
@@ -126,6 +127,10 @@ def _which(data: ReportData) -> tuple[Fact, ...]:
     best = data.strategies[data.strategies["is_best"]].iloc[0]
     names = {"run": "Run", "model": "Model", "template": "Template", "k": "K", "seed": "Seed"}
     facts = []
+    if pd.isna(best["template"]):
+        run_of = [Fact("Run", last_part(str(best["run"])))] if data.strategies["run"].nunique() > 1 else []
+        trained = [] if pd.isna(best["k"]) else [Fact("Trained on", f"{count(best['k'])} labelled examples")]
+        return (*run_of, Fact("Reference", last_part(str(best["model"])), "no prompt"), *trained)
     for column, name in names.items():
         if column in ("run", "model") and data.strategies[column].nunique() < 2:
             continue

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,7 +17,7 @@ from harness.analysis.compared_runs import read_manifest
 from harness.analysis.confusion import Confusion, confusion
 from harness.analysis.table import ACCURACY, BoolArray, FloatArray, IntArray
 from harness.results.records import load_records
-from harness.results.samples import check_known, read_samples
+from harness.results.samples import CHOICES, check_known, read_samples
 from harness.results.store import RunStore
 
 FAILED, NOT_ATTEMPTED = -2, -3
@@ -25,7 +26,7 @@ RECORD_COLUMNS = [
     "model", "template", "k", "seed", "sample_id", "gold", "prediction", "label_logprobs", "greedy_prediction",
     "n_prompt_tokens", "answer", "finish_reason", "answer_values", "error_type", "error",
 ]  # fmt: skip
-NOT_FIELDS = ("sample_id", "gold", "answers", "cluster")
+NOT_FIELDS = ("sample_id", "gold", "answers", "cluster", CHOICES)
 TextArray = NDArray[np.object_]
 
 
@@ -82,7 +83,7 @@ def answer_grid(runs: Sequence[tuple[str, str]], strategies: pd.DataFrame, metri
     ids = samples["sample_id"].tolist()
     place = pd.Series(np.arange(len(ids)), index=ids)
     keys = strategies[["run", "model", "template", "k", "cell_seed"]].to_numpy(dtype=object).tolist()
-    rows = {(str(r), str(m), str(t), int(k), int(s)): i for i, (r, m, t, k, s) in enumerate(keys)}
+    rows = {_cell_key(key): i for i, key in enumerate(keys)}
     shape = (len(strategies), len(ids))
     filling = _Filling(shape, metric)
     for run_dir, name in runs:
@@ -90,14 +91,20 @@ def answer_grid(runs: Sequence[tuple[str, str]], strategies: pd.DataFrame, metri
         metrics, n_classes = list(manifest.get("answer_metrics") or []), len(manifest["class_names"])
         records = load_records(run_dir, RECORD_COLUMNS)
         check_known(RunStore(run_dir), ids, records["sample_id"].unique())
-        for key, cell in records.groupby(["model", "template", "k", "seed"], sort=False, observed=True):
-            model, template, k, seed = key
-            row = rows.get((name, str(model), str(template), int(str(k)), int(str(seed))))
+        for key, cell in records.groupby(["model", "template", "k", "seed"], sort=False, observed=True, dropna=False):
+            row = rows.get(_cell_key([name, *key]))
             if row is not None:
                 filling.add(row, cell, place.loc[cell["sample_id"]].to_numpy(), metrics, n_classes)
     fields = {c: samples[c].astype(str).tolist() for c in samples.columns if c not in NOT_FIELDS}
+    if CHOICES in samples:
+        fields["choices"] = ["\n".join(f"{n}. {c}" for n, c in enumerate(row, 1)) for row in samples[CHOICES].tolist()]
     golds = [[] if a is None else [str(text) for text in a] for a in samples["answers"].tolist()]
     return filling.grid(ids, fields, samples["gold"].to_numpy(dtype=np.int64), golds)
+
+
+def _cell_key(names: Sequence[Any]) -> tuple[Any, ...]:
+    """Run, model, template, K and seed; None where a reference has none, so that it is found again."""
+    return tuple(None if pd.isna(name) else name if isinstance(name, str) else int(name) for name in names)
 
 
 class _Filling:
@@ -152,8 +159,10 @@ class _Filling:
         if len(known):
             if self.logprobs is None:
                 self.logprobs = np.full((*self.shape, n_classes), np.nan)
-            self.logprobs[row, at[known]] = np.stack(cell["label_logprobs"].iloc[known].tolist())
-            self.no_label[row, at[known]] = cell["greedy_prediction"].isna().to_numpy()[known]
+            for place, logprobs in zip(at[known], cell["label_logprobs"].iloc[known], strict=True):
+                self.logprobs[row, place, : len(logprobs)] = logprobs
+            if cell["template"].notna().all():
+                self.no_label[row, at[known]] = cell["greedy_prediction"].isna().to_numpy()[known]
 
     def grid(self, ids: list[str], fields: dict[str, list[str]], gold: IntArray, golds: list[list[str]]) -> AnswerGrid:
         """What has been filled."""

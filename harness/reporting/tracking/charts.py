@@ -14,7 +14,7 @@ from typing import Any
 
 import pandas as pd
 
-from harness.analysis.cells import main_figure
+from harness.analysis.cells import main_figure, of_prompts
 
 
 @dataclass(frozen=True)
@@ -34,11 +34,12 @@ class Chart:
 
 @dataclass(frozen=True)
 class Strategy:
-    """One (model, template, K), its main figure over the seeds."""
+    """One (model, template, K) or reference, its main figure over the seeds."""
 
     model: str
-    template: str
-    k: int
+    template: str | None
+    """None for a reference; so is K where it came trained."""
+    k: int | None
     value: float
     """Mean over seeds; NaN when nothing was scored."""
     low: float
@@ -57,12 +58,13 @@ def strategies(cells: pd.DataFrame) -> list[Strategy]:
     figure = main_figure(cells)
     low, high = interval_columns(figure)
     found = []
-    for (model, template, k), group in cells.groupby(["model", "template", "k"], sort=False, observed=True):
+    for _, group in cells.groupby(["model", "template", "k"], sort=False, observed=True, dropna=False):
+        model, template, k = (group[name].tolist()[0] for name in ("model", "template", "k"))
         found.append(
             Strategy(
                 str(model),
-                str(template),
-                int(str(k)),
+                None if pd.isna(template) else str(template),
+                None if pd.isna(k) else int(k),
                 float(group[figure].mean()),
                 float(group[low].min()),
                 float(group[high].max()),
@@ -82,11 +84,11 @@ def charts(cells: pd.DataFrame) -> list[Chart]:
     """All charts of a grid; what has no figure is left out, so that it never shows as 0."""
     figure = main_figure(cells)
     found = [s for s in strategies(cells) if math.isfinite(s.value)]
-    several = len({s.model for s in found}) > 1
-    lines = {s: f"{s.model} {s.template}" if several else s.template for s in found}
+    several = len({s.model for s in found if s.template is not None}) > 1
+    lines = {s: " ".join(filter(None, [s.model if several else "", s.template])) or s.model for s in found}
     columns = ["model", "template", "strategy", "k", "label", figure, "low", "high", "n_seeds", "n_scored"]
     rows = [
-        [s.model, s.template, lines[s], s.k, f"{lines[s]} K={s.k}", s.value, s.low, s.high, s.n_seeds, s.n_scored]
+        [s.model, s.template, lines[s], s.k, _label(s, lines[s]), s.value, s.low, s.high, s.n_seeds, s.n_scored]
         for s in found
     ]
     return [
@@ -96,7 +98,7 @@ def charts(cells: pd.DataFrame) -> list[Chart]:
             {"step": "k", "lineKey": "strategy", "lineVal": figure},
             {"title": f"{figure} against K, mean over seeds", "xname": "K"},
             columns,
-            sorted(rows, key=lambda row: row[columns.index("k")]),
+            sorted((row for row, s in zip(rows, found, strict=True) if s.template is not None), key=lambda row: row[3]),
         ),
         Chart(
             "strategies",
@@ -110,10 +112,17 @@ def charts(cells: pd.DataFrame) -> list[Chart]:
     ]
 
 
+def _label(strategy: Strategy, line: str) -> str:
+    if strategy.k is None:
+        return line
+    return f"{line} {'n' if strategy.template is None else 'K'}={strategy.k}"
+
+
 def _every_cell(cells: pd.DataFrame, figure: str) -> Chart:
     low, high = interval_columns(figure)
     names = ["model", "template", "k", "seed", figure, low, high, "n_scored"]
-    scored = cells.loc[cells[figure].notna(), names]
+    prompts = of_prompts(cells)
+    scored = prompts.loc[prompts[figure].notna(), names]
     return Chart(
         "every_cell",
         "wandb/scatter/v0",

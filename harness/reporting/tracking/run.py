@@ -41,10 +41,15 @@ def tell_cells(
         parts: that hold their records; they may hold others, too.
         metrics: the task's further figures.
     """
-    figures = functools.cache(lambda: summarise(store.run_dir, parts, metrics).set_index(KEYS, drop=False))
+
+    @functools.cache
+    def figures() -> dict[tuple[Any, ...], dict[str, Any]]:
+        cells = summarise(store.run_dir, parts, metrics)
+        rows = [{str(name): value for name, value in row.items()} for row in cells.to_dict("records")]
+        return {tuple(None if pd.isna(row[name]) else row[name] for name in KEYS): row for row in rows}
 
     def row(cell: Cell) -> dict[str, Any]:
-        return {str(name): value for name, value in figures().loc[astuple(cell)].items()}
+        return figures()[astuple(cell)]
 
     for cell in cells:
         tracker.cell_finished(functools.partial(row, cell))

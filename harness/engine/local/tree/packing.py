@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import chain, groupby
 
 import numpy as np
 
@@ -124,8 +124,10 @@ def _pack(tree: Tree, sequences: Sequence[Sequence[int]], begin: int, end: int, 
     paths = tree.paths[begin:end]
     lengths = [path.end - path.start for path in paths]
     offsets = np.concatenate([[0], np.cumsum(lengths)]).tolist()
-    tokens = np.concatenate([np.asarray(sequences[p.sequence][p.start : p.end], dtype=np.int64) for p in paths])
-    positions = np.concatenate([np.arange(p.start, p.end, dtype=np.int64) for p in paths])
+    parts = (sequences[path.sequence][path.start : path.end] for path in paths)
+    tokens = np.fromiter(chain.from_iterable(parts), dtype=np.int64, count=offsets[-1])
+    starts = np.asarray([path.start for path in paths], dtype=np.int64)
+    positions = np.arange(offsets[-1], dtype=np.int64) + np.repeat(starts - np.asarray(offsets[:-1]), lengths)
     runs, others = _runs(lengths, offsets)
     keep = _chain(tree, end)
     if whole_trunk and begin == 0:

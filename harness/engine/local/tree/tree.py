@@ -13,6 +13,7 @@ Knows numpy only.
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
@@ -125,7 +126,8 @@ def build_forked_tree(sequences: Sequence[Sequence[int]], forks: Sequence[Fork])
         forks: of each; the sequences of one prompt follow one another.
     """
     lengths = [fork.origin.trunk if fork.origin.trunk >= LEAST_TRUNK else 0 for fork in forks]
-    keys = [sort_key(sequence[:length]) for sequence, length in zip(sequences, lengths, strict=True)]
+    # Keys are compared and never sorted, so any bytes will do: an array of C ints is the cheapest to make.
+    keys = [array("i", sequence[:length]).tobytes() for sequence, length in zip(sequences, lengths, strict=True)]
     longest: dict[Hashable, bytes] = {}
     for key, fork in zip(keys, forks, strict=True):
         longest[fork.origin.family] = max(longest.get(fork.origin.family, b""), key, key=len)
@@ -167,7 +169,7 @@ def _nodes(sequences: Sequence[Sequence[int]]) -> list[_Node]:
     shared = shared_prefix_lengths(arrays)
     nodes = [_Node(0, -1, order[0], [], [])]
     stack = [0]
-    for index, array, common in zip(order, arrays, shared, strict=True):
+    for index, ids, common in zip(order, arrays, shared, strict=True):
         below = -1
         while nodes[stack[-1]].depth > common:
             below = stack.pop()
@@ -178,10 +180,10 @@ def _nodes(sequences: Sequence[Sequence[int]]) -> list[_Node]:
             siblings[siblings.index(below)] = len(nodes) - 1
             nodes[below].parent = len(nodes) - 1
             stack.append(len(nodes) - 1)
-        if len(array) == common:
+        if len(ids) == common:
             nodes[stack[-1]].ends.append(index)
             continue
-        nodes.append(_Node(len(array), stack[-1], index, [], [index]))
+        nodes.append(_Node(len(ids), stack[-1], index, [], [index]))
         nodes[stack[-1]].children.append(len(nodes) - 1)
         stack.append(len(nodes) - 1)
     return nodes

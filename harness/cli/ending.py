@@ -1,0 +1,77 @@
+"""How the program ends: every error in one line, its status, output that nobody reads."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import traceback
+from contextlib import suppress
+
+import typer
+from rich.console import Console
+from rich.logging import RichHandler
+
+from harness.core.errors import BrokenDeviceError, ClusterLostError
+from harness.core.foreign import told, wants_traceback
+from harness.reporting.console import SafeFormatter
+from harness.running.stopping import leave
+
+READER_LEFT = 141
+"""Exit status where nobody reads the output any more: that of programs which SIGPIPE ends."""
+
+
+def run_to_the_end(app: typer.Typer) -> None:
+    """Run the verb that was asked for; every error ends in one line, with status 2 where the user can mend it."""
+    console = Console(stderr=True)
+    handler: logging.Handler = logging.StreamHandler(sys.stderr)
+    if console.is_terminal:
+        handler = RichHandler(console=console, show_path=False, show_level=False, markup=False)
+        handler.setFormatter(SafeFormatter("%(message)s"))
+    else:
+        handler.setFormatter(SafeFormatter("%(asctime)s %(message)s", "%H:%M:%S"))
+    logger = logging.getLogger("harness")
+    logger.handlers[:] = [handler]
+    logger.setLevel(logging.INFO)
+    try:
+        _run_app(app)
+    except BrokenPipeError:
+        _let_go_of_output()
+        sys.exit(READER_LEFT)
+    except Exception as error:
+        text, status = told(error)
+        if wants_traceback():
+            traceback.print_exception(error)
+        if isinstance(error, BrokenDeviceError):
+            text += "; committed work is kept, run the same command again to go on"
+        with suppress(OSError):  # nobody reads it
+            sys.stderr.write(f"error: {text}\n")
+        # Taking a lost cluster or a broken device apart in an orderly way hangs or aborts the process.
+        if isinstance(error, ClusterLostError | BrokenDeviceError):
+            leave(status)
+        try:
+            sys.stdout.flush()
+        except OSError:
+            _let_go_of_output()
+        sys.exit(status)
+
+
+def _run_app(app: typer.Typer) -> None:
+    """Run the verb and write all of its output.
+
+    Raises:
+        BrokenPipeError: a reader such as `head` has seen enough; typer would end with 1.
+    """
+    try:
+        app()
+    except SystemExit as stop:
+        if isinstance(stop.__context__, BrokenPipeError):
+            raise stop.__context__ from None
+        sys.stdout.flush()
+        raise
+
+
+def _let_go_of_output() -> None:
+    """Keep the interpreter from writing once more, when it ends, what could not be written."""
+    with suppress(OSError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
