@@ -98,6 +98,8 @@ def test_a_schedule_comes_to_the_decisions_of_the_race_itself(bench):
     assert (low[known] == high[known]).all()
     pairs = [(key, unit.shard) for unit in given for key in unit.keys]
     assert len(set(pairs)) == len(pairs), "something was computed twice"
+    shares = [10 if unit.shard not in one.cuts.holdout else 0 for unit in given]
+    assert one.schedule.tokens == sum(shares), "samples held out are no part of the race's cost"
     one.scores.read()
     held = {one.strategies[0].label, one.strategies[one.race.winner].label}
     seen = {s.label for i, s in enumerate(one.strategies) if np.isfinite(one.scores.held_out(i)).all()}
