@@ -18,7 +18,8 @@ from harness.core.task_options import read_options
 from tasks.korquad import best_of_golds
 from tasks.korquad_metrics import exact_match, f1_score
 from tasks.table_choices import described, most_choices, reading_of
-from tasks.table_files import READERS, read_table
+from tasks.table_files import READERS, read_table, tables_in
+from tasks.table_hub import SCHEME, hub_folder
 from tasks.table_rows import Rows, TableOptions, check_column, classes_of
 
 SPLIT_SHARE = 0.2
@@ -113,12 +114,12 @@ def places(config: TaskConfig, options: TableOptions) -> tuple[Path, Path | None
     Raises:
         DataError: `task.data_dir` is not there, or does not tell which file is which.
     """
-    folder = Path(config.data_dir)
+    folder = hub_folder(config.data_dir) if config.data_dir.startswith(SCHEME) else Path(config.data_dir)
     if not folder.exists():
         raise DataError(f"no file or folder '{folder}'; expected a table: {', '.join(READERS)}")
     if options.pool and options.pool_share is not None:
         raise ConfigError("task.options.pool and task.options.pool_share are both given, expected one of them")
-    files = sorted(f for f in folder.iterdir() if f.suffix.lower() in READERS) if folder.is_dir() else []
+    files = tables_in(folder) if folder.is_dir() else []
     test = folder / options.test if options.test else _named(files, TEST_NAMES)
     if test is None:
         test = files[0] if len(files) == 1 else folder

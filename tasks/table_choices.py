@@ -72,23 +72,33 @@ def answer_in(choices: RowChoices, answer: str, reading: str) -> int | None:
 
 
 def reading_of(table: Table, columns: Sequence[str], answer: str) -> Reading:
-    """What the answers of a table mean: the reading by which every one is among its choices.
-
-    Where none fits all rows, the one that fits most; a row that it does not fit is refused as it is read.
+    """What the answers of a table mean.
 
     Raises:
         ConfigError: two readings fit all rows and mean other choices.
     """
+    fitting = readings_of(table, columns, answer)
+    if len(fitting) > 1:
+        raise ConfigError(
+            f"the column '{one_line(answer, 60)}' may hold {' or '.join(map(described, fitting))}: set "
+            f"task.options.answer_is to one of {', '.join(fitting)}"
+        )
+    return fitting[0]
+
+
+def readings_of(table: Table, columns: Sequence[str], answer: str) -> list[Reading]:
+    """The readings by which every answer is among its choices; one of those that mean the same.
+
+    Where none fits all rows, the one that fits most; a row that it does not fit is refused as it is read.
+    """
     rows = [(choices_of(row, columns), text) for row in table.rows if (text := _text(row[answer])).strip()]
     meant = {reading: [answer_in(choices, text, reading) for choices, text in rows] for reading in READINGS}
     fits = {reading: sum(place is not None for place in places) for reading, places in meant.items()}
-    whole = [reading for reading in READINGS if rows and fits[reading] == len(rows)]
-    if len({tuple(meant[reading]) for reading in whole}) > 1:
-        raise ConfigError(
-            f"the column '{one_line(answer, 60)}' may hold {' or '.join(map(described, whole))}: set "
-            f"task.options.answer_is to one of {', '.join(whole)}"
-        )
-    return whole[0] if whole else max(READINGS, key=lambda reading: fits[reading])
+    whole: dict[tuple[int | None, ...], Reading] = {}
+    for reading in READINGS:
+        if rows and fits[reading] == len(rows):
+            whole.setdefault(tuple(meant[reading]), reading)
+    return list(whole.values()) or [max(READINGS, key=lambda reading: fits[reading])]
 
 
 def described(reading: str) -> str:

@@ -56,6 +56,13 @@ def read_table(path: Path, encoding: str) -> Table:
     )
 
 
+def tables_in(folder: Path) -> list[Path]:
+    """Files of tables in a folder, and splits of a saved data set, by name."""
+    splits = [path for path in folder.iterdir() if (path / "dataset_info.json").is_file()]
+    files = [path for path in folder.iterdir() if path.suffix.lower() in READERS and path.name != "dataset_dict.json"]
+    return sorted([*splits, *files])
+
+
 def _read_file(file: Path, encoding: str) -> Table:
     reader = READERS.get(file.suffix.lower())
     if not file.is_file():

@@ -18,6 +18,7 @@ from harness.core.escaping import one_line
 from harness.core.task import Starter, StartWishes
 from tasks.table import SPLIT_SHARE, places
 from tasks.table_cells import Cells, Table, field_name
+from tasks.table_choices import Reading, described, most_choices, readings_of
 from tasks.table_files import read_table
 from tasks.table_rows import TableOptions, cell_text, check_column, classes_of
 
@@ -35,6 +36,7 @@ LABEL_NAMES = (
     "분류",
     "긍부정",
 )
+ANSWER_NAMES = ("answer", "answers", "gold", "correct", "label", "target", "정답", "답", "라벨")
 ID_NAMES = ("id", "no", "number", "idx", "index", "guid", "uid", "uuid", "key", "번호", "순번", "아이디")
 MOST_SEEN_CLASSES = 20
 """A column with more different texts is not taken for a label unless it is named."""
@@ -57,6 +59,10 @@ class _Seen:
     passed_over: list[str]
     pool: Path | None
     n_pool: int
+    choices: list[str]
+    """Columns; none where all rows have the same classes, or answers are written."""
+    readings: list[Reading]
+    """What the answers may mean of the choices."""
 
 
 def start(place: Path, wishes: StartWishes) -> Starter:
@@ -71,16 +77,19 @@ def start(place: Path, wishes: StartWishes) -> Starter:
     """
     test, pool = places(TaskConfig(name="table", data_dir=str(place)), TableOptions(encoding=wishes.encoding))
     table = read_table(test, wishes.encoding)
-    column = wishes.answer or wishes.label or _label_of(table)
-    check_column("--answer" if wishes.answer else "--label", column, table)
-    classes = [] if wishes.answer else classes_of(table, column)
+    choices = _choices_of(table, wishes.choices)
+    column = wishes.answer or wishes.label or (_answer_of(table, choices) if choices else _label_of(table))
+    check_column("--label" if wishes.label else "--answer", column, table)
+    classes = [] if wishes.answer or choices else classes_of(table, column)
+    readings = readings_of(table, choices, column) if choices else []
     identity = _id_of(table, column)
-    fields, passed_over = _fields_of(table, {column, identity})
+    fields, passed_over = _fields_of(table, {column, identity, *choices})
     n_pool = round(SPLIT_SHARE * len(table.rows)) if pool is None else len(read_table(pool, wishes.encoding).rows)
-    seen = _Seen(column, classes, identity, fields, passed_over, pool, n_pool)
+    seen = _Seen(column, classes, identity, fields, passed_over, pool, n_pool, choices, readings)
     stem = field_name(place.stem).strip("_") or "table"
     grid = "\n".join(_grid(place, stem, seen, wishes, len(table.rows))) + "\n"
-    templates = "\n".join(_templates(seen, wishes.chat)) + "\n"
+    written = choice_templates(_body(seen), wishes.chat) if choices else _templates(seen, wishes.chat)
+    templates = "\n".join(written) + "\n"
     told = [f"{test}: {len(table.rows):,} rows, {len(table.columns)} columns", *table.notes, *_told(table, seen)]
     return Starter(stem, grid, templates, [one_line(line, 400) for line in told])
 
@@ -89,6 +98,11 @@ def _told(table: Table, seen: _Seen) -> Iterator[str]:
     counts = Counter(cell_text(row[seen.column]) for row in table.rows)
     listed = ", ".join(f"{name} ({counts[name]:,})" for name in seen.classes)
     yield f"label: {seen.column}, {len(seen.classes)} classes: {listed}" if listed else f"answer: {seen.column}"
+    if seen.choices:
+        most = most_choices([table], seen.choices)
+        yield f"choices: {', '.join(seen.choices)}, {most} at most; {seen.column} holds {described(seen.readings[0])}"
+    for reading in seen.readings[1:]:
+        yield f"CHECK: {seen.column} may hold {described(reading)} as well; then set answer_is to {reading}"
     yield f"id: {seen.identity}" if seen.identity else "id: the number of the row (no column of unique ids)"
     for name in seen.fields:
         yield f"text: {name}, {_mean_length(table, name):.0f} characters on average"
@@ -113,6 +127,26 @@ def _label_of(table: Table) -> str:
         f"which column is the label cannot be told; name it with --label (or --answer for written answers), one of: "
         f"{one_line(', '.join(candidates), 200)}"
     )
+
+
+def _choices_of(table: Table, wished: Sequence[str]) -> list[str]:
+    """The columns named, each by itself or several with commas between."""
+    columns: list[str] = []
+    for text in wished:
+        columns += [text] if text in table.columns else [name.strip() for name in text.split(",")]
+    for column in columns:
+        check_column("--choices", column, table)
+    return columns
+
+
+def _answer_of(table: Table, choices: Sequence[str]) -> str:
+    named = [n for n in table.columns if field_name(n).lower().split("_")[-1] in ANSWER_NAMES and n not in choices]
+    if len(named) != 1:
+        raise DataError(
+            "which column says what choice is right cannot be told; name it with --answer, one of: "
+            f"{one_line(', '.join(named or [name for name in table.columns if name not in choices]), 200)}"
+        )
+    return named[0]
 
 
 def _id_of(table: Table, label: str) -> str:
@@ -157,7 +191,8 @@ def _listed(texts: Sequence[str]) -> str:
 
 
 def _grid(place: Path, stem: str, seen: _Seen, wishes: StartWishes, n_rows: int) -> Iterator[str]:
-    names = ["question", "short", "english", *(["chat"] if wishes.chat else [])]
+    first = ["letters", "circled", "cloze"] if seen.choices else ["question", "short", "english"]
+    names = [*first, *(["chat"] if wishes.chat else [])]
     yield f"# Compares {len(names)} wordings on {one_line(place.name, 80)}. configs/README.md explains every key."
     yield f"name: {_quoted(stem)}  # results go to data_out/{stem}"
     yield "model:"
@@ -171,6 +206,11 @@ def _grid(place: Path, stem: str, seen: _Seen, wishes: StartWishes, n_rows: int)
         yield f"  limit: {GOOD_LIMIT}  # rows that are asked about; null takes all"
     yield "  options:"
     yield f"    {'label' if seen.classes else 'answer'}: {_quoted(seen.column)}"
+    if seen.choices:
+        one = len(seen.choices) == 1
+        yield f"    choices: {_quoted(seen.choices[0]) if one else _listed(seen.choices)}"
+        others = f", or {' or '.join(map(described, seen.readings[1:]))}?" if seen.readings[1:] else ""
+        yield f"    answer_is: {_quoted(seen.readings[0])}  # {described(seen.readings[0])}{others}"
     if seen.classes:
         yield f"    classes: {_listed(seen.classes)}  # in the order of the templates' labels"
     if seen.identity:
@@ -186,15 +226,58 @@ def _grid(place: Path, stem: str, seen: _Seen, wishes: StartWishes, n_rows: int)
     yield "  seeds: [1, 2, 3]  # draws of demonstrations; one draw alone says little about a template"
     yield "demos:"
     yield "  max_tokens: null  # longest text that may be a demonstration"
-    if not seen.classes:
+    if not seen.classes and not seen.choices:
         yield "generation:"
         yield "  max_new_tokens: 32  # of an answer"
 
 
-def _templates(seen: _Seen, chat: bool) -> Iterator[str]:
+def _body(seen: _Seen) -> str:
+    """The columns as a query shows them."""
     names = [field_name(name) for name in seen.fields]
     named = [f"{_literal(c)}: {{{n}}}" for c, n in zip(seen.fields, names, strict=True)]
-    body = "\n".join(named) if named[1:] else f"{{{names[0]}}}"
+    return "\n".join(named) if named[1:] else f"{{{names[0]}}}"
+
+
+def choice_templates(body: str, chat: bool) -> Iterator[str]:
+    """Wordings of questions with choices of their own.
+
+    Args:
+        body: the query without its choices.
+        chat: also one for models with a chat template.
+    """
+    yield "# Wordings of the prompt: query + label + separator for each demonstration, then the query. {name} stands"
+    yield "# for a column, {choices} for the choices. `label` is what is scored for each: its marker, or its own text."
+    for name, description, query, choices in (
+        ("letters", "The choices with letters; the letter answers.", f"{body}\n{{choices}}\n정답:", "{markers: A}"),
+        (
+            "circled",
+            "The choices with circled numbers, as in Korean examinations.",
+            f"{body}\n{{choices}}\n정답:",
+            '{markers: "①", shown: "{marker} {choice}"}',
+        ),
+        (
+            "cloze",
+            "Each choice's own text answers, by log-probability per character.",
+            f"{body}\n정답:",
+            '{label: " {choice}", score: per_character}',
+        ),
+    ):
+        yield f"{name}:"
+        yield f"  description: {_quoted(description)}"
+        yield f"  query: {_quoted(query)}"
+        yield f"  choices: {choices}"
+        yield '  separator: "\\n\\n"'
+    if chat:
+        yield "chat:"
+        yield '  description: "The question and its choices as a message, for models with a chat template."'
+        yield "  render: chat"
+        yield '  prefix: "정답의 글자 하나로만 답하세요.\\n\\n"'
+        yield f"  query: {_quoted(body + chr(10) + '{choices}')}"
+        yield '  choices: {markers: A, label: "{marker}"}'
+
+
+def _templates(seen: _Seen, chat: bool) -> Iterator[str]:
+    body = _body(seen)
     if seen.classes:
         korean = f"다음 글은 {_literal(', '.join(seen.classes))} 가운데 무엇인가요?\n\n"
         english = f"Classify each text: {_literal(' or '.join(seen.classes))}.\n\n"

@@ -56,11 +56,12 @@ def test_prefixes_are_shared_and_scores_are_those_of_unshared_prompts(click, nam
     prompts, shared = asked(prepared, name, True)
     unique = count_unique_tokens([[*p.ids, *ids[:-1]] for p in prompts for ids in p.label_ids])
     assert unique <= shared.tokens_computed <= 1.05 * unique
-    assert measure(prepared, n)[0].tokens_unique == pytest.approx(unique, abs=2)
+    assert measure(prepared, n)[0].tokens_unique == pytest.approx(unique, rel=1e-3)
     _, alone = asked(prepared, name, False)
     assert alone.tokens_computed > 1.5 * unique
     for one, other in zip(own(prompts, shared), own(prompts, alone), strict=True):
-        assert np.abs(one - other).max() < 1e-4
+        # Labels of a hundred nats and more have float32's own noise: of one, 2e-5 shared and 9e-5 alone beside float64.
+        assert np.allclose(one, other, rtol=1e-6, atol=1e-4)
 
 
 @pytest.mark.slow

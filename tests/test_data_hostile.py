@@ -259,7 +259,7 @@ def test_a_task_that_leaves_while_it_judges_fails_that_sample(error, interruptib
     import torch
 
     from harness.config.schema import GenerationConfig
-    from harness.prompts.rendering import Prompt
+    from harness.prompts.prompt import Prompt
     from harness.running.judging import Judge
 
     def score(scores):

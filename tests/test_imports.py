@@ -78,9 +78,15 @@ def test_the_local_engine_is_reached_through_the_registry():
 
 @pytest.mark.parametrize("package", ["torch", "transformers"])
 def test_the_doors_of_engines_know_no_engine(package):
-    doors = {file for file in in_room(IMPORTS, "harness/engine/") if not file.startswith("harness/engine/local/")}
+    doors = {file for file in in_room(IMPORTS, "harness/engine/") if file.count("/") == 2}
     assert {"harness/engine/protocol.py", "harness/engine/registry.py"} <= doors
     assert importers(package) & doors == set()
+
+
+def test_vllm_stays_in_its_engine():
+    files = importers("vllm")
+    assert files
+    assert files == in_room(files, "harness/engine/vllm/")
 
 
 def test_wandb_stays_in_the_tracking_room():

@@ -135,7 +135,7 @@ def test_an_adapter_in_a_folder_below_is_named(folder):
 
 WITHOUT = {
     "consolidated.00.pth": "its maker's own form|in their maker's own form",
-    "model.gguf": "GGUF files are not loaded",
+    "model.gguf": "give the GGUF file itself as model.path",
     "pytorch_model.bin": "convert it to safetensors",
     "weights.safetensors": f"name one file {SINGLE}",
 }

@@ -126,3 +126,55 @@ def test_korean_tasks_by_name_load(name, classes, count):
     run = prepare(load_config(f"configs/{name}.yaml", [f"task.data_dir={folder}", f"model.path={KO_TINY}"]))
     assert run.task.class_names == classes
     assert len(run.data.samples) == count
+
+
+QUIZ = [
+    {"no": n, "질문": f"{n} 더하기 1은 얼마인가요?", "A": f"답 {n}", "B": f"답 {n + 1}", "C": "모름", "정답": "B"}
+    for n in range(20)
+]
+
+
+@pytest.mark.parametrize("words", [("--choices", "A,B,C"), ("--choices", "A", "--choices", "B", "--choices", "C")])
+def test_choices_make_questions_with_letters_numbers_and_texts(tmp_path, words):
+    pd.DataFrame(QUIZ).to_csv(tmp_path / "quiz.csv", index=False)
+    _, told = init(tmp_path, tmp_path / "quiz.csv", *words, "--chat")
+    assert "choices: A, B, C, 3 at most; 정답 holds letters of choices" in told
+    run = prepare(
+        load_config(
+            tmp_path / "made" / "quiz_grid.yaml", [f"model.path={KO_TINY}", "grid.templates=[letters,circled,cloze]"]
+        )
+    )
+    assert run.task.choices and run.task.class_names == ("1", "2", "3")
+    assert run.config.task.options.answer_is == "letter"
+    sample = next(s for s in [*run.data.samples, *run.data.pool] if s.id == "3")
+    assert (sample.choices, sample.gold) == (("답 3", "답 4", "모름"), 1)
+    assert run.templates["letters"].render_query(sample) == (
+        "3 더하기 1은 얼마인가요?\nA. 답 3\nB. 답 4\nC. 모름\n정답:"
+    )
+    assert run.templates["cloze"].labels_of(sample) == (" 답 3", " 답 4", " 모름")
+    text = (tmp_path / "made" / "quiz_templates.yaml").read_text(encoding="utf-8")
+    assert "render: chat" in text and "generation" not in (tmp_path / "made" / "quiz_grid.yaml").read_text("utf-8")
+
+
+def test_answers_that_may_mean_two_choices_are_told(tmp_path):
+    rows = [{"q": f"{n}번 문제는?", "보기": ["1", "2", "3"], "정답": 2} for n in range(9)]
+    (tmp_path / "t.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    _, told = init(tmp_path, tmp_path / "t.jsonl", "--choices", "보기")
+    assert "CHECK: 정답 may hold numbers of choices counted from 0 as well; then set answer_is to 0" in told
+    assert '    answer_is: "text"  # texts of choices, or numbers' in (tmp_path / "made" / "t_grid.yaml").read_text(
+        "utf-8"
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--choices", "A,D"), r"--choices is 'D', but the table has no such column"),
+        (("--choices", "A,B", "--label", "C"), "--label and --choices are both given"),
+        (("--choices", "A,정답"), "which column says what choice is right cannot be told; name it with --answer"),
+    ],
+)
+def test_choices_that_cannot_be_told_end_in_one_line(tmp_path, words, message):
+    pd.DataFrame(QUIZ).to_csv(tmp_path / "quiz.csv", index=False)
+    with pytest.raises((ConfigError, DataError), match=message):
+        init(tmp_path, tmp_path / "quiz.csv", *words)

@@ -55,6 +55,8 @@ class ChoicesOfRun:
             cell: its records; failed samples are left out.
         """
         first = cell.iloc[0]
+        if pd.isna(first["template"]):
+            return {}  # a reference shows nobody any choices
         wording = self.wordings[str(first["template"])]
         scored = cell[cell["prediction"].notna()]
         samples = [self.samples[str(name)] for name in scored["sample_id"]]

@@ -12,6 +12,8 @@ from pandas.api.types import is_numeric_dtype
 from harness.analysis import answer_figures as answers
 from harness.analysis.cells import COLUMNS, KEYS, figures_of_cell, frame_of_cells
 from harness.analysis.choices import CHOICE_COLUMNS, choices_of_run
+from harness.analysis.named_answers import ANSWER_METRICS, NamedAnswers
+from harness.analysis.named_metrics import CLASS_METRICS, LABEL_COLUMNS, NamedMetrics
 from harness.core.errors import ConfigError, RunDirError, UserError
 from harness.core.foreign import blamed_on
 from harness.core.task import KIND, registered_task
@@ -47,20 +49,47 @@ def summarise(
     manifest = manifests.read_manifest(store, "config", "class_names", "n_samples")
     if manifest.get("answer_metrics"):
         clusters = sample_clusters(store)
+        named = _named_answers(store, manifest, clusters)
         records = records_by_cell(run_dir, answers.COLUMNS, unit_ids)
-        rows = [answers.answers_of_cell(cell, manifest["answer_metrics"], clusters) for cell in records]
+        rows = [
+            answers.answers_of_cell(cell, manifest["answer_metrics"], clusters) | named.figures(cell)
+            for cell in records
+        ]
         return order_cells(frame_of_cells(rows), manifest["config"])
     known = _registered_metrics(manifest) if metrics is None else metrics
     task = manifest["config"]["task"]["name"]
     known = known and {name: _blamed(metric, f"task '{task}': its metric '{name}'") for name, metric in known.items()}
-    further = choices_of_run(run_dir, manifest)
-    columns = COLUMNS if further is None else [*COLUMNS, *CHOICE_COLUMNS]
+    further: list[Callable[[pd.DataFrame], dict[str, float]]] = []
+    columns = dict.fromkeys(COLUMNS)
+    if (choices := choices_of_run(run_dir, manifest)) is not None:
+        further.append(choices.figures)
+        columns |= dict.fromkeys(CHOICE_COLUMNS)
+    if names := metrics_asked_for(manifest):
+        further.append(NamedMetrics(names, manifest["class_names"], sample_clusters(store)).figures)
+        columns |= dict.fromkeys(LABEL_COLUMNS)
     rows = []
-    for cell in records_by_cell(run_dir, columns, unit_ids):
+    for cell in records_by_cell(run_dir, list(columns), unit_ids):
         row = figures_of_cell(cell, len(manifest["class_names"]), known or {})
-        rows.append(row if further is None else row | further.figures(cell))
+        for figures in further:
+            row |= figures(cell)
+        rows.append(row)
     cells = order_cells(frame_of_cells(rows), manifest["config"])
     return _with_stored(cells, store, manifest) if known is None and len(cells) else cells
+
+
+def metrics_asked_for(manifest: Mapping[str, Any]) -> list[str]:
+    """The names in `scoring.metrics` of a run, as far as this version knows them."""
+    names = manifest["config"].get("scoring", {}).get("metrics", [])
+    return [name for name in names if name in (ANSWER_METRICS if manifest.get("answer_metrics") else CLASS_METRICS)]
+
+
+def _named_answers(store: RunStore, manifest: Mapping[str, Any], clusters: Mapping[str, str]) -> NamedAnswers:
+    names = metrics_asked_for(manifest)
+    golds: dict[str, list[str]] = {}
+    if names:
+        table = read_samples(store, ["sample_id", "answers"])
+        golds = dict(zip(table["sample_id"].to_pylist(), table["answers"].to_pylist(), strict=True))
+    return NamedAnswers(names, golds, clusters, manifest["config"].get("scoring", {}).get("extract"))
 
 
 def _blamed(metric: Metric, subject: str) -> Metric:

@@ -8,10 +8,10 @@ from typing import Annotated
 
 import typer
 
-from harness.cli import data, runs
-from harness.cli.arguments import Config, Format, Overrides, RunDir
+from harness.cli import audit, data, runs
+from harness.cli.arguments import Config, Format, Overrides, RunDir, load
 from harness.cli.ending import run_to_the_end
-from harness.cli.runs import check_failed, load, say_how_to_go_on
+from harness.cli.runs import check_failed, say_how_to_go_on
 from harness.cli.runs import shown as _shown
 from harness.core.errors import ConfigError, Interrupted, did_you_mean
 from harness.core.escaping import visible
@@ -167,23 +167,7 @@ def calibrate_command(run_dir: RunDir, fmt: Format = "table") -> None:
         write_calibration(output_console(), calibrate(run_dir), fmt)
 
 
-@app.command("audit", epilog="Example: harness audit configs/demo.yaml --samples 100")
-def audit_command(
-    config: Config,
-    overrides: Overrides = None,
-    samples: Annotated[int, typer.Option("--samples", min=1, help="How many samples, evenly spread.")] = 100,
-    fmt: Annotated[str, typer.Option("--format", metavar="table|json", help="How to print.")] = "table",
-) -> None:
-    """What number format and packing change, against float32 with every prompt by itself; runs in this process."""
-    from harness.reporting.audit import FORMATS, write_audit
-    from harness.running.audit import audit
-
-    if fmt not in FORMATS:
-        raise ConfigError(f"no format '{fmt}'{did_you_mean(fmt, FORMATS)}")
-    report = audit(load(config, overrides), samples)
-    write_audit(output_console(), report, fmt)
-    if not report.is_well:
-        raise typer.Exit(1)
+app.command("audit", epilog="Example: harness audit configs/demo.yaml --samples 100")(audit.audit_command)
 
 
 @app.command("report", epilog="Example: harness report data_out/demo")

@@ -1,11 +1,16 @@
-"""Arguments that several verbs take."""
+"""Arguments that several verbs take, and the configuration that they give."""
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from harness.config.schema import RunConfig
 
 Config = Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML file; its keys are in configs/README.md.")]
 Overrides = Annotated[
@@ -13,3 +18,14 @@ Overrides = Annotated[
 ]
 RunDir = Annotated[str, typer.Argument(metavar="RUN_DIR", help="A run directory: {out}/{name}.")]
 Format = Annotated[str, typer.Option("--format", metavar="table|json|csv|md", help="How to print.")]
+
+
+def load(config: Path, overrides: Sequence[str] | None) -> RunConfig:
+    """The configuration of a verb that runs the user's own task, which may stand beside the user.
+
+    Verbs that read run directories never come here: they import nothing from the current directory.
+    """
+    from harness.config.loading import load_config
+
+    sys.path.insert(0, str(Path.cwd()))
+    return load_config(config, overrides or [])

@@ -37,6 +37,10 @@ def init_command(
     answer: Annotated[
         str, typer.Option("--answer", metavar="COLUMN", help="The answer that a model is to write.")
     ] = "",
+    choices: Annotated[
+        list[str] | None,
+        typer.Option("--choices", metavar="COLUMN", help="A choice, or lists of them; again for more, or with commas."),
+    ] = None,
     encoding: Annotated[str, typer.Option("--encoding", help="Of text files.")] = "utf-8",
     chat: Annotated[bool, typer.Option("--chat", help="Also a template for models with a chat template.")] = False,
     to: Annotated[Path, typer.Option("--to", metavar="DIR", help="Where the two files go.")] = Path(),
@@ -48,7 +52,9 @@ def init_command(
     assert start is not None
     if label and answer:
         raise ConfigError("--label and --answer are both given; expected one of them")
-    starter = start(data, StartWishes(label, answer, encoding, chat, to))
+    if label and choices:
+        raise ConfigError("--label and --choices are both given; expected --answer, which says what choice is right")
+    starter = start(data, StartWishes(label, answer, encoding, chat, tuple(choices or ()), to))
     files = {to / f"{starter.name}_grid.yaml": starter.grid, to / f"{starter.name}_templates.yaml": starter.templates}
     for path in files:
         if path.exists():

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from harness.cli.arguments import Config, Overrides
+from harness.cli.arguments import Config, Overrides, load
 from harness.core.addresses import redacted
 from harness.core.errors import Interrupted
 from harness.core.escaping import visible
@@ -59,17 +59,6 @@ def check_failed(failed_share: float, config: RunConfig, run_dir: str) -> None:
             f"their errors are in the records and in {run_dir}/run.log\n"
         )
         sys.exit(3)
-
-
-def load(config: Path, overrides: list[str] | None) -> RunConfig:
-    """The configuration of a verb that runs the user's own task, which may stand beside the user.
-
-    Verbs that read run directories never come here: they import nothing from the current directory.
-    """
-    from harness.config.loading import load_config
-
-    sys.path.insert(0, str(Path.cwd()))
-    return load_config(config, overrides or [])
 
 
 def shown(text: str) -> str:

@@ -219,7 +219,8 @@ def _entry(common: ModelConfig, given: Any, where: str) -> ModelEntry:
             raise ConfigError(f"{where}.{key} is {values[key]!r}, expected text")
     if "path" not in values:
         raise ConfigError(f"{where} has no path, expected keys such as {{name: small, path: folder}}")
-    values["path"] = _expanded(f"{where}.path", values["path"])
+    for key in ("path", "adapter"):
+        values[key] = _expanded(f"{where}.{key}", values[key])
     return ModelEntry(**values)
 
 
@@ -337,6 +338,7 @@ _WORDS = {
     "str | None": "text or null",
     "bool": "true or false",
     "float": "a number",
+    "float | None": "a number or null",
     "list[str]": "a list of texts such as [a, b]",
     "list[int]": "a list of whole numbers such as [0, 4]",
 }

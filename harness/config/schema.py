@@ -12,8 +12,32 @@ MOVED_OPTIONS = ("clean_text", "windows", "window_chars")
 """Once keys of `task`, now of `task.options`."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class ServerKeys:
+    """Where a model answers that an engine reaches by an address, and how much may be asked of it."""
+
+    base_url: str | None = None
+    """Address of an OpenAI-compatible server, such as `http://localhost:8000/v1`."""
+    served_name: str | None = None
+    """What the server calls the model; `path` unless given."""
+    api_key_env: str | None = None
+    """Name of the environment variable that holds the key."""
+    concurrency: int = 64
+    """Requests of a replica under way at a time."""
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None
+    timeout_s: float = 120.0
+    """Seconds that one request may take."""
+    input_price: float | None = None
+    """Of a million tokens of prompts, in any currency."""
+    output_price: float | None = None
+    """Of a million generated tokens."""
+    max_cost: float | None = None
+    """What the run's requests to this model may cost, at these prices."""
+
+
 @dataclass(frozen=True)
-class ModelConfig:
+class ModelConfig(ServerKeys):
     """Which models, and how they are loaded."""
 
     path: Any = "data_in/models/ko-tiny"
@@ -27,10 +51,12 @@ class ModelConfig:
     """Context length in tokens; null takes the model's own."""
     engine: str = "local"
     """What computes: a registered name, or `module:attribute`."""
+    adapter: str | None = None
+    """Folder of a LoRA adapter of the model at `path`."""
 
 
 @dataclass(frozen=True)
-class ModelEntry:
+class ModelEntry(ServerKeys):
     """One model of a run: what it is called, where it is, and how it is loaded."""
 
     path: str
@@ -44,6 +70,7 @@ class ModelEntry:
     trust_remote_code: bool = False
     max_length: int | None = None
     engine: str = "local"
+    adapter: str | None = None
 
     def __post_init__(self) -> None:
         if not self.name:
@@ -96,6 +123,10 @@ class ScoringConfig:
     """`likelihood` compares labels, `generate` lets the model write; `auto` is the task's own."""
     calibration: list[str] = field(default_factory=list)
     """Arms of `harness calibrate` that need prompts of their own, scored with the run."""
+    metrics: list[str] = field(default_factory=list)
+    """Further figures of the cells, by name; worked out from stored records."""
+    extract: str | None = None
+    """Regular expression: what of a written answer `metrics` see; null for all of it."""
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import os.path
+import re
 from typing import TYPE_CHECKING, Any
 
 from harness.config.schema import AUTO
@@ -15,7 +16,7 @@ from harness.core.errors import ConfigError, did_you_mean
 from harness.core.escaping import one_line, visible
 
 if TYPE_CHECKING:
-    from harness.config.schema import RunConfig
+    from harness.config.schema import ModelEntry, RunConfig
 
 POLICIES = ("fixed", "bank", "per_sample", "lecture")
 DRAWS = ("nested", "lecture")
@@ -23,6 +24,21 @@ DTYPES = (AUTO, "float32", "bfloat16", "float16")
 DEVICES = (AUTO, "cpu", "cuda")
 METHODS = (AUTO, "likelihood", "generate")
 CALIBRATIONS = ("contextual", "domain")
+CLASS_METRICS = (
+    "macro_f1",
+    "balanced_accuracy",
+    "mcc",
+    "kappa",
+    "mae",
+    "spearman",
+    "per_class",
+    "auroc",
+    "ece",
+    "brier",
+)
+CHOICE_METRICS = ("macro_f1", "balanced_accuracy", "mcc", "kappa", "ece", "brier")
+"""Of samples that bring choices: their places have no order, and none is a class of its own."""
+ANSWER_METRICS = ("chrf", "rouge_l", "same_text", "same_number")
 CLEANINGS = ("first_line", "quotes", "particles")
 RACE_SEEDS = ("each", "averaged")
 WANDB_MODES = ("disabled", "offline", "online")
@@ -31,7 +47,7 @@ MOST_NAME_BYTES = 200
 """File systems allow 255; `--fresh` and temporary files add to a name."""
 STEERING_KEYS = ("generation.stop",)
 """Texts that may hold line ends and other control characters."""
-PATHS = ("out", "model.path", "task.data_dir", "task.templates_file")
+PATHS = ("out", "model.path", "model.adapter", "task.data_dir", "task.templates_file")
 """Keys whose `~` is the home directory."""
 
 
@@ -68,6 +84,7 @@ def check_values(config: RunConfig) -> None:
     check_texts(config)
     for key, texts in (
         ("scoring.calibration", config.scoring.calibration),
+        ("scoring.metrics", config.scoring.metrics),
         ("generation.stop", config.generation.stop),
         ("generation.clean", config.generation.clean),
         ("wandb.tags", config.wandb.tags),
@@ -80,6 +97,9 @@ def check_values(config: RunConfig) -> None:
     _check_choice("wandb.mode", config.wandb.mode, WANDB_MODES)
     for name in config.scoring.calibration:
         _check_choice("scoring.calibration", name, CALIBRATIONS)
+    for name in config.scoring.metrics:
+        _check_choice("scoring.metrics", name, (*CLASS_METRICS, *ANSWER_METRICS))
+    _check_pattern("scoring.extract", config.scoring.extract)
     for name in config.generation.clean:
         _check_choice("generation.clean", name, CLEANINGS)
     if not all(config.generation.stop):
@@ -153,11 +173,34 @@ def _check_models(config: RunConfig) -> None:
         _check_choice(f"{where}.device", entry.device, DEVICES)
         if entry.max_length is not None:
             _check_range(f"{where}.max_length", entry.max_length, 1)
+        _check_server_keys(where, entry, config)
         if not 0 < entry.gpus_per_replica < math.inf:
             raise ConfigError(f"{where}.gpus_per_replica is {entry.gpus_per_replica}, expected more than 0")
     names = list(config.model_names)
     if config.models and len(set(names)) != len(names):
         raise ConfigError(f"models names a model twice: {names}; expected each name once")
+
+
+def _check_server_keys(where: str, entry: ModelEntry, config: RunConfig) -> None:
+    for key in ("concurrency", "requests_per_minute", "tokens_per_minute"):
+        if (value := getattr(entry, key)) is not None:
+            _check_range(f"{where}.{key}", value, 1)
+    if not 0 < entry.timeout_s < math.inf:
+        raise ConfigError(f"{where}.timeout_s is {entry.timeout_s}, expected seconds, more than 0")
+    for key in ("input_price", "output_price", "max_cost"):
+        if (price := getattr(entry, key)) is not None and not 0 <= price < math.inf:
+            raise ConfigError(f"{where}.{key} is {price}, expected at least 0")
+    if entry.max_cost is not None and entry.input_price is None and entry.output_price is None:
+        raise ConfigError(
+            f"{where}.max_cost is {entry.max_cost:g}, but nothing has a price; set {where}.input_price and "
+            f"{where}.output_price, per million tokens"
+        )
+    alone = config.cluster.address == "inline" or config.cluster.replicas == 1
+    if entry.max_cost is not None and not alone:
+        raise ConfigError(f"{where}.max_cost is kept by a single replica; set cluster.replicas=1 with it")
+    if entry.api_key_env is not None and not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", entry.api_key_env):
+        # Somebody may have put the key itself here: it is not shown.
+        raise ConfigError(f"{where}.api_key_env is no name of an environment variable, expected such as OPENAI_API_KEY")
 
 
 def _texts(value: Any, key: str) -> Any:
@@ -184,6 +227,13 @@ def _check_name(name: str) -> None:
 def _check_choice(key: str, value: str, choices: tuple[str, ...]) -> None:
     if value not in choices:
         raise ConfigError(f"{key} is '{value}'{did_you_mean(value, choices)}")
+
+
+def _check_pattern(key: str, pattern: str | None) -> None:
+    try:
+        re.compile(pattern or "")
+    except re.error as error:
+        raise ConfigError(f"{key} is {one_line(repr(pattern), 80)}, expected a regular expression: {error}") from None
 
 
 def _check_range(key: str, value: int, least: int, most: int = INT64) -> None:

@@ -8,13 +8,16 @@ HarnessError
 |   |-- ContextError     a prompt that does not fit the model's context
 |   |-- ModelError       a model folder that cannot be loaded
 |   |-- ClusterError     resources the cluster does not have
-|   `-- RunDirError      a run directory that cannot be used
+|   |-- RunDirError      a run directory that cannot be used
+|   `-- BudgetError      the next request would cost more than the run may
 |-- EngineError          the engine met a model or a state it cannot handle
 |   |-- OutOfMemoryError memory ran out for one prompt by itself
 |   |-- NotFiniteError   results are NaN or infinite
+|   |-- RequestError     a server gave no usable answer to one prompt
 |   `-- SharingError     this model cannot be scored with shared prefixes
 |-- BrokenDeviceError    a device fails until the process that uses it ends
 |-- ClusterLostError     the cluster went away during the run
+|-- ServerLostError      a server that computes went away during the run
 |-- ScheduleError        a schedule of units breaks its protocol
 |-- StorageError         storage failed for longer than the harness waits for it
 `-- ReplicaError         replicas died more often than the retry policy allows
@@ -68,6 +71,10 @@ class RunDirError(UserError):
     """A run directory is unwritable, in use, or belongs to another configuration."""
 
 
+class BudgetError(UserError):
+    """What is left of `model.max_cost` does not pay for the next request."""
+
+
 class EngineError(HarnessError):
     """The engine met a model or a state that it cannot handle."""
 
@@ -78,6 +85,10 @@ class OutOfMemoryError(EngineError):
 
 class NotFiniteError(EngineError):
     """Log-probabilities or logits are NaN or infinite; says what helps."""
+
+
+class RequestError(EngineError):
+    """A server gave no usable answer to one prompt, whatever was tried: another time it may."""
 
 
 class SharingError(EngineError):
@@ -94,6 +105,14 @@ class ScheduleError(HarnessError):
 
 class ClusterLostError(HarnessError):
     """The cluster's head went away during the run."""
+
+
+class ServerLostError(HarnessError):
+    """A server that computes does not answer any more, or refuses everything; committed work stays."""
+
+
+ENDS_THE_RUN = (BrokenDeviceError, ServerLostError, BudgetError)
+"""What one prompt is not to blame for: nothing is gained by asking for the others."""
 
 
 class StorageError(HarnessError):

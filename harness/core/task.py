@@ -120,6 +120,8 @@ class StartWishes:
     encoding: str = "utf-8"
     chat: bool = False
     """Also a template for models with a chat template."""
+    choices: tuple[str, ...] = ()
+    """Columns of choices, or one with lists of them."""
     folder: Path = Path()
     """Where the files will lie."""
 

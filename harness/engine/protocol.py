@@ -7,7 +7,7 @@ An engine is found by name, see `harness.engine.registry`; docs/adding_an_engine
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
@@ -15,6 +15,12 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.config.schema import EngineConfig, ModelEntry
+from harness.core.errors import ModelError
+from harness.engine.needs import Asked as Asked
+from harness.engine.needs import Expense as Expense
+from harness.engine.needs import Load as Load
+from harness.engine.needs import MemoryNeed as MemoryNeed
+from harness.engine.needs import ReplicaMemory as ReplicaMemory
 
 LIKELIHOOD, GENERATE = "likelihood", "generate"
 """Ways to an answer: labels are compared, or the model writes."""
@@ -39,6 +45,14 @@ class Prompt(Protocol):
         ...
 
     @property
+    def messages(self) -> Sequence[Mapping[str, str]] | None:
+        """The chat that the text renders, each message with `role` and `content`; None of plain text.
+
+        The last is the assistant's where its turn is begun: by the beginning of an answer, or by reasoning.
+        """
+        ...
+
+    @property
     def family(self) -> str:
         """Prompts of one family are always computed together: those of one sample."""
         ...
@@ -58,12 +72,14 @@ class Scores:
         argmax: `(n_prompts,)` most likely token at the first label position.
         off_label_mass: `(n_prompts,)` probability there outside the labels' first tokens.
         tokens_computed: tokens that went through the model, padding of batches included.
+        argmax_texts: what those tokens read; None where the tokenizer says that of their ids.
     """
 
     logprobs: npt.NDArray[np.float64]
     argmax: npt.NDArray[np.int64]
     off_label_mass: npt.NDArray[np.float64]
     tokens_computed: int
+    argmax_texts: Sequence[str] | None = None
 
 
 @dataclass(frozen=True)
@@ -109,69 +125,6 @@ class Resources:
     """`cpu`, `cuda`, or `auto` for GPUs where there are any."""
     gpus: float = 1
     """Below 1 several replicas share a GPU."""
-
-
-@dataclass(frozen=True)
-class Load:
-    """What a replica computes, as the plan of one template knows it.
-
-    Attributes:
-        longest_prompt: tokens.
-        unit_tokens_unique: tokens of a unit when every shared one is computed once.
-        unit_tokens: tokens of all prompts of a unit.
-        prompts_per_unique_token: prompts read per token of a unit that is computed when shared ones are once.
-        prompts_per_token: prompts read per token of a unit.
-        generates: whether answers are generated.
-    """
-
-    longest_prompt: int
-    unit_tokens_unique: int
-    unit_tokens: int
-    prompts_per_unique_token: float
-    prompts_per_token: float
-    generates: bool
-
-
-@dataclass(frozen=True)
-class MemoryNeed:
-    """Bytes at a replica's peak, by what they hold."""
-
-    weights: int
-    head: int
-    """Copy of the head, or of a part of it, in higher precision."""
-    pack: int
-    """Activations of one layer over a pack."""
-    kept: int
-    """Keys and values of shared trunks, of all layers."""
-    logits: int
-    remembered: int
-    """The first layer's results per token."""
-    host: int
-    """The process itself and its prompts; on a GPU what lies beside the allocations for tensors."""
-    loading: int = 0
-    """All together while a CPU loads weights: with those of the files, where the formats differ."""
-
-    @property
-    def total(self) -> int:
-        """All together, at work or while loading."""
-        return max(self.working, self.loading)
-
-    @property
-    def working(self) -> int:
-        """All together at work."""
-        return self.weights + self.head + self.pack + self.kept + self.logits + self.remembered + self.host
-
-
-@dataclass(frozen=True)
-class ReplicaMemory:
-    """Predicted peak memory of one replica."""
-
-    model: str
-    device: str
-    """`cpu` or `cuda`."""
-    dtype: str
-    tokens_per_pack: int
-    need: MemoryNeed
 
 
 @dataclass(frozen=True)
@@ -259,6 +212,14 @@ class ModelDescription:
         """
         return ()
 
+    def expense(self, asked: Sequence[Asked]) -> Expense | None:
+        """What a grid asks of a server; None of an engine that asks none.
+
+        Args:
+            asked: one per template.
+        """
+        return None
+
     def least_memory(self, settings: EngineConfig, device: str) -> MemoryNeed | None:
         """What a replica on `cpu` or `cuda` needs at least, whatever the data; None where it is not known."""
         return None
@@ -276,6 +237,10 @@ class OpenSettings:
     """Tokens, of the whole grid."""
     threads: int | None = None
     """CPU threads of the replica; None leaves it to the engine."""
+    method: str = LIKELIHOOD
+    """What will be asked: `likelihood` or `generate`."""
+    spent: float = 0.0
+    """What earlier sessions of the run have paid for this model."""
     tokens: int | None = None
     """Of the whole grid, shared ones counted once per shard; None where that is not known."""
 
@@ -298,6 +263,20 @@ class EngineFacts:
         """Plain data."""
         return asdict(self)
 
+    def change_since(self, before: Mapping[str, Any]) -> tuple[str, str, str] | None:
+        """What of an earlier session's facts no longer holds, so that records would not belong together.
+
+        Args:
+            before: what `as_dict` gave then; a key may be missing.
+
+        Returns:
+            What it was, what it is, and what to do; None where nothing differs.
+        """
+        if before.get("dtype", self.dtype) == self.dtype:
+            return None
+        remedy = f"set model.dtype={before['dtype']} under another name=..., or resume on a machine of the same kind"
+        return str(before["dtype"]), f"this machine would go on in {self.dtype}", remedy
+
 
 class LoadedEngine(ABC):
     """One opened model. Errors of one prompt may be raised for all that were asked together: they are halved.
@@ -306,6 +285,8 @@ class LoadedEngine(ABC):
     """
 
     facts: EngineFacts
+    cost: float = 0.0
+    """What its requests have cost so far, where they are paid for."""
 
     def prepare(self, prompts: Sequence[Prompt]) -> Any:
         """What can be worked out about prompts to be scored without the device, while it computes others."""
@@ -327,6 +308,19 @@ class LoadedEngine(ABC):
     @abstractmethod
     def generate(self, prompts: Sequence[Prompt], ending: Ending) -> Generations:
         """The greedy continuation of each prompt. Raises what `score` does."""
+
+
+def refuse_adapter(model: ModelEntry) -> None:
+    """For engines that take none: passed over, it would change results without a word.
+
+    Raises:
+        ModelError: the model has an adapter.
+    """
+    if model.adapter is not None:
+        raise ModelError(
+            f"model.adapter is '{model.adapter}', but engine '{model.engine}' takes none; serve or save the merged "
+            "model, or set model.engine=local"
+        )
 
 
 class Engine(Protocol):

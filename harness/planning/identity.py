@@ -132,4 +132,5 @@ def wording_of(template: Template) -> dict[str, Any]:
     return {key: value for key, value in wording.items() if key not in _LATER or value != _LATER[key]}
 
 
-_LATER = {field.name: field.default for field in fields(Template) if field.name in ("choices",)}
+_LATER_NAMES = ("choices", "is_exact", "system", "merges_system", "answer_prefix", "thinks")
+_LATER = {field.name: field.default for field in fields(Template) if field.name in _LATER_NAMES}

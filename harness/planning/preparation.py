@@ -11,10 +11,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
+from importlib.util import find_spec
 from typing import Any
 
 from harness.config.schema import AUTO, ModelEntry, RunConfig
-from harness.core.errors import ConfigError, DataError
+from harness.config.values import ANSWER_METRICS, CHOICE_METRICS, CLASS_METRICS
+from harness.core.errors import ConfigError, DataError, TemplateError
 from harness.core.foreign import blamed_on
 from harness.core.hashing import rows_hash
 from harness.core.sampling import nested_order
@@ -160,6 +162,7 @@ def prepare(config: RunConfig) -> Prepared:
     config = dataclasses.replace(config, task=task_config)
     method = _method(config, task)
     _check_calibration(config, task, method)
+    _check_metrics(config, task)
     if config.demos.balanced and not task.class_names:
         raise ConfigError(f"demos.balanced needs classes, but the answers of task '{task.name}' are generated; drop it")
     files = [file for file in (task.templates, config.task.templates_file) if file is not None]
@@ -170,6 +173,8 @@ def prepare(config: RunConfig) -> Prepared:
     models = tuple(_set_up(config, task, data, model, began) for model in config.entries)
     for setup in models:
         _check_engine(setup, method)
+        for template in templates:
+            _check_chat(template, setup, method)
     return Prepared(config, task, data, {t.name: t for t in templates}, models, method)
 
 
@@ -221,6 +226,34 @@ def _check_calibration(config: RunConfig, task: Task, method: str) -> None:
         )
 
 
+def _check_metrics(config: RunConfig, task: Task) -> None:
+    """Refuse metrics by name that the task's records have no values for."""
+    kinds = [
+        (task.generates, ANSWER_METRICS, "has written answers"),
+        (task.choices, CHOICE_METRICS, "has choices of each sample"),
+        (True, CLASS_METRICS, "has classes"),
+    ]
+    known, what = next((names, what) for fits, names, what in kinds if fits)
+    for name in config.scoring.metrics:
+        if name not in known:
+            raise ConfigError(
+                f"scoring.metrics names {name}, but task '{task.name}' {what}; expected of {', '.join(known)}"
+            )
+        if name in (*task.metrics, *task.answer_metrics):
+            raise ConfigError(f"scoring.metrics names {name}, which task '{task.name}' has already; drop it")
+        if name == "chrf" and find_spec("sacrebleu") is None:
+            raise ConfigError(
+                "scoring.metrics names chrf, which needs sacrebleu; install it with pip install "
+                "'prompt-grid-harness[metrics]', or drop it"
+            )
+        if name == "auroc" and len(task.class_names) != 2:
+            raise ConfigError(
+                f"scoring.metrics names auroc, but task '{task.name}' has {len(task.class_names)} classes, expected two"
+            )
+    if config.scoring.extract is not None and not (task.generates and config.scoring.metrics):
+        raise ConfigError("scoring.extract is for scoring.metrics of written answers, of which there are none; drop it")
+
+
 def _method(config: RunConfig, task: Task) -> str:
     """`likelihood` or `generate`."""
     if config.scoring.method == "likelihood" and task.generates:
@@ -228,6 +261,25 @@ def _method(config: RunConfig, task: Task) -> str:
     if config.scoring.method == AUTO:
         return "generate" if task.generates else "likelihood"
     return config.scoring.method
+
+
+def _check_chat(template: Template, setup: ModelSetup, method: str) -> None:
+    """Refuse what a template asks of a model's chat template that it has not."""
+    if template.thinks and method != "generate":
+        raise TemplateError(
+            f"template '{template.name}' says `thinking: on`, so that its answers are written, but labels are "
+            "compared; set scoring.method=generate, or thinking: off"
+        )
+    if template.thinks and not setup.tokenizer.can_think:
+        raise TemplateError(
+            f"template '{template.name}' says `thinking: on`, but the chat template of model '{setup.name}' has no "
+            "switch for it (enable_thinking); set thinking: off"
+        )
+    if template.system and not template.merges_system and not setup.tokenizer.knows_system:
+        raise TemplateError(
+            f"template '{template.name}' has a system message, but the chat template of model '{setup.name}' has no "
+            "system role; set without_system: merge to put it into the user's first message, or use prefix"
+        )
 
 
 def _check_engine(setup: ModelSetup, method: str) -> None:

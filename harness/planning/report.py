@@ -12,7 +12,8 @@ import numpy as np
 from harness.analysis.race_cost import RaceCost, race_cost
 from harness.analysis.race_rules import Rules
 from harness.config.schema import RunConfig
-from harness.engine.protocol import Load, ReplicaMemory
+from harness.engine.protocol import GENERATE, Asked, Load, ReplicaMemory
+from harness.engine.protocol import Expense as Expense
 from harness.planning.lengths import TemplateBudget, measure
 from harness.planning.preparation import ModelSetup, Prepared, prepare
 from harness.planning.race_order import race_order
@@ -52,6 +53,8 @@ class PlanReport:
     """One rendered prompt per template, at the grid's smallest K above zero."""
     memory: tuple[ReplicaMemory, ...] = ()
     """Per model, on each device that the configuration allows."""
+    expenses: tuple[Expense, ...] = ()
+    """Per model that a server computes."""
     race: RaceCost | None = None
     """What `harness race` would take of the records; None where there is nothing to race."""
 
@@ -99,8 +102,25 @@ def make_report(config: RunConfig) -> PlanReport:
         audits,
         {name: _example(prepared, name) for name in config.grid.templates},
         _memory(prepared, budgets, shard_size),
+        _expenses(prepared, budgets, audits),
         _race(prepared),
     )
+
+
+def _expenses(
+    prepared: Prepared, budgets: Sequence[TemplateBudget], audits: Sequence[TemplateAudit]
+) -> tuple[Expense, ...]:
+    labels = {(audit.model, audit.template): [len(tokens) for tokens in audit.label_tokens] for audit in audits}
+    found = []
+    for setup in prepared.models:
+        asked = []
+        for budget in (one for one in budgets if one.model == setup.name):
+            counts = labels[budget.model, budget.template]
+            generates = prepared.method == GENERATE
+            most = max(counts, default=prepared.config.generation.max_new_tokens) if generates else 0
+            asked.append(Asked(budget.prompts_scored, budget.tokens_one_pass, () if generates else counts, most))
+        found.append(setup.info.expense(asked))
+    return tuple(one for one in found if one is not None)
 
 
 def _race(prepared: Prepared) -> RaceCost | None:

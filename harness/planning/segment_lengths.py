@@ -15,7 +15,8 @@ from harness.core.errors import ModelError
 from harness.core.prefixes import count_unique_tokens
 from harness.core.task import Sample
 from harness.planning.preparation import ModelSetup, Prepared
-from harness.prompts.rendering import chat_text, start_of
+from harness.prompts.chat_messages import chat_text
+from harness.prompts.rendering import start_of
 from harness.prompts.templates import Template
 
 Ints = npt.NDArray[np.int64]
@@ -39,11 +40,12 @@ class SegmentLengths:
         tokenizer = setup.tokenizer
         samples = [tokenizer.literals.marked(sample) for sample in prepared.data.samples]
         self.setup, self.template = setup, template
-        rows = [template.labels_of(sample) for sample in samples]
+        rows = [template.asked(sample)[1] for sample in samples]
         texts = list(dict.fromkeys(label for row in rows for label in row))
         label_ids = dict(zip(texts, tokenizer.whole_batch(texts), strict=True))
         self._check_known([tokenizer.bos, tokenizer.whole(template.prefix), *label_ids.values()])
-        longest = max(map(len, label_ids.values()), default=prepared.config.generation.max_new_tokens)
+        most = prepared.config.generation.max_new_tokens
+        longest = most if template.thinks else max(map(len, label_ids.values()), default=most)
         self.longest_end = longest
         """Tokens of the longest label, or of the longest answer."""
         added = ([label_ids[label][:-1] for label in row] for row in rows)
@@ -54,7 +56,7 @@ class SegmentLengths:
         if template.chat:
             self._measure_chat(samples)
             return
-        texts = list(map(template.render_query, samples))
+        texts = [template.asked(sample)[0] for sample in samples]
         ends, checked = self._ends(), texts[:CHECKED_JOINS]
         edges = {template.prefix, *ends} - {""}
         plain = all(tokenizer.joins(edge, text) for edge in edges for text in checked)

@@ -71,6 +71,11 @@ class WorkUnit:
     """What the records of each K depend on besides the samples, as content hashes."""
     shard: int
 
+    @property
+    def place(self) -> str:
+        """Where in the grid it is, in words."""
+        return f"{self.model if self.template is None else self.template}, seed {self.seed}"
+
     def narrowed(self, keys: Iterable[str], rows: str) -> WorkUnit:
         """The unit with fewer K.
 
@@ -82,11 +87,6 @@ class WorkUnit:
         pairs = [(k, key) for k, key in zip(self.ks, self.keys, strict=True) if key in kept]
         ks, left = tuple(k for k, _ in pairs), tuple(key for _, key in pairs)
         return self if ks == self.ks else replace(self, id=unit_id(left, rows), ks=ks, keys=left)
-
-    @property
-    def place(self) -> str:
-        """Where in the grid it is, in words."""
-        return f"{self.model if self.template is None else self.template}, seed {self.seed}"
 
     def cells(self, seeds: Sequence[int]) -> tuple[Cell, ...]:
         """Cells that the unit has records of; those of K=0 stand for all seeds of the grid."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from harness.core.errors import TemplateError
 from harness.core.task import Sample
+from harness.prompts.prompt import Prompt
 from harness.prompts.rendering import Renderer
 
 AUDITED = 200
@@ -33,6 +34,10 @@ class TemplateAudit:
     """Whether labels are texts of each sample; `label_tokens` are the first one's."""
     nested: int = 0
     """Checked samples of which one label begins, in tokens, with another."""
+    merged: int | None = None
+    """Labels of checked samples that merge with the end of their prompts; None where the template refuses them."""
+    moved: str = ""
+    """White space that the first sample's query ends with, scored with its labels."""
 
 
 def audit_template(renderer: Renderer, model: str, samples: Sequence[Sample]) -> TemplateAudit:
@@ -57,7 +62,17 @@ def audit_template(renderer: Renderer, model: str, samples: Sequence[Sample]) ->
         joined / len(prompts),
         renderer.template.choices is not None and renderer.template.choices.is_own_text,
         sum(any(_nested(prompt.label_ids)) for prompt in prompts),
+        _merged(renderer, prompts) if renderer.template.is_exact else None,
+        renderer.template.render_query(checked[0])[len(renderer.template.asked(checked[0])[0]) :],
     )
+
+
+def _merged(renderer: Renderer, prompts: Sequence[Prompt]) -> int:
+    """Labels whose prompts have other tokens with them than without."""
+    texts = [(prompt, "".join(prompt.segments) + label) for prompt in prompts for label in prompt.labels]
+    together = renderer.tokenizer.whole_batch([text for _, text in texts])
+    own = [prompt.ids[len(renderer.start) :] for prompt, _ in texts]
+    return sum(ids[: len(alone)] != alone for ids, alone in zip(together, own, strict=True))
 
 
 def check_labels(renderer: Renderer, sample: Sample) -> None:

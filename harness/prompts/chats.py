@@ -30,6 +30,19 @@ def open_thinking(header: str) -> str | None:
     return tags[-1].group()
 
 
+def without_reasoning(text: str, prompt: str) -> str:
+    """What a model wrote after its reasoning; nothing where the reasoning did not end.
+
+    Args:
+        text: what it wrote.
+        prompt: that it went on from, which may have begun the reasoning.
+    """
+    ends = [tag.end() for tag in _TAG.finditer(text) if tag.group(1) or _CLOSING.search(tag.group(2) or "")]
+    if ends:
+        return text[ends[-1] :].lstrip()
+    return "" if open_thinking(prompt) or open_thinking(text) else text
+
+
 def writes_time(chat_template: str) -> bool:
     """Whether a chat template asks for the time."""
     return _CALL.search(chat_template) is not None

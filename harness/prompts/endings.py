@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from harness.prompts.chats import without_reasoning
 from harness.prompts.tokenizing import PromptTokenizer
 
 _UNFINISHED = "\ufffd"
@@ -50,10 +51,11 @@ class StopTexts:
     Args:
         tokenizer: that decodes.
         texts: none empty.
+        after_reasoning_of: a prompt whose answer is thought about first, so that stop texts count after that alone.
     """
 
-    def __init__(self, tokenizer: PromptTokenizer, texts: Sequence[str]) -> None:
-        self.tokenizer = tokenizer
+    def __init__(self, tokenizer: PromptTokenizer, texts: Sequence[str], after_reasoning_of: str | None = None) -> None:
+        self.tokenizer, self.after_reasoning_of = tokenizer, after_reasoning_of
         self.texts = tuple(texts)
         self._last = {text[-1] for text in texts}
         # A token by itself may lose the blank before it, and cleaning moves characters of other tokens.
@@ -66,6 +68,8 @@ class StopTexts:
         if not self.texts or not (self._always or self._can_complete(generated[-1])):
             return False
         text = self.tokenizer.decode(generated)
+        if self.after_reasoning_of is not None:
+            text = without_reasoning(text, self.after_reasoning_of)
         return any(mark in text for mark in self.texts)
 
     def _can_complete(self, token: int) -> bool:

@@ -42,7 +42,8 @@ class LabelIds:
             labels: the texts of each prompt's labels.
 
         Raises:
-            TemplateError: a label merges with the end of its context, or is empty in tokens.
+            TemplateError: a label merges with the end of its context (unless the template's boundary is exact), or is
+                empty in tokens.
         """
         tokenizer = self.tokenizer
         texts = list(dict.fromkeys(label for row in labels for label in row))
@@ -79,7 +80,8 @@ class LabelIds:
             behind = []
             for label in row:
                 full = found[:before] + known[inner][text + label]
-                if full[: len(found)] != found or len(full) == len(found):
+                merges = full[: len(found)] != found and not self.template.is_exact
+                if merges or len(full) <= len(found):
                     raise TemplateError(self._merge_message(segments[-1], label, found, full))
                 behind.append(tuple(full[len(found) :]))
             result.append(tuple(behind))
@@ -118,6 +120,12 @@ class LabelIds:
         at = next((i for i, (a, b) in enumerate(zip(context, full, strict=False)) if a != b), len(context) - 1)
         alone = [decode(t) for t in context[at:]]
         together = [decode(t) for t in full[at:]]
+        if self.template.is_exact:
+            return (
+                f"template '{self.template.name}': the label {label!r} has no token beyond those of its prompt, which "
+                f"ends in {plain(query)[-12:]!r}: tokens {alone} become {together}; nothing would be scored, and "
+                "lm-evaluation-harness stops here too; begin the label with a space"
+            )
         return (
             f"template '{self.template.name}': the label {label!r} merges with the end of its context "
             f"{plain(query)[-12:]!r}: tokens {alone} become {together}; "

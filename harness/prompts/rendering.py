@@ -8,64 +8,25 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from itertools import chain
 
 from harness.core.prefixes import common_length
 from harness.core.task import Sample
-from harness.prompts.choices import ChoiceWording
+from harness.prompts.chat_messages import chat_messages, chat_text
 from harness.prompts.demonstrations import PoolDraw
 from harness.prompts.draws import LectureTable
 from harness.prompts.label_ids import LabelIds, own_ids
 from harness.prompts.literals import plain
-from harness.prompts.templates import Chat, Template
+from harness.prompts.prompt import Prompt
+from harness.prompts.templates import Template
 from harness.prompts.tokenizing import PromptTokenizer
 
 log = logging.getLogger(__name__)
 PROBES = ("가", "1")
 """Texts that stand for a sample's, to see where the sample's own begins."""
 MOST_BEGINNINGS = 4096
-
-
-@dataclass(frozen=True, slots=True)
-class Prompt:
-    """One prompt of one (cell, sample)."""
-
-    sample: Sample
-    k: int
-    segments: tuple[str, ...]
-    """Prefix, demonstrations, query; of a chat the whole. The prompt's text is their concatenation, without
-    the marks of special tokens that are text (see `literals`)."""
-    ids: list[int]
-    label_ids: tuple[tuple[int, ...], ...]
-    """Token ids of each label as the prompt's continuation; none where answers are generated."""
-    fork: int
-    """How many of the first ids are not the sample's own: demonstrations, and what every query begins
-    with. Depends on this prompt alone."""
-    labels: tuple[str, ...] = ()
-    """The text of each label, in the order of `label_ids`."""
-    choices: ChoiceWording | None = None
-    """How the labels of a sample that brings choices are scored."""
-
-    @property
-    def text(self) -> str:
-        """The whole text, without the tokens that the tokenizer adds by itself."""
-        return plain("".join(self.segments))
-
-    @property
-    def family(self) -> str:
-        """Prompts of one family are computed together: those of one sample."""
-        return self.sample.id
-
-    @property
-    def trunk(self) -> int | None:
-        """How many of the first ids other families may share.
-
-        None where samples come in clusters, such as questions on one passage, or bring choices, as questions of
-        examinations do: those share more than what every query begins with, and the engine may look for it by itself.
-        """
-        return None if self.sample.cluster or self.sample.choices else self.fork
 
 
 class Renderer:
@@ -97,7 +58,7 @@ class Renderer:
         self._beginnings: dict[tuple[object, ...], list[int]] = {}
         self._joined: dict[tuple[str, ...], bool] = {}
         self._shown: dict[tuple[int, ...], tuple[str, ...]] = {}
-        self._asked: tuple[Sample, str] | None = None
+        self._asked: tuple[Sample, tuple[str, tuple[str, ...]]] | None = None
 
     @cached_property
     def start(self) -> list[int]:
@@ -135,9 +96,13 @@ class Renderer:
         if self.template.chat:
             asked = self.tokenizer.literals.marked(sample)
             return (chat_text(self.template, [self._solved(i) for i in indices], asked, self.tokenizer),)
+        return (*self._before(tuple(indices)), self._ask(sample)[0])
+
+    def _ask(self, sample: Sample) -> tuple[str, tuple[str, ...]]:
+        """The query of a sample and its labels; those of the last one are remembered."""
         if self._asked is None or self._asked[0] is not sample:
-            self._asked = sample, self.template.render_query(self.tokenizer.literals.marked(sample))
-        return (*self._before(tuple(indices)), self._asked[1])
+            self._asked = sample, self.template.asked(self.tokenizer.literals.marked(sample))
+        return self._asked[1]
 
     def _before(self, indices: tuple[int, ...]) -> tuple[str, ...]:
         """The segments before the query, which samples with the same demonstrations have in common."""
@@ -154,22 +119,35 @@ class Renderer:
         Raises:
             TemplateError: a label merges with the end of its context, or is empty in tokens.
         """
-        keys, pieces = [], []
+        keys, pieces, labels = [], [], []
         for sample in samples:
             for k in ks:
                 keys.append((sample, k, self.demonstrations(sample, seed, k)))
                 pieces.append(self._segments(keys[-1][2], sample))
+                labels.append(self._ask(sample)[1])
         ids, cuts = self._ids(pieces)
-        labels = [self.template.labels_of(self.tokenizer.literals.marked(sample)) for sample, _, _ in keys]
         label_ids = self._labels.ids(pieces, ids, cuts, labels)
         own: dict[tuple[str, int, bool], int] = {}
         prompts = []
         for i, (sample, k, shown) in enumerate(keys):
             fork = self._fork(pieces[i], cuts[i], ids[i], shown, sample, own)
             texts = tuple(map(plain, labels[i]))
-            wording = self.template.choices
-            prompts.append(Prompt(sample, k, pieces[i], ids[i], label_ids[i], fork, texts, wording))
+            template, messages = self.template, self._messages(shown, sample)
+            prompts.append(
+                Prompt(
+                    sample, k, pieces[i], ids[i], label_ids[i], fork, texts, template.choices, messages, template.thinks
+                )
+            )  # fmt: skip
         return prompts
+
+    def _messages(self, indices: Sequence[int], sample: Sample) -> tuple[dict[str, str], ...] | None:
+        """The chat of a prompt, its texts as the data has them."""
+        if not self.template.chat:
+            return None
+        shown = [self.draw.pool.samples[index] for index in indices]
+        begins = self.template.answer_prefix or self.template.thinks
+        begun = [{"role": "assistant", "content": self.template.answer_prefix}] if begins else []
+        return (*chat_messages(self.template, shown, sample, self.tokenizer), *begun)
 
     def _fork(
         self,
@@ -322,26 +300,6 @@ def start_of(template: Template, tokenizer: PromptTokenizer) -> list[int]:
         return []
     begun = tokenizer.whole(template.prefix + template.render_query(template.probe(PROBES[0])))
     return [] if begun[: len(tokenizer.bos)] == tokenizer.bos else tokenizer.bos
-
-
-def chat_text(template: Template, shown: Sequence[Sample], sample: Sample, tokenizer: PromptTokenizer) -> str:
-    """A chat prompt: demonstrations as turns, or in the user's one message before the query.
-
-    The prefix opens the first message of the user: not every chat template knows a system role. Special
-    tokens in samples must be marked.
-    """
-    query = template.render_query(sample)
-    if template.chat is Chat.MESSAGE:
-        before = "".join(template.render_solved(solved) for solved in shown)
-        messages = [{"role": "user", "content": before + query}]
-    else:
-        messages = []
-        for solved in shown:
-            messages.append({"role": "user", "content": template.render_query(solved)})
-            messages.append({"role": "assistant", "content": template.continuation(solved)})
-        messages.append({"role": "user", "content": query})
-    messages[0]["content"] = template.prefix + messages[0]["content"]
-    return tokenizer.chat(messages)
 
 
 def chunks(samples: Sequence[Sample], size: int) -> Iterable[Sequence[Sample]]:

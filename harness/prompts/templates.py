@@ -22,7 +22,8 @@ from harness.prompts.choices import FIELD, ChoiceWording, read_wording
 
 _FIELD = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
 _KEYS = (
-    "description", "prefix", "query", "labels", "choices", "answer", "separator", "render", "demonstrations", "source",
+    "description", "prefix", "query", "labels", "choices", "answer", "separator", "boundary", "render",
+    "demonstrations", "system", "without_system", "answer_prefix", "thinking", "source",
 )  # fmt: skip
 _ANSWER = "answer"
 MOST_CHARACTERS = 1_000_000
@@ -62,12 +63,33 @@ class Template:
     """How the prompt is put as messages of a chat; None for plain text."""
     choices: ChoiceWording | None = None
     """How the choices that each sample brings are shown and answered; None where all samples have the same classes."""
+    is_exact: bool = False
+    """Whether labels are what the tokens of prompt and label have beyond those of the prompt, even where both merge."""
+    system: str = ""
+    """The chat's system message; empty for none."""
+    merges_system: bool = False
+    """Whether the system message opens the user's first one where the chat template has no system role."""
+    answer_prefix: str = ""
+    """What the assistant's turns begin with, before label or answer."""
+    thinks: bool = False
+    """Whether the model thinks before it answers; its reasoning is no part of the answer."""
 
     def render_query(self, sample: Sample) -> str:
         """The query of one item."""
         if self.choices is None:
             return fill(self.query, sample.fields)
         return fill(self.query, {**sample.fields, FIELD: self.choices.list_of(sample)})
+
+    def asked(self, sample: Sample) -> tuple[str, tuple[str, ...]]:
+        """The query that a prompt ends with, and the texts that are scored behind it.
+
+        White space at the end of the query stands before the labels where the boundary is exact.
+        """
+        query, labels = self.render_query(sample), self.labels_of(sample)
+        if not self.is_exact:
+            return query, labels
+        end = query.rstrip()
+        return end, tuple(query[len(end) :] + label for label in labels)
 
     def render_solved(self, solved: Sample) -> str:
         """One solved example, the separator that follows it included."""
@@ -195,7 +217,40 @@ def _template(name: str, spec: Any, path: str | Path, class_names: Sequence[str]
     if not isinstance(prefix, str) or not isinstance(description, str):
         raise TemplateError(f"{where}: prefix and description must be text; put them in quotes")
     chat = _chat(where, spec)
-    return Template(name, query, tuple(labels), prefix, tuple(separators), description, answer, chat, wording)
+    is_exact = _is_exact(where, spec, bool(chat), bool(class_names))
+    return Template(
+        name, query, tuple(labels), prefix, tuple(separators), description, answer, chat, wording, is_exact,
+        **_of_chat(where, spec, bool(chat)),
+    )  # fmt: skip
+
+
+def _of_chat(where: str, spec: Mapping[str, Any], is_chat: bool) -> dict[str, Any]:
+    """What templates of chats may say besides."""
+    texts = {key: spec[key] for key in ("system", "answer_prefix") if key in spec}
+    for key, text in texts.items():
+        if not isinstance(text, str) or not text.strip():
+            raise TemplateError(f"{where}: {key} is {one_line(repr(text), 60)}, expected text; put it in quotes")
+    without, thinking = spec.get("without_system", "refuse"), spec.get("thinking", "off")
+    # YAML reads a bare on or off as true or false.
+    thinking = {True: "on", False: "off"}.get(thinking, thinking) if isinstance(thinking, bool) else thinking
+    for key, value, words in (("without_system", without, ("refuse", "merge")), ("thinking", thinking, ("off", "on"))):
+        if value not in words:
+            raise TemplateError(f"{where}: {key} is {one_line(repr(value), 60)}, expected {' or '.join(words)}")
+    given = [key for key in ("system", "without_system", "answer_prefix", "thinking") if key in spec]
+    if given and not is_chat:
+        raise TemplateError(f"{where}: {given[0]} needs `render: chat`; set it, or drop {given[0]}")
+    if "without_system" in spec and "system" not in spec:
+        raise TemplateError(f"{where}: without_system is for a template with system; drop it")
+    return {**texts, "merges_system": without == "merge", "thinks": thinking == "on"}
+
+
+def _is_exact(where: str, spec: Mapping[str, Any], is_chat: bool, has_classes: bool) -> bool:
+    boundary = spec.get("boundary", "safe")
+    if boundary not in ("safe", "exact"):
+        raise TemplateError(f"{where}: boundary is {one_line(repr(boundary), 60)}, expected safe or exact")
+    if boundary == "exact" and (is_chat or not has_classes):
+        raise TemplateError(f"{where}: `boundary: exact` is for labels behind plain prompts; drop it")
+    return bool(boundary == "exact")
 
 
 def _check_texts(where: str, name: str, spec: Any) -> None:

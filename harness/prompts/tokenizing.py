@@ -141,19 +141,46 @@ class PromptTokenizer:
             self._turns = re.compile(f"(?={'|'.join(map(re.escape, separators))})")
         return tuple(part for part in self._turns.split(text) if part)
 
-    def chat(self, messages: Sequence[Mapping[str, str]]) -> str:
-        """The text of a chat, up to where the assistant answers; thinking is off where it can be.
+    @cached_property
+    def knows_system(self) -> bool:
+        """Whether the chat template writes system messages."""
+        try:
+            asked = [{"role": "system", "content": "가나다"}, {"role": "user", "content": "라마바"}]
+            return "가나다" in self._chat(asked, thinks=False)
+        except TemplateError:
+            return False
+
+    @cached_property
+    def can_think(self) -> bool:
+        """Whether the chat template has a switch for thinking."""
+        asked = [{"role": "user", "content": "라마바"}]
+        return self._chat(asked, thinks=True) != self._chat(asked, thinks=False)
+
+    def chat(self, messages: Sequence[Mapping[str, str]], thinks: bool = False) -> str:
+        """The text of a chat, up to where the assistant answers; thinking is off where it can be, unless asked for.
 
         Raises:
             TemplateError: the tokenizer has no chat template; or its template refuses the messages, opens a
                 thinking block before the answer, or writes a time that cannot be kept.
         """
+        text = self._chat(messages, thinks)
+        _, asked, header = text.rpartition(messages[-1]["content"].strip())
+        thinking = open_thinking(header) if asked and not thinks else None
+        if thinking is not None:
+            raise TemplateError(
+                f"the model's chat template opens a thinking block ({thinking}) before the answer, although thinking "
+                "is off: labels would be scored and answers written inside it; use templates with `render: plain`, or "
+                "a chat template that closes the block"
+            )
+        return text
+
+    def _chat(self, messages: Sequence[Mapping[str, str]], thinks: bool) -> str:
         if not getattr(self.tokenizer, "chat_template", None):
             raise TemplateError("the model's tokenizer has no chat template; use templates with `render: plain`")
         timed = {"chat_template": self._template_at(self.chat_time)} if self.writes_time else {}
         try:
             text = self.tokenizer.apply_chat_template(
-                list(messages), tokenize=False, add_generation_prompt=True, enable_thinking=False, **timed
+                list(messages), tokenize=False, add_generation_prompt=True, enable_thinking=thinks, **timed
             )
         except Exception as error:
             reason = " ".join(str(error).split())
@@ -161,14 +188,6 @@ class PromptTokenizer:
                 f"the model's chat template refuses the messages: {reason}; mend it in the model's folder, "
                 "or use templates without render: chat"
             ) from None
-        _, asked, header = str(text).rpartition(messages[-1]["content"].strip())
-        thinking = open_thinking(header) if asked else None
-        if thinking is not None:
-            raise TemplateError(
-                f"the model's chat template opens a thinking block ({thinking}) before the answer, although thinking "
-                "is off: labels would be scored and answers written inside it; use templates with `render: plain`, or "
-                "a chat template that closes the block"
-            )
         return str(text)
 
     @cached_property

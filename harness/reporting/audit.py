@@ -12,9 +12,16 @@ from harness.analysis.agreement import AnswerAgreement, ScoreAgreement
 from harness.reporting.console import write
 from harness.reporting.terminal import new_table
 from harness.running.audit import ALONE, REFERENCE, RUN, AuditReport
+from harness.running.duel import DuelReport
 
 FORMATS = ("table", "json")
 WAYS = {RUN: "as the run", ALONE: "prompt by prompt"}
+
+
+LEGEND = (
+    "largest, mean: difference of a label's log-probability, nats. "
+    "near ties: the two best labels are within twice the largest difference.\n"
+)
 
 
 def write_audit(console: Console, report: AuditReport, fmt: str) -> None:
@@ -44,11 +51,7 @@ def write_audit(console: Console, report: AuditReport, fmt: str) -> None:
             table.add_row(*names, audit.template, WAYS[way], f"{agreement.prompts:,}", *_figures(agreement))
     console.print(table)
     if scored:
-        write(
-            console,
-            "largest, mean: difference of a label's log-probability, nats. "
-            "near ties: the two best labels are within twice the largest difference.\n",
-        )
+        write(console, LEGEND)
     for audit in report.templates:
         if isinstance(audit.run, ScoreAgreement) and audit.run.unusable:
             write(console, f"{audit.model}, {audit.template}: {audit.run.unusable:,} prompts without a usable number\n")
@@ -62,6 +65,32 @@ def write_audit(console: Console, report: AuditReport, fmt: str) -> None:
         write(console, "packing changes no more than the number format\n")
     if report.stored_in is not None:
         write(console, f"stored: {report.stored_in}/audit.json and manifest\n")
+
+
+def write_duel(console: Console, report: DuelReport, fmt: str) -> None:
+    """Print how far two engines agree, in one of `FORMATS`."""
+    if fmt == "json":
+        write(console, json.dumps(report.as_dict(), ensure_ascii=False, indent=2) + "\n")
+        return
+    sides = [f"{side.model} by {side.engine}{_how(side.facts)}" for side in (report.second, report.first)]
+    write(console, f"{sides[0]}; against {sides[1]}; {report.n_samples} samples\n")
+    scored = report.method != "generate"
+    table = new_table(console)
+    table.add_column("template", no_wrap=True)
+    figures = ("flips", "flip rate", "near ties", "largest", "mean") if scored else ("equal", "share")
+    for name in ("prompts", *figures):
+        table.add_column(name, justify="right", no_wrap=True)
+    for name, agreement in report.templates.items():
+        table.add_row(name, f"{agreement.prompts:,}", *_figures(agreement))
+    console.print(table)
+    if scored:
+        write(console, LEGEND)
+    for name, agreement in report.templates.items():
+        if isinstance(agreement, ScoreAgreement) and agreement.unusable:
+            write(
+                console,
+                f"{name}: {agreement.unusable:,} prompts without a usable number on one side; they are not compared\n",
+            )
 
 
 def _how(facts: Mapping[str, Any]) -> str:

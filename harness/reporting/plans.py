@@ -8,10 +8,12 @@ from rich.console import Console
 from rich.text import Text
 
 from harness.cluster.findings import gibibytes
+from harness.core.addresses import redacted
 from harness.core.escaping import visible
 from harness.core.task import Task
 from harness.planning.examples import UNEQUAL
-from harness.planning.report import PlanReport
+from harness.planning.report import Expense, PlanReport
+from harness.prompts.audit import TemplateAudit
 from harness.prompts.templates import read_templates
 from harness.reporting.console import say, write
 from harness.reporting.terminal import new_table
@@ -67,6 +69,8 @@ def write_plan(console: Console, report: PlanReport) -> None:
             f"memory of a replica of {replica.model} on {replica.device}, {replica.dtype}, "
             f"{replica.tokens_per_pack:,} tokens a pack: about {gibibytes(need.total)} ({words})\n",
         )
+    for expense in report.expenses:
+        _write_expense(console, expense)
     contexts = {length.model: length.context_length for length in report.lengths}
     table = new_table(console)
     several = len(report.lengths) > 1
@@ -102,6 +106,8 @@ def write_plan(console: Console, report: PlanReport) -> None:
             remarks.append("labels share their first token")
         if len({len(tokens) for tokens in audit.label_tokens}) > 1 and not audit.own_labels:
             remarks.append(UNEQUAL.format(" and ".join(str(len(tokens)) for tokens in audit.label_tokens)))
+        if audit.merged is not None:
+            remarks.append(_exact(audit))
         remarks.append(audit.start)
         if audit.joined_by_segment < 1:
             remarks.append(f"{1 - audit.joined_by_segment:.0%} of prompts tokenised whole")
@@ -109,6 +115,40 @@ def write_plan(console: Console, report: PlanReport) -> None:
         write(console, f"{what}, {audit.samples_checked} prompts checked{remark}\n")
     for name, text in report.examples.items():
         write(console, f"\n--- {name} ---\n{text}\n")
+
+
+def _write_expense(console: Console, expense: Expense) -> None:
+    money = f"; cost {_range(expense.cost, ',.2f')}" if expense.cost is not None else "; no prices are set"
+    limit = f", model.max_cost {expense.limit:g}" if expense.limit is not None else ""
+    if expense.cost is not None and expense.limit is not None and expense.limit < expense.cost[1]:
+        limit += ": the run may stop before it is through" if expense.limit >= expense.cost[0] else ": it will not do"
+    write(
+        console,
+        f"requests of {expense.model} to {redacted(expense.address)}: {_range(expense.requests, ',')}, tokens sent "
+        f"{_range(expense.input_tokens, ',')}, generated {_range(expense.output_tokens, ',')}{money}{limit}\n",
+    )
+    if expense.requests[0] < expense.requests[1]:
+        write(console, "  how labels can be scored, and so which it is, is found when the run begins\n")
+    for words in expense.unchecked:
+        write(console, f"  {words}\n")
+
+
+def _range(ends: tuple[float, float], form: str) -> str:
+    least, most = (format(end, form) for end in ends)
+    return least if least == most else f"{least} to {most}"
+
+
+def _exact(audit: TemplateAudit) -> str:
+    """What `boundary: exact` does to the labels of a template."""
+    moved = f"the query's {audit.moved!r} is scored with the label; " if audit.moved else ""
+    merged = (
+        f"{audit.merged} labels merge with the end of their prompts: they are the tokens beyond those of the prompt, "
+        "as no text has them"
+    )
+    return (
+        f"boundary exact, tokenised whole as lm-evaluation-harness does: {moved}"
+        f"{merged if audit.merged else 'no label merges with its prompt'}"
+    )
 
 
 def write_tasks(console: Console, tasks: Sequence[Task]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -14,6 +14,7 @@ from rich.text import Text
 
 from harness.analysis.cells import is_zero_shot, main_figure, of_prompts
 from harness.analysis.choices import BIAS, PLACE, PREFIX
+from harness.analysis.named_metrics import CLASS_METRICS
 from harness.analysis.strategies import THIS_DRAW
 from harness.core.escaping import csv_text, visible
 from harness.reporting.console import PlainTable, say, write
@@ -147,16 +148,29 @@ def _class_figures(cells: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
     names = ["accuracy", "95% interval", "macro F1"]
     shares = [("positive", "predicted_positive_share"), ("off-label", "off_label_mass")]
     shares = [(title, column) for title, column in shares if cells[column].notna().any()]
+    named = _named(cells)
     rows = [
         [
             f"{row['accuracy']:.4f}",
             f"{row['low']:.4f}-{row['high']:.4f}",
             f"{row['macro_f1']:.4f}",
+            *(_with_interval(row, name) for name in named),
             *("" if pd.isna(row[column]) else f"{row[column]:.3f}" for _, column in shares),
         ]
         for row in cells.to_dict("records")
     ]
-    return [*names, *(title for title, _ in shares)], rows
+    return [*names, *(name.replace("_", " ") for name in named), *(title for title, _ in shares)], rows
+
+
+def _named(cells: pd.DataFrame) -> list[str]:
+    """Metrics by name that the table shows; those of single classes are in the other formats."""
+    return [name for name in CLASS_METRICS if f"{name}_low" in cells]
+
+
+def _with_interval(row: Mapping[Any, Any], name: str) -> str:
+    if pd.isna(row[name]):
+        return ""
+    return f"{row[name]:.4f} ({row[f'{name}_low']:.4f}-{row[f'{name}_high']:.4f})"
 
 
 def _choice_figures(cells: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
@@ -164,14 +178,16 @@ def _choice_figures(cells: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
     scores = [str(name) for name in cells if str(name).startswith(PREFIX)]
     places = [str(name) for name in cells if str(name).startswith(PLACE)]
     names = ["accuracy", "95% interval", "bias", "answers by place"]
+    names += [name.replace("_", " ") for name in _named(cells)]
     names += [name.removeprefix(PREFIX).replace("_", " ") for name in scores]
     rows = [
         [
             f"{row['accuracy']:.4f}",
             f"{row['low']:.4f}-{row['high']:.4f}",
-            f"{row[BIAS]:.3f}",
-            " ".join(f"{row[name]:.2f}" for name in places),
-            *(f"{row[name]:.4f}" for name in scores),
+            "" if pd.isna(row[BIAS]) else f"{row[BIAS]:.3f}",
+            " ".join(f"{row[name]:.2f}" for name in places if not pd.isna(row[name])),
+            *(_with_interval(row, name) for name in _named(cells)),
+            *("" if pd.isna(row[name]) else f"{row[name]:.4f}" for name in scores),
         ]
         for row in cells.to_dict("records")
     ]

@@ -154,6 +154,7 @@ _WORDING = keys(
         "answer": text,
         "chat": maybe(text),
         "choices": mapped(anything),
+        "is_exact": one_of(True, False),
     },
 )
 _SESSION = keys(
@@ -193,6 +194,7 @@ MANIFEST: Mapping[str, Check] = {
                 "demos": mapped(anything),
                 "models": listed(keys({"name": text})),
                 "references": listed(keys({"name": text})),
+                "scoring": keys({}, {"metrics": listed(text), "extract": maybe(text)}),
             },
         ),
         _places,

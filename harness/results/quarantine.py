@@ -145,8 +145,9 @@ class Quarantine:
 
 
 OUT_OF_MEMORY, MEMORY_KILL, TIME_LIMIT = "OutOfMemoryError", "MemoryKill", "TimeLimit"
+REQUEST_FAILED = "RequestError"
 REPLICA_DIED = "ReplicaDied"
-PASSING = frozenset({OUT_OF_MEMORY, "MemoryError", MEMORY_KILL, TIME_LIMIT})
+PASSING = frozenset({OUT_OF_MEMORY, "MemoryError", MEMORY_KILL, TIME_LIMIT, REQUEST_FAILED})
 """Types of errors that may pass by themselves: resuming tries their samples again."""
 
 

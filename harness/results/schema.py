@@ -87,6 +87,8 @@ class UnitStatistics:
     """Of `seconds`, those in which the unit had the model; these never overlap on one replica."""
     replica: str = ""
     """Host and process that did it."""
+    cost: float = 0.0
+    """Of its requests, where they are paid for."""
 
 
 def to_table(records: list[Record]) -> pa.Table:

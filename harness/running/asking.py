@@ -5,7 +5,8 @@ Knows methods and endings; refuses to know how anything is computed.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -16,7 +17,7 @@ from harness.core.errors import EngineError, NotFiniteError
 from harness.core.task import Task
 from harness.engine.protocol import GENERATE, Ending, Generations, LoadedEngine, OpenSettings, Scores
 from harness.prompts.endings import StopTexts, turn_ends
-from harness.prompts.rendering import Prompt
+from harness.prompts.prompt import Prompt
 from harness.prompts.tokenizing import PromptTokenizer
 
 
@@ -39,6 +40,7 @@ class Asking:
         self.task = task
         self.generation = generation
         self._end_tokens = turn_ends(tokenizer.tokenizer)
+        self._tokenizer = tokenizer
         self._stops = StopTexts(tokenizer, generation.stop)
 
     def prepare(self, prompts: Sequence[Prompt]) -> Any:
@@ -61,15 +63,28 @@ class Asking:
         if self.method != GENERATE:
             even = _with_as_many_labels(prompts)
             return _checked_scores(self.engine.score(even, prepared), even)
-        ending = Ending(self.most_new_tokens(prompts), self._end_tokens, tuple(self.generation.stop), self._stops)
+        stops, texts = self._stops, tuple(self.generation.stop)
+        if prompts[0].thinks:
+            # An engine that stops at texts by itself would stop within the reasoning.
+            stops, texts = StopTexts(self._tokenizer, texts, after_reasoning_of=prompts[0].text), ()
+        ending = Ending(self.most_new_tokens(prompts), self._end_tokens, texts, stops)
         found = self.engine.generate(prompts, ending)
         if len(found.tokens) != len(prompts) or len(found.reasons) != len(prompts):
             raise EngineError(f"the engine gave {len(found.tokens)} answers to {len(prompts)} prompts")
         return found
 
+    @contextmanager
+    def paying(self, pay: Callable[[float], None]) -> Iterator[None]:
+        """Say what the requests of the block have cost, those of a block that raises included."""
+        before = self.engine.cost
+        try:
+            yield
+        finally:
+            pay(self.engine.cost - before)
+
     def most_new_tokens(self, prompts: Sequence[Prompt]) -> int:
         """Tokens that an answer, or the longest label, may have."""
-        if self.task.generates:
+        if self.task.generates or prompts[0].thinks:
             return self.generation.max_new_tokens
         return max(len(ids) for prompt in prompts for ids in prompt.label_ids)
 
@@ -120,5 +135,5 @@ def open_settings(
         None if engine.tokens_per_pack == "auto" else int(engine.tokens_per_pack),
         longest_prompt,
         threads,
-        tokens,
+        tokens=tokens,
     )

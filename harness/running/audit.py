@@ -23,19 +23,20 @@ from harness.analysis.agreement import (
     packing_adds,
 )
 from harness.config.schema import RunConfig
-from harness.core.errors import ConfigError, NotFiniteError
+from harness.core.errors import ConfigError, NotFiniteError, RequestError
 from harness.core.task import NO_CLASS, LabelScores, Sample
 from harness.engine.protocol import GENERATE, Generations, Scores
 from harness.engine.registry import find_engine
 from harness.planning.lengths import measure
 from harness.planning.preparation import ModelSetup, Prepared, prepare
 from harness.planning.units import choose_shard_size
-from harness.prompts.rendering import Prompt, chunks
+from harness.prompts.prompt import Prompt
+from harness.prompts.rendering import chunks
 from harness.results import manifest as manifests
 from harness.results.lock import RunLock
 from harness.results.store import RunStore
 from harness.running.asking import Asking, open_settings
-from harness.running.cleaning import clean, cut_at_stop
+from harness.running.cleaning import answer_of
 from harness.running.growing import grow
 from harness.running.judging import predicted
 
@@ -114,10 +115,8 @@ def audit(config: RunConfig, n_samples: int) -> AuditReport:
     if n_samples < 1:
         raise ConfigError(f"--samples is {n_samples}, expected at least 1")
     prepared = prepare(config)
-    everyone = prepared.data.samples
-    chosen = [everyone[i * len(everyone) // n_samples] for i in range(n_samples)]
-    samples = chosen if n_samples < len(everyone) else list(everyone)
-    budgets = measure(prepared, shard_size=len(everyone))
+    samples = spread(prepared.data.samples, n_samples)
+    budgets = measure(prepared, shard_size=len(prepared.data.samples))
     store = RunStore(config.run_dir)
     stored = store.exists(manifests.NAME)
     lock: AbstractContextManager[Any] = RunLock(store) if stored else nullcontext()
@@ -142,6 +141,11 @@ def audit(config: RunConfig, n_samples: int) -> AuditReport:
     return replace(report, stored_in=config.run_dir)
 
 
+def spread(samples: Sequence[Sample], n: int) -> list[Sample]:
+    """So many of the samples, evenly spread; all where there are fewer."""
+    return [samples[i * len(samples) // n] for i in range(n)] if n < len(samples) else list(samples)
+
+
 def _audit_model(
     prepared: Prepared, setup: ModelSetup, samples: Sequence[Sample], longest: int
 ) -> tuple[list[TemplateAudit], dict[str, Any]]:
@@ -160,12 +164,12 @@ def _audit_model(
         facts[way] = audited.facts.as_dict()
         log.info("%s, %s: %s", setup.name, way, audited.facts)
         said[way] = [
-            _answers(prepared, setup, name, list(chunks(samples, size)), audited, way == RUN)
+            answers_of(prepared, setup, name, list(chunks(samples, size)), audited, way == RUN)
             for name in config.grid.templates
         ]
         del audited
     audits = [
-        TemplateAudit(setup.name, name, _compare(reference, run), _compare(reference, alone))
+        TemplateAudit(setup.name, name, agreement_of(reference, run), agreement_of(reference, alone))
         for name, reference, alone, run in zip(
             config.grid.templates, said[REFERENCE], said[ALONE], said[RUN], strict=True
         )
@@ -173,7 +177,7 @@ def _audit_model(
     return audits, facts
 
 
-def _answers(
+def answers_of(
     prepared: Prepared,
     setup: ModelSetup,
     template: str,
@@ -197,7 +201,8 @@ def _answers(
     return found
 
 
-def _compare(reference: Sequence[Answers], found: Sequence[Answers]) -> ScoreAgreement | AnswerAgreement:
+def agreement_of(reference: Sequence[Answers], found: Sequence[Answers]) -> ScoreAgreement | AnswerAgreement:
+    """How far two ways agree, unit by unit in the same order."""
     if reference[0].logprobs is None:
         return compare_answers([x for part in reference for x in part.texts], [x for part in found for x in part.texts])
     expected, scores = (
@@ -233,7 +238,8 @@ class AuditedModel:
     ) -> None:
         self.prepared, self.setup = prepared, setup
         config, model = prepared.config, replace(setup.info.fixed, dtype=dtype)
-        opened = find_engine(model.engine).open(model, open_settings(config.engine, longest_prompt, share_prefixes))
+        settings = replace(open_settings(config.engine, longest_prompt, share_prefixes), method=prepared.method)
+        opened = find_engine(model.engine).open(model, settings)
         self.facts = opened.facts
         self._n_classes = len(prepared.task.class_names)
         self.asking = Asking(opened, prepared.method, prepared.task, config.generation, setup.tokenizer)
@@ -242,7 +248,7 @@ class AuditedModel:
         """Score or continue prompts together; those without a number are found by halving."""
         try:
             found = self.asking.ask(prompts, self.asking.prepare(prompts))
-        except NotFiniteError:
+        except (NotFiniteError, RequestError):
             if len(prompts) > 1:
                 middle = len(prompts) // 2
                 return _joined([self.answer(prompts[:middle]), self.answer(prompts[middle:])])
@@ -254,8 +260,8 @@ class AuditedModel:
     def _judged(self, prompts: Sequence[Prompt], found: Scores | Generations) -> Answers:
         if isinstance(found, Generations):
             settings, decode = self.prepared.config.generation, self.setup.tokenizer.decode
-            texts = (clean(cut_at_stop(decode(tokens), settings.stop), settings.clean) for tokens in found.tokens)
-            return Answers(texts=tuple(texts))
+            written = zip(prompts, found.tokens, strict=True)
+            return Answers(texts=tuple(answer_of(decode(tokens), prompt, settings)[1] for prompt, tokens in written))
         predictions = []
         logprobs = np.empty((len(prompts), self._n_classes))
         for place, prompt in enumerate(prompts):

@@ -9,6 +9,10 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 
+from harness.config.schema import GenerationConfig
+from harness.prompts.chats import without_reasoning
+from harness.prompts.prompt import Prompt
+
 _QUOTES = "\"'“”‘’「」『』《》〈〉`"
 _PARTICLES = re.compile(
     r"(?<=[가-힣0-9A-Za-z)]{2})"
@@ -20,6 +24,22 @@ def cut_at_stop(text: str, stop: Sequence[str]) -> str:
     """The text before the first stop string."""
     ends = [at for mark in stop if (at := text.find(mark)) >= 0]
     return text[: min(ends)] if ends else text
+
+
+def answer_of(text: str, prompt: Prompt, settings: GenerationConfig) -> tuple[str, str]:
+    """What a model wrote, before the first stop text, and the answer in it.
+
+    Args:
+        text: all that it wrote; of a prompt that it thinks about, stop texts count after its reasoning.
+        prompt: that it went on from.
+        settings: stop texts and cleanings.
+    """
+    if not prompt.thinks:
+        raw = cut_at_stop(text, settings.stop)
+        return raw, clean(raw, settings.clean)
+    answer = without_reasoning(text, prompt.text)
+    cut = cut_at_stop(answer, settings.stop)
+    return text[: len(text) - len(answer)] + cut, clean(cut, settings.clean)
 
 
 def first_line(answer: str) -> str:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-from harness.core.errors import BrokenDeviceError, Interrupted, ReplicaError, ScheduleError, UserError
+from harness.core.errors import ENDS_THE_RUN, Interrupted, ReplicaError, ScheduleError, UserError
 from harness.planning.units import WorkUnit
 from harness.results.quarantine import Ending, Trial
 from harness.running.failures import Decision, Pace, after_replica_death, after_unit_error, is_straggler
@@ -232,8 +232,8 @@ class _Dispatcher:
         except ReplicaDiedError as death:
             self._bury(flight, death)
             return False
-        except (UserError, BrokenDeviceError):
-            # A device that is broken in this very process: nothing can be tried again.
+        except (UserError, *ENDS_THE_RUN):
+            # A device that is broken in this very process, a server that is gone: nothing can be tried again.
             raise
         except Exception as error:
             self._fail(unit, error)

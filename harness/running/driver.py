@@ -247,6 +247,9 @@ def _compute(work: _Work, store: RunStore, backend: Backend, onlookers: _Onlooke
             unit_log.info(json.dumps({"unit": unit.id, **_place(unit), **asdict(report.statistics)}))
             for error in report.errors:
                 log.warning("failed: %s", error)
+            if report.statistics.cost:
+                paid = manifest["sessions"][-1].setdefault("cost", {})
+                paid[unit.model] = paid.get(unit.model, 0.0) + report.statistics.cost
             cells, parts = ledger.finish(unit)
             if progress.n_units is None and feed.expected is not None:
                 manifest.update(ledger.expected)
@@ -268,6 +271,7 @@ def _compute(work: _Work, store: RunStore, backend: Backend, onlookers: _Onlooke
                 work.longest[model],
                 setup.info.resources,
                 chat_time=setup.tokenizer.chat_time,
+                spent=sum(one.get("cost", {}).get(model, 0.0) for one in manifest["sessions"]),
                 tokens=work.tokens[model],
             )
             tables = {seed: prepared.lecture_table(setup, seed) for seed in config.grid.seeds}
@@ -275,7 +279,7 @@ def _compute(work: _Work, store: RunStore, backend: Backend, onlookers: _Onlooke
             log.info("loading %s: %s", model, setup.info.loaded_words)
             useful = MANY if units.n_left is None else units.n_left
             with backend.pool(spec, setup.draw, ledger.work.shards, lecture, useful, stop) as (pool, facts):
-                _check_dtype(config.run_dir, manifest["engines"].get(model), facts)
+                _check_engine(config.run_dir, manifest["engines"].get(model), facts)
                 manifest["engines"][model] = facts.as_dict()
                 log.info("%s: %s", model, facts)
                 for notice in facts.notices:
@@ -303,13 +307,12 @@ def _check_task(store: RunStore, manifest: dict[str, Any], prepared: Prepared) -
             )
 
 
-def _check_dtype(run_dir: str, before: dict[str, Any] | None, facts: EngineFacts) -> None:
-    """Refuse to mix number formats in one run, as `dtype: auto` would on another machine."""
-    if before is not None and before.get("dtype", facts.dtype) != facts.dtype:
-        raise RunDirError(
-            f"the run in '{run_dir}' began in {before['dtype']}, but this machine would go on in {facts.dtype}; "
-            f"set model.dtype={before['dtype']} under another name=..., or resume on a machine of the same kind"
-        )
+def _check_engine(run_dir: str, before: dict[str, Any] | None, facts: EngineFacts) -> None:
+    """Refuse to mix number formats in one run, as `dtype: auto` would on another machine, or servers."""
+    change = None if before is None else facts.change_since(before)
+    if change is not None:
+        was, is_now, remedy = change
+        raise RunDirError(f"the run in '{run_dir}' began in {was}, but {is_now}; {remedy}")
 
 
 def _move_aside(store: RunStore) -> None:

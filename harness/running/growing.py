@@ -115,7 +115,11 @@ def take_in(manifest: dict[str, Any], growth: Growth, session: dict[str, Any]) -
         names = [setup.name for setup in prepared.models]
         config["model"]["path"] = names if isinstance(config["model"]["path"], list) else names[0]
         manifest["config"] = config
+    # What is worked out from records may be asked for at any time.
+    asked = {key: getattr(prepared.config.scoring, key) for key in ("metrics", "extract")}
+    scoring = {**manifest["config"].get("scoring", {}), **asked}
     manifest |= {
+        "config": {**manifest["config"], "scoring": scoring},
         "format": layout.FORMAT,
         "identity": growth.identity,
         "n_samples": len(growth.samples),

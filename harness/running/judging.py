@@ -13,10 +13,10 @@ from harness.core.foreign import described, is_the_users
 from harness.core.task import NO_CLASS, LabelScores, Sample, Task
 from harness.engine.protocol import Generations, Scores
 from harness.planning.units import WorkUnit
-from harness.prompts.rendering import Prompt
+from harness.prompts.prompt import Prompt
 from harness.prompts.tokenizing import PromptTokenizer
 from harness.results.schema import Record
-from harness.running.cleaning import clean, cut_at_stop
+from harness.running.cleaning import answer_of
 
 log = logging.getLogger(__name__)
 
@@ -49,10 +49,11 @@ class Judge:
             scores: of the prompts, in their order.
         """
         columns = scores.logprobs.tolist(), scores.argmax.tolist(), scores.off_label_mass.tolist()
+        texts: Sequence[str | None] = scores.argmax_texts or [None] * len(prompts)
         records = []
-        for prompt, logprobs, argmax, off_label in zip(prompts, *columns, strict=True):
+        for prompt, logprobs, argmax, off_label, text in zip(prompts, *columns, texts, strict=True):
             try:
-                records.append(self._by_labels(unit, prompt, logprobs, argmax, off_label))
+                records.append(self._by_labels(unit, prompt, logprobs, argmax, off_label, text))
             except BaseException as error:
                 records.append(self._unjudged(unit, prompt, error))
         return records
@@ -64,10 +65,11 @@ class Judge:
         logprobs: list[float],
         argmax: int,
         off_label: float,
+        text: str | None,
     ) -> Record:
         counts = [len(ids) for ids in prompt.label_ids]
         logprobs = logprobs[: len(counts)]
-        text = self._argmax_text(argmax)
+        text = self._argmax_text(argmax) if text is None else text
         scores = LabelScores(tuple(logprobs), tuple(counts), argmax, off_label)
         prediction = predicted(self.task, prompt, scores)
         return Record(
@@ -86,13 +88,13 @@ class Judge:
         return records
 
     def _by_answer(self, unit: WorkUnit, prompt: Prompt, tokens: list[int], reason: str) -> Record:
-        raw = cut_at_stop(self.tokenizer.decode(tokens), self.generation.stop)
-        answer, sample = clean(raw, self.generation.clean), prompt.sample
+        raw, answer = answer_of(self.tokenizer.decode(tokens), prompt, self.generation)
+        sample = prompt.sample
         prediction = values = None
         if self.task.generates:
             values = [float(metric(answer, sample)) for metric in self.task.answer_metrics.values()]
         else:
-            prediction = self._written_label(tokens, prompt)
+            prediction = self._written_label(tokens, prompt, answer)
         return Record(
             unit.model, unit.task, unit.template, prompt.k, unit.seed, sample.id, sample.gold, prediction,
             greedy_prediction=prediction, n_prompt_tokens=len(prompt.ids), raw_answer=raw, answer=answer,
@@ -107,10 +109,14 @@ class Judge:
             error = TaskLeftError(f"task '{self.task.name}' raised {described(error)} while it judged")
         return failed(unit, prompt.sample, prompt.k, error)
 
-    def _written_label(self, tokens: list[int], prompt: Prompt) -> int:
-        """The class whose label the model wrote, as the lecture judges: text without white space around."""
+    def _written_label(self, tokens: list[int], prompt: Prompt, answer: str) -> int:
+        """The class whose label the model wrote, as the lecture judges: text without white space around.
+
+        After reasoning the whole answer is held against the labels.
+        """
         for index, (label, ids) in enumerate(zip(prompt.labels, prompt.label_ids, strict=True)):
-            if self.tokenizer.decode(tokens[: len(ids)]).strip() == label.strip():
+            written = answer if prompt.thinks else self.tokenizer.decode(tokens[: len(ids)])
+            if written.strip() == label.strip():
                 return index
         return NO_CLASS
 

@@ -38,6 +38,8 @@ class WorkerSpec:
     """CPU threads of the worker; None leaves the engine's choice."""
     chat_time: str | None = None
     """What chat templates take for the present."""
+    spent: float = 0.0
+    """What the run has paid for requests to this model."""
     tokens: int | None = None
     """Of the grid, every shared one counted once per shard; None where that is not known."""
 

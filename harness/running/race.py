@@ -24,7 +24,7 @@ from harness.results.races import RaceLog
 from harness.results.store import RunStore
 from harness.running import driver
 from harness.running.course import Course
-from harness.running.race_schedule import RaceSchedule
+from harness.running.race_schedule import Field, RaceSchedule
 from harness.running.race_scores import RaceScores, find_strategy, labelled, metric_place, strategies_of
 
 log = logging.getLogger(__name__)
@@ -119,22 +119,21 @@ class _Race:
         self.board = RaceBoard(self.console, labels, self.tokens_of_grid)
         self.schedule = RaceSchedule(
             Race(len(strategies), self.order.sizes, rules),
-            plan,
-            self.cuts,
-            RaceScores(self.order, plan, strategies, self.metric, store),
+            Field(plan, self.cuts, strategies, self.baseline),
+            RaceScores(self.order, plan, strategies, self.metric),
+            store,
             RaceLog(store, entry),
-            self.baseline,
+            self._round_over,
         )
-        self.schedule.on_round = self._round_over
         return self.schedule
 
     def __rich__(self) -> RaceBoard | str:
         """The board, once there is one."""
         return self.board or ""
 
-    def _round_over(self) -> None:
+    def _round_over(self, schedule: RaceSchedule) -> None:
         assert self.board is not None
-        self.board.round_over(self.schedule.race, self.schedule.tokens)
+        self.board.round_over(schedule.race, schedule.tokens)
 
     def summary(self) -> dict[str, Any]:
         """Judge the winner, and keep how the race ended; what a tracker is told of it."""
@@ -147,16 +146,18 @@ class _Race:
         return {f"race/{name}": value for name, value in facts.items()}
 
     def _result(self) -> RaceResult:
-        schedule = self.schedule
+        schedule, store = self.schedule, RunStore(self.config.run_dir)
         found, scores = schedule.race, schedule.scores
         assert found.winner is not None
-        scores.read()
-        labels = [strategy.label for strategy in scores.strategies]
+        scores.read(store, store.part_ids())
+        labels = [strategy.label for strategy in schedule.strategies]
         n_samples = len(self.order.samples)
         judged = self._judge(scores, found.winner)
-        n_cells = sum(len(strategy.keys) for strategy in scores.strategies)
+        n_cells = sum(len(strategy.keys) for strategy in schedule.strategies)
         ends = np.concatenate([[0], np.cumsum(self.order.sizes)])
-        raced = sum(int(ends[found.scored[arm]]) * len(strategy.keys) for arm, strategy in enumerate(scores.strategies))
+        raced = sum(
+            int(ends[found.scored[arm]]) * len(strategy.keys) for arm, strategy in enumerate(schedule.strategies)
+        )
         spent = Spent(raced, n_samples * n_cells, schedule.tokens, self.tokens_of_grid)
         words = claim(found, labels, n_samples)
         baseline = None if self.baseline is None else labels[self.baseline]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from itertools import islice
 
 import numpy as np
@@ -18,11 +18,29 @@ from harness.core.errors import RunDirError
 from harness.planning.race_order import Cuts
 from harness.planning.units import Plan, WorkUnit
 from harness.results.races import RaceLog
+from harness.results.store import RunStore
 from harness.running.messages import UnitReport
-from harness.running.race_scores import RaceScores
+from harness.running.race_scores import RaceScores, Strategy
 
 Pair = tuple[str, int]
 """What the records of a cell depend on, and a shard."""
+
+
+@dataclass(frozen=True)
+class Field:
+    """Who races over what.
+
+    Attributes:
+        plan: of the grid, its shards those of `cuts`.
+        cuts: of the race.
+        strategies: that race.
+        baseline: the strategy that is scored on the samples held out besides the winner.
+    """
+
+    plan: Plan
+    cuts: Cuts
+    strategies: Sequence[Strategy]
+    baseline: int | None = None
 
 
 class RaceSchedule:
@@ -30,30 +48,29 @@ class RaceSchedule:
 
     Args:
         race: that decides.
-        plan: of the grid, its shards those of `cuts`.
-        cuts: of the race.
-        scores: of the strategies that race, as far as they are committed.
+        field: who races over what.
+        scores: what is committed.
+        store: of the run directory.
         decisions: where they are kept.
-        baseline: strategy that is scored on the samples held out besides the winner.
+        on_round: told after every round.
 
     Attributes:
-        on_round: called after every round.
         tokens: that the model computed for what was finished of the race's samples, committed before or not.
     """
 
     def __init__(
         self,
         race: Race,
-        plan: Plan,
-        cuts: Cuts,
+        field: Field,
         scores: RaceScores,
+        store: RunStore,
         decisions: RaceLog,
-        baseline: int | None = None,
+        on_round: Callable[[RaceSchedule], None] = lambda schedule: None,
     ) -> None:
-        self.race, self.scores, self.decisions = race, scores, decisions
-        self.on_round: Callable[[], None] = lambda: None
-        self._plan, self._cuts, self._baseline = plan, cuts, baseline
-        self._strategies = scores.strategies
+        plan = field.plan
+        self.race, self.strategies, self.scores, self.decisions = race, field.strategies, scores, decisions
+        self._plan, self._cuts, self._store = plan, field.cuts, store
+        self._baseline, self._on_round = field.baseline, on_round
         self._base: dict[Pair, WorkUnit] = {}
         for unit in plan.units:
             for key in unit.keys:
@@ -65,7 +82,7 @@ class RaceSchedule:
         self._needed: set[Pair] = set()
         self._model = plan.units[0].model
         self.tokens = 0.0
-        scores.read()
+        scores.read(store, store.part_ids())
         self._go_on()
 
     def next(self, n: int) -> Sequence[WorkUnit]:
@@ -105,38 +122,38 @@ class RaceSchedule:
             if self._needed and self._needed <= self._done:
                 self._decide()
             if self.race.ending is None:
-                self._needed = {pair for arm in range(len(self._strategies)) for pair in self._wanted(arm)}
+                self._needed = {pair for arm in range(len(self.strategies)) for pair in self._wanted(arm)}
                 if not self._needed <= self._done:
                     self._let_come(self._needed - self._given)
                     return
         judged = {self.race.winner, self._baseline} - {None}
-        keys = {key for arm in judged if arm is not None for key in self._strategies[arm].keys}
+        keys = {key for arm in judged if arm is not None for key in self.strategies[arm].keys}
         self._needed = {(key, shard) for key in keys for shard in self._cuts.holdout}
         self._let_come(self._needed - self._given)
 
     def _decide(self) -> None:
-        self.scores.read()
+        self.scores.read(self._store, self._store.part_ids())
         low, high = self.scores.bounds(self.race.end_of_round)
         steps = np.arange(low.shape[1])
         wanted = (steps >= self.race.scored[:, None]) & (steps < self.race.goal[:, None])
         if np.isnan(low[wanted]).any():
             raise RunDirError(
-                "the race lacks records of units that are done: parts were lost or changed while it ran; run the same "
-                "command again, it computes what is missing"
+                f"'{self._store.run_dir}' lacks records of units that are done: parts were lost or changed while it "
+                "ran; run the same command again, it computes what is missing"
             )
         before = len(self.race.rounds)
         self.race.advance(low, high)
         if len(self.race.rounds) > before:
             found = asdict(self.race.rounds[-1])
             self.decisions.decided({k: list(v) if isinstance(v, tuple) else v for k, v in found.items()})
-            self.on_round()
+            self._on_round(self)
 
     def _wanted(self, arm: int) -> Iterator[Pair]:
         """What an arm must be scored on before the race can go on."""
         scored, goal = self.race.scored[arm], self.race.goal[arm]
         for end, shards in zip(self.race.ends, self._cuts.rounds, strict=True):
             if scored < end <= goal:
-                yield from ((key, shard) for key in self._strategies[arm].keys for shard in shards)
+                yield from ((key, shard) for key in self.strategies[arm].keys for shard in shards)
 
     def _let_come(self, pairs: set[Pair]) -> None:
         """Units of these, all K of one trunk together; those of the model that is loaded first."""
@@ -157,7 +174,7 @@ class RaceSchedule:
         shards = self._cuts.rounds[place] if place < len(self._cuts.rounds) else ()
         racing = np.flatnonzero(self.race.alive & ~self.race.resting).tolist()
         order = sorted(racing, key=lambda arm: (-self.race.low_sums[arm], arm))
-        keys = dict.fromkeys(key for arm in order for key in self._strategies[arm].keys)
+        keys = dict.fromkeys(key for arm in order for key in self.strategies[arm].keys)
         given = set(self._given)
         for best in keys:
             for shard in shards:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -90,17 +90,10 @@ class RaceScores:
         plan: of the grid.
         strategies: that race.
         metric: place among the metrics of generated answers; None for accuracy.
-        store: of the run directory.
-
-    Attributes:
-        strategies: that race.
     """
 
-    def __init__(
-        self, order: RaceOrder, plan: Plan, strategies: Sequence[Strategy], metric: int | None, store: RunStore
-    ) -> None:
-        self.strategies = strategies
-        self._order, self._metric, self._store = order, metric, store
+    def __init__(self, order: RaceOrder, plan: Plan, strategies: Sequence[Strategy], metric: int | None) -> None:
+        self._order, self._strategies, self._metric = order, strategies, metric
         names = [sample.id for sample in (*order.samples, *order.holdout)]
         self._places = {name: place for place, name in enumerate(names)}
         self._keys: Mapping[Cell, str] = plan.keys
@@ -113,13 +106,14 @@ class RaceScores:
         self._of = [[self._rows[key] for key in strategy.keys] for strategy in strategies]
         self._seen: set[str] = set()
 
-    def read(self) -> None:
+    def read(self, store: RunStore, part_ids: Collection[str]) -> None:
         """Take in parts that were not read before; damaged ones are left to whoever resumes the run.
 
         Raises:
             ConfigError: a score that is not in 0..1.
         """
-        for part_id, part in self._store.read_parts(self._store.part_ids() - self._seen, COLUMNS):
+        new = set(part_ids) - self._seen
+        for part_id, part in store.read_parts(new, COLUMNS):
             if isinstance(part, pa.Table):
                 self._seen.add(part_id)
                 self._take(part)

@@ -14,7 +14,7 @@ from typing import Any
 from harness.core.task import Sample
 from harness.engine.protocol import Generations, Scores
 from harness.planning.units import WorkUnit
-from harness.prompts.rendering import Prompt
+from harness.prompts.prompt import Prompt
 from harness.results.schema import Record, UnitStatistics
 from harness.running.messages import Care, LectureTable, UnitReport, process_name
 
@@ -65,6 +65,11 @@ class Work:
     prompt_tokens: int = 0
     seconds: float = 0.0
     scoring_seconds: float = 0.0
+    cost: float = 0.0
+
+    def pay(self, cost: float) -> None:
+        """Count what requests have cost as the unit's."""
+        self.cost += cost
 
     @contextmanager
     def working(self) -> Iterator[None]:
@@ -99,4 +104,5 @@ class Work:
             self.seconds,
             self.scoring_seconds,
             process_name(),
+            self.cost,
         )

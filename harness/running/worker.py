@@ -7,16 +7,17 @@ different units at the same time. The same object serves a Ray actor and inline 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
-from harness.core.errors import BrokenDeviceError, ContextError
+from harness.core.errors import ENDS_THE_RUN, ContextError
 from harness.core.task import Sample, find_task
 from harness.core.task_options import configured
 from harness.engine.protocol import Scores
 from harness.engine.registry import find_engine
 from harness.planning.units import WorkUnit
 from harness.prompts.demonstrations import PoolDraw
-from harness.prompts.rendering import Prompt, Renderer
+from harness.prompts.prompt import Prompt
+from harness.prompts.rendering import Renderer
 from harness.prompts.tokenizing import PromptTokenizer
 from harness.results.schema import Record, UnitStatistics, to_table
 from harness.results.store import RunStore
@@ -47,7 +48,7 @@ class Worker:
         self.tokenizer = PromptTokenizer(engine.describe(spec.model).tokenizer, spec.chat_time)
         self.judge = Judge(self.task, self.tokenizer, spec.config.generation)
         settings = open_settings(spec.config.engine, spec.longest_prompt, threads=spec.threads, tokens=spec.tokens)
-        opened = engine.open(spec.model, settings)
+        opened = engine.open(spec.model, replace(settings, method=spec.method, spent=spec.spent))
         self.facts = opened.facts
         self.asking = Asking(opened, spec.method, self.task, spec.config.generation, self.tokenizer)
         self._has_scored = False
@@ -203,11 +204,11 @@ class Worker:
     def _compute_batch(self, work: Work, batch: Batch) -> list[Found | Record]:
         """What the engine finds; when it raises, the batch is halved until the culprit is alone."""
         try:
-            with work.scoring():
+            with work.scoring(), self.asking.paying(work.pay):
                 result = self.asking.ask(batch.prompts, batch.prepared)
             work.tokens_computed += result.tokens_computed
             return [Found(batch.prompts, result)]
-        except BrokenDeviceError:
+        except ENDS_THE_RUN:
             raise
         except Exception as error:
             halves = batch.halves()

@@ -17,7 +17,7 @@ from harness.engine.local.generator import Generator
 from harness.engine.local.scorer import Scorer
 from harness.engine.local.tree.readouts import origins
 from harness.engine.local.tree.tree import Origin
-from harness.prompts.rendering import Prompt
+from harness.prompts.prompt import Prompt
 from tests.bench.clock import Clock
 from tests.bench.workloads import Workload
 

@@ -15,7 +15,8 @@ from harness.core.task import Sample
 from harness.core.task_data import load_data
 from harness.prompts.demonstrations import Pool, PoolDraw
 from harness.prompts.draws import draw_of
-from harness.prompts.rendering import Prompt, Renderer
+from harness.prompts.prompt import Prompt
+from harness.prompts.rendering import Renderer
 from harness.prompts.templates import Template, read_templates
 from harness.prompts.tokenizing import PromptTokenizer
 from tasks import nsmc

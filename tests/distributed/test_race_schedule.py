@@ -17,7 +17,7 @@ from harness.results.races import RaceLog
 from harness.results.schema import Record, UnitStatistics, to_table
 from harness.results.store import RunStore
 from harness.running.messages import UnitReport
-from harness.running.race_schedule import RaceSchedule
+from harness.running.race_schedule import Field, RaceSchedule
 from harness.running.race_scores import RaceScores, strategies_of
 
 RULES = Rules(0.05, 0.6)
@@ -35,9 +35,11 @@ class Bench:
         self.store = RunStore(str(folder))
         self.store.create()
         self.race = Race(len(self.strategies), self.order.sizes, RULES)
-        self.scores = RaceScores(self.order, self.plan, self.strategies, None, self.store)
+        self.scores = RaceScores(self.order, self.plan, self.strategies, None)
         log = RaceLog(self.store, {"key": "k"})
-        self.schedule = RaceSchedule(self.race, self.plan, self.cuts, self.scores, log, baseline=0)
+        self.schedule = RaceSchedule(
+            self.race, Field(self.plan, self.cuts, self.strategies, baseline=0), self.scores, self.store, log
+        )
         rng = np.random.default_rng(5)
         levels = np.linspace(0.5, 0.9, len(self.strategies))
         ids = [sample.id for sample in (*self.order.samples, *self.order.holdout)]
@@ -98,9 +100,9 @@ def test_a_schedule_comes_to_the_decisions_of_the_race_itself(bench):
     assert (low[known] == high[known]).all()
     pairs = [(key, unit.shard) for unit in given for key in unit.keys]
     assert len(set(pairs)) == len(pairs), "something was computed twice"
-    shares = [10 if unit.shard not in one.cuts.holdout else 0 for unit in given]
-    assert one.schedule.tokens == sum(shares), "samples held out are no part of the race's cost"
-    one.scores.read()
+    tokens = sum(10 for unit in given if unit.shard not in one.cuts.holdout)
+    assert one.schedule.tokens == tokens, "samples held out are no part of the race's cost"
+    one.scores.read(one.store, one.store.part_ids())
     held = {one.strategies[0].label, one.strategies[one.race.winner].label}
     seen = {s.label for i, s in enumerate(one.strategies) if np.isfinite(one.scores.held_out(i)).all()}
     assert seen == held, "the winner and the baseline alone are scored on the samples held out"

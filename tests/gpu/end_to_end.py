@@ -17,7 +17,8 @@ from harness.core.task import LabelScores, Sample
 from harness.engine.local.scorer import Prepared, Scorer
 from harness.engine.local.tree.readouts import origins
 from harness.engine.protocol import Scores
-from harness.prompts.rendering import Prompt, Renderer
+from harness.prompts.prompt import Prompt
+from harness.prompts.rendering import Renderer
 from harness.prompts.tokenizing import PromptTokenizer
 from harness.results.schema import Record, UnitStatistics, to_table
 from harness.results.store import RunStore

@@ -16,7 +16,7 @@ from harness.engine.local.memory import PackLoad, predict, shape_of_config
 from harness.engine.local.scorer import Scorer
 from harness.engine.local.tree.readouts import forks_of, origins, sequences_of
 from harness.engine.local.tree.tree import build_forked_tree
-from harness.prompts.rendering import Prompt
+from harness.prompts.prompt import Prompt
 from tests.bench.limit import Work, count_work
 from tests.bench.workloads import Workload
 from tests.gpu.device import CUDA, DEVICE, SIZES, free_memory, peak_bytes

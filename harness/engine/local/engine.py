@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from harness.config.schema import ModelEntry
+from harness.core.errors import ModelError
 from harness.engine.local.model_info import ModelInfo, read_model_info
 from harness.engine.local.tree.readouts import origins
 from harness.engine.protocol import Ending, Generations, LoadedEngine, OpenSettings, Prompt, Scores
@@ -24,6 +25,11 @@ class LocalEngine:
 
     def describe(self, model: ModelEntry) -> ModelInfo:
         """Read the model's files; torch does not run."""
+        if model.base_url is not None:
+            raise ModelError(
+                f"model.base_url is '{model.base_url}', but model.engine is 'local', which loads the model itself; set "
+                "model.engine=server, or drop model.base_url"
+            )
         return read_model_info(model)
 
     def open(self, model: ModelEntry, settings: OpenSettings) -> LoadedModel:
@@ -33,7 +39,13 @@ class LocalEngine:
         from harness.engine.local.opening import load_engine
 
         spec = ModelSpec(
-            model.path, model.revision, model.dtype, model.device, model.trust_remote_code, model.gpus_per_replica
+            model.path,
+            model.revision,
+            model.dtype,
+            model.device,
+            model.trust_remote_code,
+            model.gpus_per_replica,
+            model.adapter,
         )
         with naming_device_errors():
             scorer, facts = load_engine(

@@ -20,6 +20,7 @@ from harness.engine.local.attention.cache import WholeTree
 from harness.engine.local.attention.cascade import VarlenAttention, flash_varlen, why_not_flash
 from harness.engine.local.attention.choice import shape_of
 from harness.engine.local.attention.decoding import DecodingState, place
+from harness.engine.local.attention.rules import has_rules
 from harness.engine.local.attention.stepping import Record, Stepper, record_cuda_graph
 from harness.engine.local.attention.tree_attention import NAME
 from harness.engine.local.finiteness import FiniteLogits, check_tokens, finite_tokens
@@ -77,7 +78,7 @@ class Generator:
         self.scorer.regimes.begin()
         with torch.inference_mode():
             longest = max(map(len, contexts), default=0) + max_new_tokens
-            if self.scorer.can_share(longest):
+            if self.scorer.can_share(longest) and not has_rules(self.scorer.model, longest):
                 for group in self.groups(contexts):
                     self._shared(group, batch)
             else:

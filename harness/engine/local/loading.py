@@ -10,8 +10,11 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.utils import logging as transformers_logging
 
 from harness.core.errors import ModelError
+from harness.engine.local.adapters import merge_adapter
 from harness.engine.local.architectures import check_architecture
+from harness.engine.local.gguf_files import source_of
 from harness.engine.local.model_errors import loading_error
+from harness.engine.local.quantisers import check_quantiser
 from harness.engine.local.soundness import check_is_causal, check_tensors, check_weights_are_finite
 
 
@@ -26,6 +29,8 @@ class ModelSpec:
     trust_remote_code: bool = False
     gpus: float = 1
     """GPUs of this replica; more than 1 spreads the layers over them with accelerate."""
+    adapter: str | None = None
+    """Folder of a LoRA adapter that is merged into the weights."""
 
 
 def choose_device(wanted: str) -> torch.device:
@@ -71,10 +76,14 @@ def load_model(spec: ModelSpec) -> Any:
     if device.type == "cuda" and spec.gpus > 1:
         options["device_map"] = "auto"
     common = {"revision": spec.revision or "main", "trust_remote_code": spec.trust_remote_code}
+    source, told = source_of(spec.path)
     try:
-        check_architecture(spec.path, AutoConfig.from_pretrained(spec.path, **common))
+        config = AutoConfig.from_pretrained(source, **told, **common)
+        check_architecture(spec.path, config)
+        check_quantiser(spec.path, config)
         loaded: Any = AutoModelForCausalLM.from_pretrained(
-            spec.path,
+            source,
+            **told,
             dtype=choose_dtype(spec.dtype, device),
             use_safetensors=True,
             # Told with names below; transformers itself raises without them.
@@ -89,6 +98,8 @@ def load_model(spec: ModelSpec) -> Any:
         raise loading_error(spec.path, "weights", error) from None
     model, info = loaded
     check_tensors(spec.path, model, info)
+    if spec.adapter is not None:
+        model = merge_adapter(model, spec.adapter)
     model.eval()
     if not options:
         model.to(device)

@@ -42,6 +42,8 @@ class ModelFiles:
     """Names of other weights in the folder, which are not loaded."""
     headers: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Tensor to its `dtype` and `shape`, of all files that are loaded."""
+    alone: bool = False
+    """Whether nothing beside the weights is read."""
 
     @property
     def stored_bytes(self) -> int:
@@ -56,6 +58,8 @@ class ModelFiles:
     @cached_property
     def texts(self) -> tuple[Path, ...]:
         """Files beside the weights from which a model or its tokenizer may be read."""
+        if self.alone:
+            return ()
         found = [*self.folder.iterdir(), *self.folder.glob("additional_chat_templates/*")]
         return tuple(sorted(f for f in found if f.suffix in _READ_BY_NAME and _is_of_model(f) and f.is_file()))
 
@@ -165,7 +169,7 @@ def _no_weights(folder: Path) -> str:
     suffixes = {Path(name).suffix for name in others}
     hint = "copy them there"
     if ".gguf" in suffixes and suffixes <= {".gguf"}:
-        hint = "GGUF files are not loaded; take the checkpoint that they were made from"
+        hint = "give the GGUF file itself as model.path"
     elif any(name.startswith("consolidated") for name in others) or (folder / "original").is_dir():
         hint = "these are weights in their maker's own form; take the copy in transformers' form, or convert them"
     elif ".safetensors" in suffixes:
@@ -188,8 +192,9 @@ def _refuse_adapter(folder: Path) -> None:
     except (OSError, ValueError, AttributeError):
         pass
     raise ModelError(
-        f"model folder '{folder}' holds an adapter{base} ({found.name}), which would not be loaded; merge it first "
-        "(peft: merge_and_unload, then save_pretrained into another folder), or move it away to evaluate the base model"
+        f"model folder '{folder}' holds an adapter{base} ({found.name}), which would not be loaded; give the base "
+        "model as model.path and the adapter's folder as model.adapter, or merge it first (peft: merge_and_unload, "
+        "then save_pretrained into another folder), or move it away to evaluate the base model"
     )
 
 

@@ -21,7 +21,9 @@ from harness.config.schema import EngineConfig, ModelEntry
 from harness.core.errors import ModelError
 from harness.core.fingerprints import hash_files
 from harness.core.hashing import content_hash
+from harness.engine.local.adapters import AdapterFiles, read_adapter
 from harness.engine.local.architectures import check_architecture
+from harness.engine.local.gguf_files import is_gguf, read_gguf_files, source_of
 from harness.engine.local.memory import ModelShape, least_need, least_parameters, predicted, shape_of_config
 from harness.engine.local.model_errors import loading_error
 from harness.engine.local.model_files import ModelFiles, read_model_files, shown
@@ -45,6 +47,8 @@ class ModelInfo(ModelDescription):
     """Of a hub model."""
     shape: ModelShape | None = None
     """Its sizes, where folder and configuration tell them."""
+    adapter: AdapterFiles | None = None
+    """Merged into the weights when they are loaded."""
     known_identity: str | None = None
     """What an earlier session called it, where that was found to hold still."""
 
@@ -60,7 +64,7 @@ class ModelInfo(ModelDescription):
 
     def as_recorded(self, identity: object) -> ModelInfo:
         """Runs used to know a model by the two ends of its large files. Such a run goes on under that name."""
-        if not isinstance(identity, str) or self.files is None:
+        if not isinstance(identity, str) or self.files is None or self.adapter is not None:
             return self
         if identity == self.quick_identity:
             log.info(
@@ -82,15 +86,17 @@ class ModelInfo(ModelDescription):
     @property
     def loaded(self) -> dict[str, Any]:
         """Which weights are loaded, for the manifest."""
-        return {"commit": self.commit} if self.files is None else self.files.as_dict()
+        weights = {"commit": self.commit} if self.files is None else self.files.as_dict()
+        return weights | (self.adapter.as_dict() if self.adapter is not None else {})
 
     @property
     def loaded_words(self) -> str:
         """The same for the log."""
+        merged = f", adapter {self.adapter.folder} merged into it" if self.adapter is not None else ""
         if self.files is None:
-            return f"commit {self.commit} of the hub"
+            return f"commit {self.commit} of the hub{merged}"
         names = shown([file.name for file in self.files.weights])
-        return f"{names}, {len(self.files.headers)} tensors, {self.files.stored_bytes / 1e6:,.0f} MB"
+        return f"{names}, {len(self.files.headers)} tensors, {self.files.stored_bytes / 1e6:,.0f} MB{merged}"
 
     @property
     def parameters(self) -> int | None:
@@ -107,34 +113,41 @@ class ModelInfo(ModelDescription):
         Raises:
             ModelError: a file cannot be read.
         """
-        if self.files is None:
-            return {"commit": str(self.commit)}
-        files = [*self.files.weights, *self.files.texts]
+        files = [] if self.files is None else [*self.files.weights, *self.files.texts]
+        adapter = () if self.adapter is None else self.adapter.files
         try:
-            found = hash_files(files)
+            found = hash_files([*files, *adapter])
         except OSError as error:
             raise ModelError(
                 f"model folder '{self.model.path}' cannot be read: {error.filename or ''}: {error.strerror}; "
                 "mend its files or their permissions"
             ) from None
-        return {file.relative_to(self.files.folder).as_posix(): found[file] for file in files}
+        adapted = {f"adapter/{file.name}": found[file] for file in adapter}
+        if self.files is None:
+            return {"commit": str(self.commit), **adapted}
+        return {**{file.relative_to(self.files.folder).as_posix(): found[file] for file in files}, **adapted}
 
     @cached_property
     def identity(self) -> str:
         """One hash for all of `hashes`: equal where everything that a model is read from is equal."""
         if self.known_identity is not None:
             return self.known_identity
-        return str(self.commit) if self.files is None else content_hash(dict(self.hashes))
+        return str(self.commit) if self._is_commit_alone else content_hash(dict(self.hashes))
+
+    @property
+    def _is_commit_alone(self) -> bool:
+        """Whether the commit says all."""
+        return self.files is None and self.adapter is None
 
     @property
     def told_identity(self) -> str | dict[str, str]:
         """The identity as a run directory keeps it: file by file, so that a difference can be named."""
-        return self.identity if self.known_identity is not None or self.files is None else dict(self.hashes)
+        return self.identity if self.known_identity is not None or self._is_commit_alone else dict(self.hashes)
 
     def is_known_as(self, told: Any) -> bool:
         """Whether a `told_identity` that a run directory keeps is this model's."""
         if isinstance(told, dict):
-            return self.files is not None and told == dict(self.hashes)
+            return not self._is_commit_alone and told == dict(self.hashes)
         return bool(told == self.quick_identity)
 
     @cached_property
@@ -143,7 +156,8 @@ class ModelInfo(ModelDescription):
 
         It was the identity of runs until the hashes of whole files took its place.
         """
-        return str(self.commit) if self.files is None else _quick_identity(self.files.folder)
+        base = str(self.commit) if self.files is None else _quick_identity(self.files)
+        return base if self.adapter is None else content_hash([base, *map(_quick_hash, self.adapter.files)])
 
 
 def read_model_info(model: ModelEntry) -> ModelInfo:
@@ -155,24 +169,27 @@ def read_model_info(model: ModelEntry) -> ModelInfo:
     """
     transformers_logging.set_verbosity_error()
     path = model.path
-    folder = Path(path)
-    local = folder.is_dir()
+    folder, gguf = Path(path), is_gguf(path)
+    local = folder.is_dir() or gguf
     if not local and (path.startswith((".", "/", "~")) or path.count("/") != 1):
         raise ModelError(f"no model folder '{path}'; expected a folder with config.json, weights and tokenizer")
-    files = read_model_files(folder) if local else None
+    files = read_gguf_files(path) if gguf else read_model_files(folder) if local else None
+    tensors = files.headers if files is not None and not gguf else {}
+    adapter = None if model.adapter is None else read_adapter(model.adapter, path, tensors)
+    source, told = source_of(path)
     options: dict[str, Any] = {"revision": model.revision or "main", "trust_remote_code": model.trust_remote_code}
     what = "configuration"
     try:
-        model_config = AutoConfig.from_pretrained(path, **options)
+        model_config = AutoConfig.from_pretrained(source, **told, **options)
         check_architecture(path, model_config)
         what = "tokenizer"
-        tokenizer = AutoTokenizer.from_pretrained(path, **options)
+        tokenizer = AutoTokenizer.from_pretrained(source, **told, **options)
     except ModelError:
         raise
     except Exception as error:
         raise loading_error(path, what, error) from None
     inner = text_config(model_config)
-    if files is not None:
+    if files is not None and not gguf:
         _check_size(model, inner, files)
     limit = getattr(inner, "max_position_embeddings", None) or getattr(inner, "n_positions", None)
     if model.max_length is not None:
@@ -184,7 +201,7 @@ def read_model_info(model: ModelEntry) -> ModelInfo:
     shape = None if files is None else shape_of_config(inner, files.parameters, files.stored_bytes)
     vocabulary = getattr(inner, "vocab_size", None)
     commit = None if local else _hub_commit(path, options["revision"])
-    return ModelInfo(model, tokenizer, limit, vocabulary, files=files, commit=commit, shape=shape)
+    return ModelInfo(model, tokenizer, limit, vocabulary, files=files, commit=commit, shape=shape, adapter=adapter)
 
 
 def _check_size(model: ModelEntry, inner: Any, files: ModelFiles) -> None:
@@ -225,17 +242,29 @@ def _hub_commit(name: str, revision: str) -> str:
     return file.parent.name
 
 
-def _quick_identity(folder: Path) -> str:
+def _quick_identity(files: ModelFiles) -> str:
+    if files.alone:
+        return content_hash([_quick_hash(file) for file in files.weights])
     digest = hashlib.blake2b(digest_size=16)
     for pattern in ("config.json", "token*", "vocab*", "merges.txt", "*.model", "*.safetensors"):
-        for file in sorted(folder.glob(pattern)):
-            size = file.stat().st_size
-            digest.update(f"{file.name}\0{size}\0".encode())
-            with file.open("rb") as stream:
-                if size <= READ_WHOLE:
-                    digest.update(stream.read())
-                else:
-                    digest.update(stream.read(EDGE))
-                    stream.seek(-EDGE, 2)
-                    digest.update(stream.read())
+        for file in sorted(files.folder.glob(pattern)):
+            _add_ends(digest, file)
     return digest.hexdigest()
+
+
+def _quick_hash(file: Path) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    _add_ends(digest, file)
+    return digest.hexdigest()
+
+
+def _add_ends(digest: hashlib.blake2b, file: Path) -> None:
+    size = file.stat().st_size
+    digest.update(f"{file.name}\0{size}\0".encode())
+    with file.open("rb") as stream:
+        if size <= READ_WHOLE:
+            digest.update(stream.read())
+        else:
+            digest.update(stream.read(EDGE))
+            stream.seek(-EDGE, 2)
+            digest.update(stream.read())

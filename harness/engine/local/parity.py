@@ -15,13 +15,14 @@ import torch
 from harness.core.errors import SharingError
 from harness.engine.local.attention.cache import Kept
 from harness.engine.local.attention.choice import PARTS, Kernel
+from harness.engine.local.attention.rules import hides, narrow_windows
 from harness.engine.local.attention.tree_attention import NAME
 from harness.engine.local.device_errors import breaks_the_device
 from harness.engine.local.layers.compiled import NOT_COMPILED, CompiledLayers
 from harness.engine.local.layers.head import last_logits
 from harness.engine.local.rope_regimes import MARGIN, Regimes
 from harness.engine.local.scorer import Scorer
-from harness.engine.local.transformers_internals import attention_of
+from harness.engine.local.transformers_internals import attention_of, text_config
 from harness.engine.local.tree.packing import make_packs
 from harness.engine.local.tree.tree import build_tree
 
@@ -30,6 +31,8 @@ HALF_TOLERANCE = 0.1
 """Largest root-mean-square difference of logits, as a share of their standard deviation."""
 TRUNK_TOKENS = 144
 DIFFERENT_TOKENS = 64
+CHECKED_WINDOW = 64
+"""A window that prompts are longer than is checked at this size at most: the check's own texts are longer."""
 
 
 def sharing_error(
@@ -39,13 +42,13 @@ def sharing_error(
 
     Args:
         model: a loaded causal language model.
-        longest_prompt: tokens of the longest prompt; a shorter sliding window rules sharing out.
+        longest_prompt: tokens of the longest prompt; a shorter sliding window is for packs in plain operations alone.
         kernel: that packs will attend by.
         compiled: layers that packs will use.
     """
-    window = getattr(model.config, "sliding_window", None)
-    if window is not None and window < longest_prompt and getattr(model.config, "use_sliding_window", True):
-        return f"its sliding window of {window} tokens is shorter than the longest prompt ({longest_prompt})"
+    hidden = hides(text_config(model.config), longest_prompt)
+    if hidden and kernel is not PARTS:
+        return f"its sliding window is shorter than the longest prompt ({longest_prompt} tokens)"
     regimes = Regimes(model)
     if regimes.differ_within(longest_prompt + MARGIN):
         return (
@@ -55,7 +58,8 @@ def sharing_error(
     plain = "sdpa" if plain == NAME else plain
     model.set_attn_implementation(plain)
     try:
-        difference = _difference(model, kernel, compiled)
+        with narrow_windows(model, CHECKED_WINDOW if hidden else longest_prompt):
+            difference = _difference(model, kernel, compiled)
     except Exception as error:
         if breaks_the_device(error):
             raise

@@ -20,6 +20,7 @@ ABSENT = (
     "This run directory has no prompts.json, so demonstrations are not shown: the prompts above are K=0, "
     "from the wording in the manifest and the first sample."
 )
+_OF_CHOICES = ("shown", "label", "order", "score")
 CHAT = "A chat: the model's tokenizer writes it, so it is not shown without prompts.json."
 
 
@@ -102,6 +103,8 @@ def _parts(wording: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
         shown = texts[:1] if name == "separators" and len(set(texts)) == 1 else texts
         if any(shown):
             parts.append((name, "  |  ".join(_visible(text) for text in shown)))
+    choices = wording.get("choices") or {}
+    parts += [(f"choices: {name}", _visible(str(choices[name]))) for name in _OF_CHOICES if name in choices]
     return tuple(parts)
 
 

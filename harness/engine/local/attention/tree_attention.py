@@ -23,6 +23,7 @@ from transformers import AttentionInterface
 from harness.core.errors import SharingError
 from harness.engine.local import memory
 from harness.engine.local.attention.cache import Kept, Layer, kept_for_later, layer_of, tokens_of
+from harness.engine.local.attention.rules import attend_by_options
 from harness.engine.local.transfer import OnDevices, to_device
 from harness.engine.local.tree.packing import LEAST_ROWS, Pack
 from harness.engine.local.tree.tree import Ints
@@ -215,9 +216,6 @@ def tree_attention(
     state = _state.get()
     if state is None:
         raise SharingError("tree attention was called outside a pack")
-    for option in ("softcap", "s_aux", "position_bias"):
-        if kwargs.get(option) is not None:
-            raise SharingError(f"the model's attention needs '{option}'")
     if attention_mask is not None or query.shape[0] != 1:
         raise SharingError("the model's attention brings a mask or a batch of its own")
     scale = scaling if scaling is not None else query.shape[-1] ** -0.5
@@ -226,7 +224,8 @@ def tree_attention(
         raise SharingError("the model's attention layers are not numbered")
     precise = state.exact and query.device.type == "cpu" and query.dtype == torch.float32
     rows, keys, values = (x[0].double() if precise else x[0] for x in (query, key, value))
-    output = state.attend(layer, rows, keys, values, scale).to(query.dtype)
+    pack = state.pack if isinstance(state, PackState) else None
+    output = attend_by_options(state, pack, layer, (rows, keys, values), scale, kwargs).to(query.dtype)
     return output.transpose(0, 1).unsqueeze(0), None
 
 

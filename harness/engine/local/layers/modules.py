@@ -48,6 +48,7 @@ class _RunningSums:
     """Attention that only mixes."""
 
     exact = False
+    only_mixes = True
 
     def __init__(self) -> None:
         self.calls = 0

@@ -26,12 +26,13 @@ LEAST_RUN = 2
 
 @dataclass(frozen=True, slots=True)
 class Ancestors:
-    """Rows `[first, last)` attend to the first `n_keys` tokens of a path above them."""
+    """Rows `[first, last)` attend to the first `n_keys` tokens of a path above them, from position `start` on."""
 
     path: int
     n_keys: int
     first: int
     last: int
+    start: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,8 +178,10 @@ def _ancestors(tree: Tree, begin: int, end: int, offsets: list[int]) -> list[Anc
             span = ranges.setdefault(place, [first, last])
             span[0], span[1] = min(span[0], first), max(span[1], last)
             here = place[0]
+    starts = {path: tree.paths[path].start for path, _ in ranges}
     return [
-        Ancestors(path, depth - tree.paths[path].start, first, last) for (path, depth), (first, last) in ranges.items()
+        Ancestors(path, depth - starts[path], first, last, starts[path])
+        for (path, depth), (first, last) in ranges.items()
     ]
 
 
