@@ -56,7 +56,7 @@ def run_dir(tmp_path):
             add_reference(path, TFIDF, k, seed, 0.75, rng)
     store = RunStore(path)
     manifest = store.read_json("manifest.json")
-    manifest["config"]["references"] = [{"name": ENCODER}, {"name": TFIDF}]
+    manifest["references"] = [ENCODER, TFIDF]
     store.write_json("manifest.json", manifest)
     return path
 
@@ -81,7 +81,7 @@ def test_a_part_says_of_which_k_its_records_are_or_that_they_have_none(run_dir):
 def test_records_without_a_template_are_left_out_of_a_run_that_has_no_references(run_dir, caplog):
     store = RunStore(run_dir)
     manifest = store.read_json("manifest.json")
-    del manifest["config"]["references"]
+    del manifest["references"]
     store.write_json("manifest.json", manifest)
     assert load_records(run_dir)["template"].notna().all()
     assert "its column 'template' has empty places" in caplog.text
@@ -167,7 +167,9 @@ def test_the_report_shows_both_kinds(run_dir):
 def test_charts_and_rows_of_wandb_carry_both_kinds(run_dir):
     cells = summarise(run_dir)
     assert {(s.model, s.template, s.k) for s in strategies(cells)} >= {(ENCODER, None, None), (TFIDF, None, 50)}
-    against_k, bars, every = charts(cells)
+    against_k, bars, every, against_labels = charts(cells)
+    assert [(row[0], row[3]) for row in against_labels.rows] == [(TFIDF, 50), (TFIDF, 200)]
+    assert len(charts(cells[cells["model"] != TFIDF])) == 3
     assert {row[bars.columns.index("label")] for row in bars.rows} >= {ENCODER, f"{TFIDF} n=50", "a K=4"}
     assert all(row[1] is not None for row in (*against_k.rows, *every.rows)), "what has no K is on no axis of K"
     json.dumps([list(chart.rows) for chart in (against_k, bars)])

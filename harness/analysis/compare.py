@@ -17,6 +17,7 @@ from harness.analysis.allocation import allocations
 from harness.analysis.caveats import notes_on, notes_on_missing, scope_of, warnings_on
 from harness.analysis.cells import of_prompts
 from harness.analysis.compared_runs import values_of_runs
+from harness.analysis.crossing import Crossing, crossings
 from harness.analysis.failures import common_samples
 from harness.analysis.figures import FIGURES
 from harness.analysis.intervals import LEVEL, mean_interval
@@ -25,7 +26,7 @@ from harness.analysis.raced import raced_note
 from harness.analysis.selection import Selection, selection
 from harness.analysis.sensitivity import sensitivity_by_strategy
 from harness.analysis.strategies import Strategies, by_axes, every_cell
-from harness.analysis.table import BoolArray, ValueTable
+from harness.analysis.table import ACCURACY, BoolArray, ValueTable
 from harness.analysis.variance import Decomposition, decompose
 from harness.core.errors import ConfigError, did_you_mean
 
@@ -61,6 +62,8 @@ class Comparison:
     notes: tuple[str, ...]
     warnings: tuple[str, ...]
     """What could make the choice of the best wrong."""
+    crossings: tuple[Crossing, ...] = ()
+    """Learning curves against the best prompt; only where more is better."""
 
 
 def compare(
@@ -160,6 +163,7 @@ def compare(
         allocation=allocations(as_scored, level),
         notes=(*notes, *notes_on_missing(strategies, samples, ranked)),
         warnings=(*_warnings_on_races(run_dirs, table), *warnings_on(strategies, best)),
+        crossings=crossings(table, level, seed) if name == ACCURACY else (),
     )
 
 

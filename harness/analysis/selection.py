@@ -108,6 +108,39 @@ def _judged(table: FloatArray, codes: IntArray | None, repeats: int, seed: int) 
     return float(judged.sum()) / (repeats * n_seeds * n), found, times
 
 
+def judged_values(
+    values: FloatArray, clusters: IntArray | None = None, seed: int = 0, repeats: int = REPEATS
+) -> FloatArray:
+    """Per sample the value of the strategy that the other parts of the samples choose, averaged over dealings.
+
+    Its mean is that of `selection` where strategies have one seed.
+
+    Args:
+        values: (strategies, samples) without NaN.
+        clusters: (samples,) codes.
+        seed: of the dealing.
+        repeats: how often the samples are dealt.
+
+    Returns:
+        (samples,)
+    """
+    n = values.shape[1]
+    codes = np.arange(n) if clusters is None else clusters
+    sums = unit_sums(values, clusters)
+    units = sums.shape[-1]
+    if units < 2:
+        return np.asarray(values[int(values.mean(axis=1).argmax())])
+    parts = min(FOLDS, units)
+    part = np.argsort(np.random.default_rng(seed).random((repeats, units)), axis=1) % parts
+    found = np.zeros(n)
+    for dealt in part:
+        for place in range(parts):
+            chosen = int((sums[:, dealt != place].sum(axis=1)).argmax())
+            judges = (dealt == place)[codes]
+            found[judges] += values[chosen, judges]
+    return found / repeats
+
+
 def _interval(
     chosen: FloatArray, times: IntArray, codes: IntArray | None, value: float, level: float
 ) -> tuple[float, float]:

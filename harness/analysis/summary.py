@@ -55,7 +55,7 @@ def summarise(
             answers.answers_of_cell(cell, manifest["answer_metrics"], clusters) | named.figures(cell)
             for cell in records
         ]
-        return order_cells(frame_of_cells(rows), manifest["config"])
+        return order_cells(frame_of_cells(rows), manifest)
     known = _registered_metrics(manifest) if metrics is None else metrics
     task = manifest["config"]["task"]["name"]
     known = known and {name: _blamed(metric, f"task '{task}': its metric '{name}'") for name, metric in known.items()}
@@ -73,7 +73,7 @@ def summarise(
         for figures in further:
             row |= figures(cell)
         rows.append(row)
-    cells = order_cells(frame_of_cells(rows), manifest["config"])
+    cells = order_cells(frame_of_cells(rows), manifest)
     return _with_stored(cells, store, manifest) if known is None and len(cells) else cells
 
 
@@ -148,13 +148,14 @@ def sample_clusters(store: RunStore) -> dict[str, str]:
     return dict(zip(table["sample_id"].to_pylist(), table["cluster"].to_pylist(), strict=True))
 
 
-def order_cells(cells: pd.DataFrame, config: dict[str, Any]) -> pd.DataFrame:
+def order_cells(cells: pd.DataFrame, manifest: Mapping[str, Any]) -> pd.DataFrame:
     """Cells in the order of the grid: model, template, K, seed as the configuration names them; then references."""
     if cells.empty:
         return cells
+    config = manifest["config"]
     grid = config["grid"]
     axes = {
-        "model": [*layout.model_names(config), *layout.reference_names(config)],
+        "model": [*layout.model_names(config), *layout.reference_names(manifest)],
         "template": grid["templates"],
         "k": grid["k"],
         "seed": grid["seeds"],

@@ -23,7 +23,7 @@ from harness.running.messages import Care, UnitReport, WorkerSpec
 from harness.running.pipeline import Inputs, Pipeline
 
 if TYPE_CHECKING:
-    from harness.running.worker import Worker
+    from harness.running.worker import UnitWorker
 
 
 class BrokenReplicaError(Exception):
@@ -31,18 +31,18 @@ class BrokenReplicaError(Exception):
 
 
 class ReplicaActor:
-    """A `Worker` that is made by `load` and does one unit after the other, in the actor's own thread."""
+    """A worker that is made by `load` and does one unit after the other, in the actor's own thread."""
 
     def __init__(self) -> None:
-        self._worker: Worker | None = None
+        self._worker: UnitWorker | None = None
         self._metrics: ReplicaMetrics | None = None
 
     def load(self, spec: WorkerSpec, draw: PoolDraw) -> EngineFacts:
         """Load the model, unless only the way to the driver was broken; says what it runs on."""
-        from harness.running.worker import Worker
+        from harness.running.opening import open_worker
 
         if self._worker is None:
-            self._worker = Worker(spec, draw)
+            self._worker = open_worker(spec, draw)
         return self._worker.facts
 
     def node(self) -> tuple[str, str]:
@@ -56,7 +56,7 @@ class ReplicaActor:
             unit: the unit.
             blocks: references to its shard and its draws, in a list so that Ray does not look them up first:
                 units would start in another order than they were sent.
-            care: as for `Worker.run_unit`.
+            care: as for `UnitWorker.run_unit`.
             name: the replica's.
 
         Raises:
@@ -69,7 +69,7 @@ class ReplicaActor:
         return self.count(report, unit, name)
 
     @property
-    def worker(self) -> Worker:
+    def worker(self) -> UnitWorker:
         """What `load` made."""
         assert self._worker is not None, "units are sent after `load`"
         return self._worker

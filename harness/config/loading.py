@@ -7,9 +7,9 @@ import io
 import json
 import logging
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from omegaconf import DictConfig, ListConfig, OmegaConf, grammar_parser
@@ -21,8 +21,9 @@ from omegaconf.errors import (
 )
 from omegaconf.grammar.gen.OmegaConfGrammarParser import OmegaConfGrammarParser
 
-from harness.config.schema import MOVED_OPTIONS, ModelConfig, ModelEntry, RunConfig
-from harness.config.values import PATHS, check_values
+from harness.config.places import expanded, find_files
+from harness.config.schema import MOVED_OPTIONS, ModelConfig, ModelEntry, ReferenceEntry, RunConfig
+from harness.config.values import check_values
 from harness.core.addresses import redacted
 from harness.core.errors import ConfigError, did_you_mean
 from harness.core.escaping import one_line, visible
@@ -30,6 +31,7 @@ from harness.core.places import found as found_file
 from harness.core.user_files import read_text, yaml_fault
 
 log = logging.getLogger(__name__)
+Entry = TypeVar("Entry", bound=ModelEntry)
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
@@ -96,15 +98,22 @@ def config_from(values: Any) -> RunConfig:
             f"the configuration cannot be read: {reason}; expected keys as in configs/demo.yaml"
         ) from error
     assert isinstance(plain, dict)
-    _find_files(plain)
+    find_files(plain)
     sections = {f.name: f.default_factory for f in dataclasses.fields(RunConfig)}
     built: dict[str, Any] = {}
     for key, value in plain.items():
         kind = sections[str(key)]
         built[str(key)] = kind(**value) if dataclasses.is_dataclass(kind) else value
     if built["models"]:
-        built["models"] = [_entry(built["model"], given, f"models[{i}]") for i, given in enumerate(built["models"])]
+        built["models"] = [
+            _entry(ModelEntry, _without_path(built["model"]), given, f"models[{i}]")
+            for i, given in enumerate(built["models"])
+        ]
         built["model"] = dataclasses.replace(built["model"], path=None)
+    built["references"] = [
+        _entry(ReferenceEntry, {"device": built["model"].device}, given, f"references[{i}]")
+        for i, given in enumerate(built["references"])
+    ]
     config = RunConfig(**built)
     check_values(config)
     return config
@@ -202,8 +211,12 @@ def _reject_both(container: Any) -> None:
         )
 
 
-def _entry(common: ModelConfig, given: Any, where: str) -> ModelEntry:
-    """One model of `models`; what it does not say it takes from `model`.
+def _without_path(model: ModelConfig) -> dict[str, Any]:
+    return {key: value for key, value in dataclasses.asdict(model).items() if key != "path"}
+
+
+def _entry(kind: type[Entry], common: Mapping[str, Any], given: Any, where: str) -> Entry:
+    """One entry of `models` or `references`; what it does not say it takes from what is common.
 
     Raises:
         ConfigError: unknown key, no path, wrong type.
@@ -211,14 +224,15 @@ def _entry(common: ModelConfig, given: Any, where: str) -> ModelEntry:
     if not isinstance(given, dict):
         shown = one_line(repr(given), 120)
         raise ConfigError(f"{where} is {shown}, expected keys such as {{name: small, path: folder}}")
-    fields = {f.name: str(f.type) for f in dataclasses.fields(ModelEntry)}
-    values = {key: value for key, value in dataclasses.asdict(common).items() if key != "path"}
+    fields = {f.name: str(f.type) for f in dataclasses.fields(kind)}
+    values = dict(common)
     for key, value in given.items():
         if key not in fields:
             hint = did_you_mean(str(key), fields)
             raise ConfigError(f"unknown configuration key '{one_line(f'{where}.{key}', 120)}'{hint}")
         try:
-            values[key] = OmegaConf.merge(OmegaConf.structured(ModelEntry("any")), {key: value})[key]
+            merged = OmegaConf.merge(OmegaConf.structured(kind("any")), {key: value})
+            values[key] = OmegaConf.to_container(merged)[key]  # type: ignore[index]
         except OmegaConfBaseException:
             found = one_line(redacted(repr(value)), 120)
             raise ConfigError(
@@ -228,9 +242,9 @@ def _entry(common: ModelConfig, given: Any, where: str) -> ModelEntry:
             raise ConfigError(f"{where}.{key} is {values[key]!r}, expected text")
     if "path" not in values:
         raise ConfigError(f"{where} has no path, expected keys such as {{name: small, path: folder}}")
-    for key in ("path", "adapter"):
-        values[key] = _expanded(f"{where}.{key}", values[key])
-    return ModelEntry(**values)
+    for key in {"path", "adapter"} & values.keys():
+        values[key] = expanded(f"{where}.{key}", values[key])
+    return kind(**values)
 
 
 def _reject_marks(node: Any, where: str) -> None:
@@ -278,33 +292,6 @@ def _walk(tree: Any) -> Iterator[Any]:
         node = waiting.pop()
         yield node
         waiting += getattr(node, "children", None) or []
-
-
-def _find_files(values: dict[Any, Any]) -> None:
-    """Find files: a leading `~` is the home directory, and what is not there may have come with the package."""
-    for path in PATHS:
-        *above, key = path.split(".")
-        section = values
-        for name in above:
-            section = section[name]
-        value = section[key]
-        if isinstance(value, list):
-            section[key] = [_expanded(path, one) for one in value]
-        else:
-            section[key] = _expanded(path, value)
-
-
-def _expanded(key: str, value: Any) -> Any:
-    if not isinstance(value, str):
-        return value
-    if not value.startswith("~"):
-        return found_file(value) if key != "out" else value
-    try:
-        return str(Path(value).expanduser())
-    except (RuntimeError, ValueError):
-        raise ConfigError(
-            f"{key} is {one_line(repr(value), 80)}, whose home directory is not known; expected a path"
-        ) from None
 
 
 def _type_fault(error: OmegaConfBaseException, container: Any) -> str:

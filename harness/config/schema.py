@@ -78,6 +78,38 @@ class ModelEntry(ServerKeys):
 
 
 @dataclass(frozen=True)
+class ReferenceEntry(ModelEntry):
+    """A classifier that needs no prompt, to stand beside the prompts."""
+
+    dtype: str = "float32"
+    engine: str = "encoder"
+    """What computes: a registered name of the group `harness.classifiers`, or `module:attribute`."""
+    fields: list[str] = field(default_factory=list)
+    """The fields of a sample that it reads, one or a pair; empty: the only one, or the one of the task's length."""
+
+
+@dataclass(frozen=True)
+class FinetuneConfig:
+    """Classifiers that a run trains itself, on more and more labelled examples of the pool."""
+
+    sizes: list[int] = field(default_factory=list)
+    """Labelled examples; empty: nothing is trained."""
+    seeds: list[int] = field(default_factory=lambda: [1, 2, 3])
+    """Of the draw of the examples, and of what is random in training."""
+    methods: list[str] = field(default_factory=list)
+    """Of `planning.curve.METHODS`; empty: `tfidf`, and with a base `probe` and `finetuned`, without `scratch`."""
+    base: str | None = None
+    """Folder or hub name of the pre-trained encoder."""
+    revision: str | None = None
+    fields: list[str] = field(default_factory=list)
+    """As `ReferenceEntry.fields`."""
+    learning_rate: float = 5e-5
+    """The highest, of `finetuned`; `scratch` takes twenty times as much."""
+    keep: bool = False
+    """Keep the last checkpoints of a training."""
+
+
+@dataclass(frozen=True)
 class TaskConfig:
     """Which task, and which of its data."""
 
@@ -224,6 +256,9 @@ class RunConfig:
     model: ModelConfig = field(default_factory=ModelConfig)
     models: list[Any] = field(default_factory=list)
     """Models with names of their own in the place of `model.path`, each a `ModelEntry`."""
+    references: list[Any] = field(default_factory=list)
+    """Classifiers beside the prompts, each a `ReferenceEntry`."""
+    finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
     task: TaskConfig = field(default_factory=TaskConfig)
     grid: GridConfig = field(default_factory=GridConfig)
     demos: DemosConfig = field(default_factory=DemosConfig)

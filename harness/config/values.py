@@ -47,7 +47,7 @@ MOST_NAME_BYTES = 200
 """File systems allow 255; `--fresh` and temporary files add to a name."""
 STEERING_KEYS = ("generation.stop",)
 """Texts that may hold line ends and other control characters."""
-PATHS = ("out", "model.path", "model.adapter", "task.data_dir", "task.templates_file")
+PATHS = ("out", "model.path", "model.adapter", "finetune.base", "task.data_dir", "task.templates_file")
 """Keys whose `~` is the home directory."""
 
 
@@ -116,6 +116,8 @@ def check_values(config: RunConfig) -> None:
         if len(set(axis)) != len(axis):
             raise ConfigError(f"grid.{key} names a value twice: {axis}; expected each once")
     _check_models(config)
+    _check_references(config)
+    _check_finetune(config)
     # A trailing slash or dot makes no other folder.
     if len({os.path.normpath(path) for path in listed}) != len(listed):
         raise ConfigError(f"model.path names a model twice: {listed}; expected each once")
@@ -179,6 +181,38 @@ def _check_models(config: RunConfig) -> None:
     names = list(config.model_names)
     if config.models and len(set(names)) != len(names):
         raise ConfigError(f"models names a model twice: {names}; expected each name once")
+
+
+def _check_references(config: RunConfig) -> None:
+    for place, entry in enumerate(config.references):
+        where = f"references[{place}]"
+        _check_choice(f"{where}.dtype", entry.dtype, DTYPES)
+        _check_choice(f"{where}.device", entry.device, DEVICES)
+        if len(entry.fields) > 2 or len(set(entry.fields)) != len(entry.fields):
+            raise ConfigError(f"{where}.fields is {entry.fields}, expected one field of the samples, or a pair")
+        if entry.max_length is not None:
+            _check_range(f"{where}.max_length", entry.max_length, 1)
+    names = [*config.model_names, *(entry.name for entry in config.references)]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if config.references and twice:
+        raise ConfigError(f"models and references name '{one_line(twice[0], 80)}' twice; expected each name once")
+
+
+def _check_finetune(config: RunConfig) -> None:
+    given = config.finetune
+    for key, axis, least in (("sizes", given.sizes, 2), ("seeds", given.seeds, 0)):
+        if not all(isinstance(value, int) and not isinstance(value, bool) for value in axis):
+            raise ConfigError(f"finetune.{key} is {axis}, expected whole numbers")
+        if len(set(axis)) != len(axis):
+            raise ConfigError(f"finetune.{key} names a value twice: {axis}; expected each once")
+        for value in axis:
+            _check_range(f"finetune.{key}", value, least, 2**31 - 1)
+    if given.sizes and not given.seeds:
+        raise ConfigError("finetune.seeds is empty, expected at least one value")
+    if len(given.fields) > 2:
+        raise ConfigError(f"finetune.fields is {given.fields}, expected one field of the samples, or a pair")
+    if not 0 < given.learning_rate < 1:
+        raise ConfigError(f"finetune.learning_rate is {given.learning_rate}, expected more than 0 and less than 1")
 
 
 def _check_server_keys(where: str, entry: ModelEntry, config: RunConfig) -> None:

@@ -1,4 +1,7 @@
-"""Finds the engine that `model.engine` names. Knows the group of entry points; refuses to know which engines exist."""
+"""Finds the engine that `model.engine` names, the classifiers of references, and what a run trains.
+
+Knows the groups of entry points; refuses to know which engines exist.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,8 @@ from harness.core.entry_points import Kind
 
 if TYPE_CHECKING:
     from harness.config.schema import ModelEntry
+    from harness.engine.classifying import ClassifierEngine
+    from harness.engine.learning import LearnerEngine
     from harness.engine.protocol import Engine, ModelDescription
 
 
@@ -26,6 +31,34 @@ def find_engine(name: str) -> Engine:
         ConfigError: no such engine, the module cannot be imported, or it holds none.
     """
     engine: Engine = KIND.find(name)
+    return engine
+
+
+CLASSIFIERS = Kind(
+    "classifier", "harness.classifiers", "my_classifier:ENGINE", "a classifier (methods describe and open)", _is_engine
+)
+
+
+def find_classifier(name: str) -> ClassifierEngine:
+    """The classifier engine of a registered name, or at `module:attribute`.
+
+    Raises:
+        ConfigError: no such engine, the module cannot be imported, or it holds none.
+    """
+    engine: ClassifierEngine = CLASSIFIERS.find(name)
+    return engine
+
+
+LEARNERS = Kind("learner", "harness.learners", "my_learner:ENGINE", "a learner (methods describe and open)", _is_engine)
+
+
+def find_learner(name: str) -> LearnerEngine:
+    """The learner of a registered name, or at `module:attribute`.
+
+    Raises:
+        ConfigError: no such learner, the module cannot be imported, or it holds none.
+    """
+    engine: LearnerEngine = LEARNERS.find(name)
     return engine
 
 

@@ -17,7 +17,9 @@ from harness.prompts.rendering import start_of
 from harness.prompts.templates import Template
 
 if TYPE_CHECKING:
+    from harness.planning.curve import CurveSetup
     from harness.planning.preparation import ModelSetup, Prepared
+    from harness.planning.references import ReferenceSetup
 
 RECORDS_VERSION = 2
 """Part of every cell's identity: raise it when records change their meaning."""
@@ -44,6 +46,7 @@ def grid_identity(prepared: Prepared, samples: Sequence[Sample] | None = None) -
         **_scoring(prepared),
         "engine": {"share_prefixes": config.engine.share_prefixes},
         "records": RECORDS_VERSION,
+        **_references(prepared),
         **_readings(prepared),
     }
 
@@ -86,6 +89,15 @@ def _engines(prepared: Prepared) -> dict[str, Any]:
     }
 
 
+def _references(prepared: Prepared) -> dict[str, Any]:
+    """Where a run has any; runs of early versions have none."""
+    found = {one.name: one.identity for one in prepared.references}
+    found |= {one.name: one.identity for one in prepared.curve}
+    given = prepared.config.finetune
+    curve = {"finetune": {"sizes": given.sizes, "seeds": given.seeds}} if prepared.curve else {}
+    return ({"references": found} if found else {}) | curve
+
+
 _MODEL_KEYS = ("revision", "dtype", "trust_remote_code", "max_length")
 
 
@@ -114,6 +126,29 @@ def cell_identity(prepared: Prepared, setup: ModelSetup) -> dict[str, Any]:
         "sharing": config.engine.share_prefixes,
         # Sequential draws depend on every test position before a sample's own.
         "order": rows_hash(s.row() for s in prepared.data.samples) if setup.draw.policy.is_sequential else None,
+    }
+
+
+def reference_identity(prepared: Prepared, reference: ReferenceSetup) -> dict[str, Any]:
+    """What all records of one reference depend on, in plain data. Its name counts: there is no other copy of it."""
+    return {
+        "records": RECORDS_VERSION,
+        "task": [prepared.task.name, prepared.task.version],
+        "reference": reference.name,
+        **reference.identity,
+        "rows": rows_hash(row.row() for row in reference.rows.pool.samples),
+    }
+
+
+def training_identity(prepared: Prepared, curve: CurveSetup, n: int, seed: int) -> dict[str, Any]:
+    """What the records of one training depend on, in plain data."""
+    return {
+        "records": RECORDS_VERSION,
+        "task": [prepared.task.name, prepared.task.version],
+        **curve.identity,
+        "n": n,
+        "seed": seed,
+        "examples": curve.examples_hash(n, seed),
     }
 
 

@@ -25,6 +25,8 @@ from harness.core.task_data import load_data
 from harness.core.task_options import configured
 from harness.engine.protocol import ModelDescription
 from harness.engine.registry import describe
+from harness.planning.curve import CurveSetup, set_up_curve
+from harness.planning.references import ReferenceSetup, set_up_references
 from harness.prompts.demonstrations import Pool, PoolDraw
 from harness.prompts.draws import LectureTable, draw_of
 from harness.prompts.literals import notes_on_literals
@@ -73,8 +75,17 @@ class Prepared:
     models: tuple[ModelSetup, ...]
     method: str
     """`likelihood` or `generate`."""
+    references: tuple[ReferenceSetup, ...] = ()
+    curve: tuple[CurveSetup, ...] = ()
+    """Ways to learn from labelled examples."""
+    curve_notes: tuple[str, ...] = ()
     recorded_models: tuple[str, ...] = ()
     """Names of the models that earlier sessions had, in the order in which they came."""
+
+    @property
+    def setups(self) -> tuple[ModelSetup | ReferenceSetup | CurveSetup, ...]:
+        """What is opened in turn: models, then references, then what is trained."""
+        return (*self.models, *self.references, *self.curve)
 
     @property
     def by_age(self) -> tuple[ModelSetup, ...]:
@@ -86,7 +97,14 @@ class Prepared:
     def notes(self) -> tuple[str, ...]:
         """What the loaders dropped, changed or passed over, in data and model folders."""
         models = (note for setup in self.models for note in setup.info.notes)
-        return (*self.data.notes, *models, *(note for setup in self.models for note in setup.notes))
+        references = (reference.note for reference in self.references)
+        return (
+            *self.data.notes,
+            *models,
+            *(note for setup in self.models for note in setup.notes),
+            *references,
+            *self.curve_notes,
+        )
 
     @property
     def chat_time(self) -> str | None:
@@ -175,7 +193,9 @@ def prepare(config: RunConfig) -> Prepared:
         _check_engine(setup, method)
         for template in templates:
             _check_chat(template, setup, method)
-    return Prepared(config, task, data, {t.name: t for t in templates}, models, method)
+    references = set_up_references(config, task, data)
+    curve, notes = set_up_curve(config, task, data)
+    return Prepared(config, task, data, {t.name: t for t in templates}, models, method, references, curve, notes)
 
 
 def _shortened(task: Task, data: TaskData, context_chars: int | None) -> TaskData:

@@ -7,8 +7,8 @@ over one shard of the samples.
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING
 from harness.config.schema import RunConfig
 from harness.core.hashing import content_hash, rows_hash
 from harness.core.task import Sample
-from harness.planning.identity import cell_identity, wording_of
+from harness.planning.identity import cell_identity, reference_identity, training_identity, wording_of
 from harness.prompts.draws import draw_of
 
 if TYPE_CHECKING:
+    from harness.planning.coverage import Coverage
     from harness.planning.preparation import Prepared
 
 
@@ -178,56 +179,25 @@ class Pieces:
         return tuple(piece.narrowed(keys, self._shards[piece.shard].hash) for piece, keys in pieces if keys)
 
 
-class Coverage:
-    """Which samples of which cells have committed records, and in which parts."""
-
-    def __init__(self) -> None:
-        self._places: dict[str, int] = {}
-        """Sample to its place below: millions of records need no texts of their own."""
-        self._samples: defaultdict[str, bytearray] = defaultdict(bytearray)
-        self._parts: defaultdict[str, set[str]] = defaultdict(set)
-        self.units: set[str] = set()
-        """Ids of the parts: a unit of that id is covered."""
-
-    def add(self, key: str, part: str, ids: Iterable[str]) -> None:
-        """Count records of a part in.
-
-        Args:
-            key: of their cell, see `WorkUnit.keys`.
-            part: the part's id.
-            ids: their samples.
-        """
-        known = self._samples[key]
-        for name in ids:
-            place = self._places.setdefault(name, len(self._places))
-            if place >= len(known):
-                known.extend(bytes(len(self._places) - len(known)))
-            known[place] = 1
-        self._parts[key].add(part)
-        self.units.add(part)
-
-    def missing(self, key: str, samples: Sequence[Sample]) -> tuple[Sample, ...]:
-        """The samples that a cell has no record of, in their order."""
-        known = self._samples.get(key)
-        if known is None:
-            return tuple(samples)
-        places = ((sample, self._places.get(sample.id, len(known))) for sample in samples)
-        return tuple(sample for sample, place in places if place >= len(known) or not known[place])
-
-    def parts(self, keys: Iterable[str]) -> set[str]:
-        """The parts that hold records of these cells."""
-        return {part for key in keys for part in self._parts.get(key, ())}
-
-
 def make_cells(prepared: Prepared) -> tuple[Cell, ...]:
-    """The cells in the order of the grid."""
+    """The cells in the order of the grid, then the references."""
     config = prepared.config
-    return tuple(
+    prompts = (
         Cell(setup.name, config.task.name, template, k, seed)
         for setup in prepared.models
         for template in config.grid.templates
         for k in config.grid.k
         for seed in config.grid.seeds
+    )
+    return (
+        *prompts,
+        *(Cell(one.name, config.task.name, None, None, None) for one in prepared.references),
+        *(
+            Cell(one.name, config.task.name, None, n, seed)
+            for one in prepared.curve
+            for n in config.finetune.sizes
+            for seed in config.finetune.seeds
+        ),
     )
 
 
@@ -321,6 +291,21 @@ def make_plan(prepared: Prepared, shard_size: int, cuts: Sequence[tuple[Sample, 
                         Cell(setup.name, config.task.name, template, k, other): key
                         for other in (seeds if k == 0 else (seed,))
                     }
+    for reference in prepared.references:
+        cell = Cell(reference.name, config.task.name, None, None, None)
+        cells[cell] = key = content_hash(reference_identity(prepared, reference))
+        for index in next(iter(orders.values())):
+            id_ = unit_id([key], shards[index].hash)
+            units.append(WorkUnit(id_, cell.model, cell.task, None, None, (None,), (key,), index))
+    if prepared.curve:
+        everyone = tuple(samples[place] for place in prepared.nested_order)
+        shards.append(Shard(len(shards), everyone, rows_hash(s.row() for s in everyone)))
+    for curve, n, seed in itertools.product(prepared.curve, config.finetune.sizes, config.finetune.seeds):
+        # One unit, so that each is trained once.
+        cell = Cell(curve.name, config.task.name, None, n, seed)
+        cells[cell] = key = content_hash(training_identity(prepared, curve, n, seed))
+        id_ = unit_id([key], shards[-1].hash)
+        units.append(WorkUnit(id_, cell.model, cell.task, None, seed, (n,), (key,), shards[-1].index))
     return Plan(make_cells(prepared), cells, tuple(units), tuple(shards), shard_size)
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 import pandas as pd
@@ -11,6 +13,7 @@ from rich.console import Console
 
 from harness.analysis.calibrate import Calibration
 from harness.analysis.compare import Comparison, selection_facts
+from harness.analysis.crossing import Crossing, crossing_text
 from harness.analysis.strategies import THIS_DRAW
 from harness.core.escaping import csv_text
 from harness.reporting.console import say, write
@@ -38,6 +41,8 @@ def write_comparison(console: Console, comparison: Comparison, fmt: str) -> None
         write(console, markdown(comparison.strategies) + "\n" + markdown(comparison.pairs))
     elif fmt == "table":
         _selection_lines(console, comparison)
+        for crossing in comparison.crossings:
+            say(console, f"Prompting or labelling: {crossing_text(crossing)}.")
         _strategies_table(console, comparison)
         _pairs_table(console, comparison)
         _sensitivity_table(console, comparison)
@@ -271,9 +276,16 @@ def _comparison_facts(comparison: Comparison) -> dict[str, Any]:
         "scope": comparison.scope,
         "is_one_draw": comparison.is_one_draw,
         "selection": selection_facts(comparison.selection),
+        "crossings": [_crossing_facts(crossing) for crossing in comparison.crossings],
         "notes": list(comparison.notes),
         "warnings": list(comparison.warnings),
     }
+
+
+def _crossing_facts(crossing: Crossing) -> dict[str, Any]:
+    """A crossing as JSON knows it: an end that is open is null."""
+    facts = asdict(crossing)
+    return facts | {name: facts[name] if 0 < facts[name] < math.inf else None for name in ("value", "low", "high")}
 
 
 def _write_json(console: Console, facts: dict[str, Any]) -> None:

@@ -130,13 +130,9 @@ def model_names(config: Mapping[str, Any]) -> list[str]:
     return path if isinstance(path, list) else [path]
 
 
-def reference_names(config: Mapping[str, Any]) -> list[str]:
-    """What the references of a run are called, in its order; runs of early versions have none.
-
-    Args:
-        config: of its manifest.
-    """
-    return [str(reference["name"]) for reference in config.get("references") or ()]
+def reference_names(manifest: Mapping[str, Any]) -> list[str]:
+    """What the references of a run are called, those that it trains included, in its order; early runs have none."""
+    return [str(name) for name in manifest.get("references", ())]
 
 
 def newer(document: Any) -> bool:
@@ -193,7 +189,6 @@ MANIFEST: Mapping[str, Check] = {
                 "name": text,
                 "demos": mapped(anything),
                 "models": listed(keys({"name": text})),
-                "references": listed(keys({"name": text})),
                 "scoring": keys({}, {"metrics": listed(text), "extract": maybe(text)}),
             },
         ),
@@ -220,6 +215,7 @@ LATER: Mapping[str, Check] = {
     "n_units": maybe(COUNT),
     "n_records": maybe(COUNT),
     "tracking_id": text,
+    "references": listed(text),
     "format_1": keys(
         {
             "grid": keys({"templates": listed(text), "k": listed(whole(0)), "seeds": listed(whole(-(2**63)))}),

@@ -124,6 +124,9 @@ def most_rows(manifest: dict[str, Any]) -> int:
     grid, n_samples = manifest["config"]["grid"], int(manifest["n_samples"])
     rows_of_sample = len(grid["k"]) + len(grid["seeds"])
     # Content-free inputs are three at most, whatever the samples.
+    if (manifest["config"].get("finetune") or {}).get("sizes"):
+        # What a run trains is judged on all samples at once.
+        return max(n_samples, 3) * rows_of_sample
     if "shard_size" in manifest:
         return max(min(int(manifest["shard_size"]), n_samples), 3) * rows_of_sample
     n_models = len(layout.model_names(manifest["config"]))
@@ -133,7 +136,7 @@ def most_rows(manifest: dict[str, Any]) -> int:
 def _misfit(part: pa.Table, manifest: dict[str, Any]) -> str:
     """What a part holds that no unit of this run could have written; an empty text where all fits."""
     # A reference has no template, and where it came trained no K and no seed.
-    optional = ("template", "k", "seed") if layout.reference_names(manifest["config"]) else ()
+    optional = ("template", "k", "seed") if layout.reference_names(manifest) else ()
     for name in (*ORDER, "gold"):
         if part[name].null_count and name not in optional:
             return f"its column '{name}' has empty places"

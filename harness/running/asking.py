@@ -6,9 +6,9 @@ Knows methods and endings; refuses to know how anything is computed.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -19,6 +19,22 @@ from harness.engine.protocol import GENERATE, Ending, Generations, LoadedEngine,
 from harness.prompts.endings import StopTexts, turn_ends
 from harness.prompts.prompt import Prompt
 from harness.prompts.tokenizing import PromptTokenizer
+
+
+class Asks(Protocol):
+    """What a worker asks through."""
+
+    def prepare(self, prompts: Sequence[Any]) -> Any:
+        """What can be worked out before anything is computed; runs beside `ask`."""
+        ...
+
+    def ask(self, prompts: Sequence[Any], prepared: Any = None) -> Any:
+        """What is found; it has `tokens_computed`."""
+        ...
+
+    def paying(self, pay: Callable[[float], None]) -> AbstractContextManager[None]:
+        """Say what the questions of a block have cost."""
+        ...
 
 
 class Asking:

@@ -77,9 +77,9 @@ class InlineBackend:
     ) -> Iterator[tuple[Pool, EngineFacts]]:
         """See `Backend.pool`."""
         from harness.running.inline import InlinePool
-        from harness.running.worker import Worker
+        from harness.running.opening import open_worker
 
-        worker = Worker(spec, draw)
+        worker = open_worker(spec, draw)
         overlap = worker.facts.device != "cpu" if self._overlap is None else self._overlap
         pool = InlinePool(worker, shards, lecture, overlap)
         try:

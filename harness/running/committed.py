@@ -14,7 +14,8 @@ import pyarrow.compute as pc
 
 from harness.core.errors import RunDirError
 from harness.core.task import CONTENT_FREE
-from harness.planning.units import Coverage, Plan, WorkUnit, largest_k
+from harness.planning.coverage import Coverage
+from harness.planning.units import Plan, WorkUnit, largest_k
 from harness.results.parts import STATISTICS_KEY, cells_of
 from harness.results.quarantine import PASSING
 from harness.results.schema import UnitStatistics

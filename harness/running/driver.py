@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -45,11 +45,12 @@ from harness.running.course import WHOLE_GRID, Course
 from harness.running.dispatch import MANY, Timing, dispatch
 from harness.running.growing import begin, grow, take_in
 from harness.running.ledger import Ledger
-from harness.running.messages import UnitReport, WorkerSpec
+from harness.running.messages import UnitReport
 from harness.running.notes import note_of, take_notes
 from harness.running.precautions import Precautions
 from harness.running.run_log import log_file, unit_log
 from harness.running.schedule import InOrder, Schedule
+from harness.running.specs import Grids, lecture_of, opening, resources_of
 from harness.running.stopping import StopFlag, stoppable
 
 log = logging.getLogger(__name__)
@@ -132,7 +133,7 @@ def _run_locked(prepared: Prepared, store: RunStore, console: Console, stop: Sto
     with ExitStack() as stack:
         backend: Backend | None = None
         if manifest is None:
-            backend = stack.enter_context(open_backend(config, [setup.info.resources for setup in prepared.models]))
+            backend = stack.enter_context(open_backend(config, resources_of(prepared)))
             shard_size = choose_shard_size(config, len(prepared.data.samples), backend.n_replicas, prepared.method)
             facts = {
                 "shard_size": shard_size,
@@ -179,12 +180,10 @@ def _run_locked(prepared: Prepared, store: RunStore, console: Console, stop: Sto
         tracker = stack.enter_context(open_run_tracker(config, manifest["tracking_id"], store, ledger.n_cells_done))
         try:
             if ledger.feed.next_model() is not None:
-                backend = backend or stack.enter_context(
-                    open_backend(config, [setup.info.resources for setup in prepared.models])
-                )
+                backend = backend or stack.enter_context(open_backend(config, resources_of(prepared)))
                 longest = {b.model: max(x.longest_prompt for x in budgets if x.model == b.model) for b in budgets}
                 tokens = {b.model: sum(x.tokens_unique for x in budgets if x.model == b.model) for b in budgets}
-                work = _Work(prepared, ledger, quarantine, manifest, longest, tokens)
+                work = _Work(prepared, ledger, quarantine, manifest, Grids(longest, tokens))
                 _compute(work, store, backend, _Onlookers(console, tracker, wishes.course.board), stop)
                 ledger.check_complete()
             manifest |= ledger.expected
@@ -217,10 +216,7 @@ class _Work:
     ledger: Ledger
     quarantine: Quarantine
     manifest: dict[str, Any]
-    longest: Mapping[str, int]
-    """Tokens of the longest prompt of each model."""
-    tokens: Mapping[str, int]
-    """Of each model's grid, every shared one counted once per shard."""
+    grids: Grids
 
 
 @dataclass(frozen=True)
@@ -236,7 +232,6 @@ def _compute(work: _Work, store: RunStore, backend: Backend, onlookers: _Onlooke
     """Dispatch what is left, model by model."""
     prepared, ledger, manifest, tracker = work.prepared, work.ledger, work.manifest, onlookers.tracker
     config, feed = prepared.config, ledger.feed
-    setups = {setup.name: setup for setup in prepared.models}
     samples = [[sample.id for sample in shard.samples] for shard in ledger.work.shards]
     n_done = ledger.n_committed - len(ledger.again)
     with RunProgress(
@@ -261,31 +256,20 @@ def _compute(work: _Work, store: RunStore, backend: Backend, onlookers: _Onlooke
                 tell_cells(tracker, store, cells, parts, prepared.task.metrics)
 
         while (model := feed.next_model()) is not None:
-            setup, units = setups[model], feed.of(model)
-            spec = WorkerSpec(
-                config,
-                setup.info.fixed,
-                prepared.method,
-                prepared.templates,
-                setup.info.context_length,
-                work.longest[model],
-                setup.info.resources,
-                chat_time=setup.tokenizer.chat_time,
-                spent=sum(one.get("cost", {}).get(model, 0.0) for one in manifest["sessions"]),
-                tokens=work.tokens[model],
-            )
-            tables = {seed: prepared.lecture_table(setup, seed) for seed in config.grid.seeds}
-            lecture = {seed: table for seed, table in tables.items() if table is not None}
-            log.info("loading %s: %s", model, setup.info.loaded_words)
+            units = feed.of(model)
+            spent = sum(one.get("cost", {}).get(model, 0.0) for one in manifest["sessions"])
+            info, draw, spec = opening(prepared, model, work.grids, spent)
+            lecture = lecture_of(prepared, model)
+            log.info("loading %s: %s", model, info.loaded_words)
             useful = MANY if units.n_left is None else units.n_left
-            with backend.pool(spec, setup.draw, ledger.work.shards, lecture, useful, stop) as (pool, facts):
+            with backend.pool(spec, draw, ledger.work.shards, lecture, useful, stop) as (pool, facts):
                 _check_engine(config.run_dir, manifest["engines"].get(model), facts)
                 manifest["engines"][model] = facts.as_dict()
                 log.info("%s: %s", model, facts)
                 for notice in facts.notices:
                     log.warning("%s: %s", model, notice)
                 precautions = Precautions(samples, work.quarantine, partial(note_of, store), ledger.again)
-                hang_after_s = config.run.hang_after_s if backend.replaces else 0.0
+                hang_after_s = spec.config.run.hang_after_s if backend.replaces else 0.0
                 try:
                     with progress.working():
                         dispatch(units, pool, on_done, stop.is_set, precautions, Timing(hang_after_s))

@@ -39,8 +39,8 @@ class Growth:
     identity: dict[str, Any]
     """Of the whole."""
     added: dict[str, Any]
-    """What the directory did not have: values of `templates`, `k`, `seeds` and `models`, and the numbers of
-    `samples` before and after. Empty where it had everything."""
+    """What the directory did not have: values of `templates`, `k`, `seeds`, `models` and `references`, and the numbers
+    of `samples` before and after. Empty where it had everything."""
 
     @property
     def in_words(self) -> str:
@@ -125,7 +125,8 @@ def take_in(manifest: dict[str, Any], growth: Growth, session: dict[str, Any]) -
         "n_samples": len(growth.samples),
         "n_pool": {setup.name: len(setup.draw.pool.samples) for setup in prepared.models},
         "notes": list(prepared.notes),
-        "weights": {setup.name: setup.info.loaded for setup in prepared.models},
+        "weights": {setup.name: setup.info.loaded for setup in prepared.setups},
+        "references": [setup.name for setup in prepared.setups[len(prepared.models) :]],
     }
 
 
@@ -158,7 +159,7 @@ def _comparable(
     found: Mapping[str, Any], identity: Mapping[str, Any], is_early: bool
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Both identities as far as they must agree: what is fixed for the life of a directory, and what both name."""
-    names = ("samples", "models", "templates", "grid", *READINGS)
+    names = ("samples", "models", "references", "finetune", "templates", "grid", *READINGS)
     mine, theirs = ({key: value for key, value in one.items() if key not in names} for one in (found, identity))
     mine["task"], theirs["task"] = (task_identity(one.get("task", {})) for one in (found, identity))
     # Other tasks' options stand in early directories, too.
@@ -169,7 +170,7 @@ def _comparable(
     mine["engines"], theirs["engines"] = (
         one.get("engines") or dict.fromkeys(one.get("models", {}), "local") for one in (found, identity)
     )
-    for axis in ("models", "templates", "engines", "model_settings"):
+    for axis in ("models", "references", "templates", "engines", "model_settings"):
         before, now = mine.get(axis, found.get(axis)), theirs.get(axis, identity.get(axis))
         if before is None or now is None:
             continue
@@ -213,11 +214,14 @@ def _changed(stored: Any, samples: Sequence[Sample], recorded: Any) -> tuple[Any
 
 def _left_out(found: Mapping[str, Any], identity: Mapping[str, Any]) -> Iterator[str]:
     """What a directory has of each axis and a command does not name."""
-    for axis, word in (("models", "model "), ("templates", "template ")):
-        yield from (f"{word}'{name}'" for name in found.get(axis, {}) if name not in identity[axis])
+    for axis, word in (("models", "model "), ("references", "reference "), ("templates", "template ")):
+        yield from (f"{word}'{name}'" for name in found.get(axis, {}) if name not in identity.get(axis, {}))
     for axis, word in (("k", "K="), ("seeds", "seed ")):
         values = found.get("grid", {}).get(axis, [])
         yield from (f"{word}{value}" for value in values if value not in identity["grid"][axis])
+    for axis, word in (("sizes", "n="), ("seeds", "training seed ")):
+        values = found.get("finetune", {}).get(axis, [])
+        yield from (f"{word}{value}" for value in values if value not in identity.get("finetune", {}).get(axis, []))
 
 
 def _refusal(store: RunStore, manifest: Mapping[str, Any], left_out: list[str], gone: list[str]) -> str:
@@ -238,9 +242,14 @@ def _refusal(store: RunStore, manifest: Mapping[str, Any], left_out: list[str], 
 def _added(found: Mapping[str, Any], identity: Mapping[str, Any], before: int, after: int) -> dict[str, Any]:
     axes = {
         "models": (found.get("models", {}), identity["models"]),
+        "references": (found.get("references", {}), identity.get("references", {})),
         "templates": (found.get("templates", {}), identity["templates"]),
         "k": (found.get("grid", {}).get("k", []), identity["grid"]["k"]),
         "seeds": (found.get("grid", {}).get("seeds", []), identity["grid"]["seeds"]),
+        **{
+            f"finetune.{axis}": (found.get("finetune", {}).get(axis, []), identity.get("finetune", {}).get(axis, []))
+            for axis in ("sizes", "seeds")
+        },
     }
     new = {axis: [value for value in now if value not in had] for axis, (had, now) in axes.items()}
     return {axis: values for axis, values in new.items() if values} | (

@@ -18,7 +18,7 @@ from harness.running.messages import Care, LectureTable, UnitReport, note_name, 
 from harness.running.pipeline import Inputs, Pipeline
 from harness.running.pool import UNITS_IN_FLIGHT, Replica
 from harness.running.watchdog import Watchdog
-from harness.running.worker import Worker
+from harness.running.worker import UnitWorker
 
 
 class InlinePool:
@@ -35,7 +35,7 @@ class InlinePool:
     name = "inline"
 
     def __init__(
-        self, worker: Worker, shards: Sequence[Shard], lecture: Mapping[int, LectureTable], overlap: bool
+        self, worker: UnitWorker, shards: Sequence[Shard], lecture: Mapping[int, LectureTable], overlap: bool
     ) -> None:
         self._worker = worker
         self._shards = shards

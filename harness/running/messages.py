@@ -20,6 +20,29 @@ from harness.results.store import RunStore
 
 
 @dataclass(frozen=True)
+class ReferenceSpec:
+    """How a classifier meets the task."""
+
+    fields: tuple[str, ...]
+    """Of a sample, that it reads."""
+    labels: tuple[str, ...]
+    """In its own order."""
+    order: tuple[int, ...] | None
+    """The task's class of each label, by name; None where the names do not tell."""
+
+
+@dataclass(frozen=True)
+class LearningSpec:
+    """How classifiers are trained."""
+
+    fields: tuple[str, ...]
+    """Of a sample, that they read."""
+    learning_rate: float
+    keep: bool
+    """Whether the last checkpoints stay."""
+
+
+@dataclass(frozen=True)
 class WorkerSpec:
     """What a worker needs to know of the run."""
 
@@ -42,6 +65,10 @@ class WorkerSpec:
     """What the run has paid for requests to this model."""
     tokens: int | None = None
     """Of the grid, every shared one counted once per shard; None where that is not known."""
+    reference: ReferenceSpec | None = None
+    """Where the model is a classifier that needs no prompt."""
+    learning: LearningSpec | None = None
+    """Where it learns first, anew for every unit."""
 
 
 @dataclass(frozen=True)

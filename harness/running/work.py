@@ -12,24 +12,22 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from harness.core.task import Sample
-from harness.engine.protocol import Generations, Scores
 from harness.planning.units import WorkUnit
-from harness.prompts.prompt import Prompt
 from harness.results.schema import Record, UnitStatistics
 from harness.running.messages import Care, LectureTable, UnitReport, process_name
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Prompts that go through the engine together, sample by sample."""
+    """Prompts, or what a classifier reads in their place, that go through the engine together, sample by sample."""
 
-    prompts: list[Prompt]
+    prompts: list[Any]
     n_ks: int
     """Prompts of each sample."""
     prepared: Any
     """What the engine worked out about them before it computes; its own affair."""
 
-    def halves(self) -> list[tuple[list[Prompt], int]]:
+    def halves(self) -> list[tuple[list[Any], int]]:
         """Prompts and `n_ks` of both halves: of the samples, or of the K of a single one. A single prompt has none."""
         n_samples = len(self.prompts) // self.n_ks
         cut = n_samples // 2 * self.n_ks if n_samples > 1 else self.n_ks // 2
@@ -39,10 +37,11 @@ class Batch:
 
 @dataclass(frozen=True)
 class Found:
-    """What the engine found of some prompts."""
+    """What was found of some prompts, or of what a classifier reads."""
 
-    prompts: list[Prompt]
-    result: Scores | Generations
+    prompts: list[Any]
+    result: Any
+    """Scores, generations or classes."""
 
 
 @dataclass

@@ -6,13 +6,15 @@ different units at the same time. The same object serves a Ray actor and inline 
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import asdict, replace
+from typing import Any
 
 from harness.core.errors import ENDS_THE_RUN, ContextError
-from harness.core.task import Sample, find_task
+from harness.core.task import Sample, Task, find_task
 from harness.core.task_options import configured
-from harness.engine.protocol import Scores
+from harness.engine.protocol import EngineFacts, Scores
 from harness.engine.registry import find_engine
 from harness.planning.units import WorkUnit
 from harness.prompts.demonstrations import PoolDraw
@@ -21,38 +23,53 @@ from harness.prompts.rendering import Renderer
 from harness.prompts.tokenizing import PromptTokenizer
 from harness.results.schema import Record, UnitStatistics, to_table
 from harness.results.store import RunStore
-from harness.running.asking import Asking, open_settings
+from harness.running.asking import Asking, Asks, open_settings
 from harness.running.failures import check_usable
 from harness.running.judging import Judge, failed, failure, place_of
 from harness.running.messages import Care, LectureTable, UnitReport, WorkerSpec, note_name, process_name, write_note
 from harness.running.work import Batch, Found, Work
 
 
-class Worker:
-    """One loaded model that does work units.
+class UnitWorker(ABC):
+    """The three steps of a unit, whatever is asked of its samples: prompts, or nothing but their texts.
 
-    Args:
+    Attributes:
         spec: the run's settings.
-        draw: policy and demonstration pool.
-
-    Raises:
-        BrokenDeviceError: the device is of no use to this process.
+        draw: demonstrations, or labelled rows.
+        task: whose samples they are.
+        store: of the run directory.
+        facts: what was opened, and on what.
+        asking: puts questions to it.
     """
 
-    def __init__(self, spec: WorkerSpec, draw: PoolDraw) -> None:
-        self.spec = spec
-        self.draw = draw
+    spec: WorkerSpec
+    draw: PoolDraw
+    task: Task
+    store: RunStore
+    facts: EngineFacts
+    asking: Asks
+
+    def _take(self, spec: WorkerSpec, draw: PoolDraw) -> None:
+        self.spec, self.draw = spec, draw
         self.task, _ = configured(find_task(spec.config.task.name), spec.config.task)
         self.store = RunStore(spec.config.run_dir)
-        engine = find_engine(spec.model.engine)
-        self.tokenizer = PromptTokenizer(engine.describe(spec.model).tokenizer, spec.chat_time)
-        self.judge = Judge(self.task, self.tokenizer, spec.config.generation)
-        settings = open_settings(spec.config.engine, spec.longest_prompt, threads=spec.threads, tokens=spec.tokens)
-        opened = engine.open(spec.model, replace(settings, method=spec.method, spent=spec.spent))
-        self.facts = opened.facts
-        self.asking = Asking(opened, spec.method, self.task, spec.config.generation, self.tokenizer)
         self._has_scored = False
-        self._renderers: dict[str, Renderer] = {}
+
+    @abstractmethod
+    def _prompts(self, work: Work, samples: Sequence[Sample], ks: Sequence[int | None]) -> list[Any]:
+        """What is asked of some samples, sample by sample; each has `sample` and `k`.
+
+        Raises:
+            ContextError: one is too long.
+        """
+
+    @abstractmethod
+    def _n_tokens(self, found: Found) -> int:
+        """Tokens of what was asked."""
+
+    @abstractmethod
+    def _records(self, unit: WorkUnit, found: Found) -> list[Record]:
+        """What was found, judged."""
 
     def run_unit(
         self, unit: WorkUnit, samples: Sequence[Sample], lecture: LectureTable | None, care: Care | None = None
@@ -126,17 +143,6 @@ class Worker:
             ),
         )
 
-    def _renderer(self, template: str, lecture: LectureTable | None) -> Renderer:
-        if lecture is not None:
-            return self._new_renderer(template, lecture)
-        if template not in self._renderers:
-            self._renderers[template] = self._new_renderer(template, None)
-        return self._renderers[template]
-
-    def _new_renderer(self, template: str, lecture: LectureTable | None) -> Renderer:
-        largest = max(self.spec.config.grid.k)
-        return Renderer(self.spec.templates[template], self.draw, largest, self.tokenizer, lecture)
-
     def _compute_alone(self, work: Work, care: Care) -> None:
         """Sample by sample, each noted before it is tried and judged at once: the note survives this process."""
         unit = work.unit
@@ -179,21 +185,7 @@ class Worker:
             halves = [(samples, ks[:middle]), (samples, ks[middle:])]
         return [batch for half in halves for batch in self._batches(work, *half)]
 
-    def _prompts(self, work: Work, samples: Sequence[Sample], ks: Sequence[int | None]) -> list[Prompt]:
-        """The prompts of some samples, sample by sample.
-
-        Raises:
-            ContextError: one is too long.
-        """
-        template, seed = work.unit.template, work.unit.seed
-        assert template is not None and seed is not None, "a unit of prompts"
-        renderer = self._renderer(template, work.lecture)
-        prompts = renderer.prompts(samples, seed, [k for k in ks if k is not None])
-        for prompt in prompts:
-            self._check_length(prompt)
-        return prompts
-
-    def _batch(self, prompts: list[Prompt], n_ks: int) -> Batch:
+    def _batch(self, prompts: list[Any], n_ks: int) -> Batch:
         return Batch(prompts, n_ks, self.asking.prepare(prompts))
 
     def _compute_batches(self, work: Work) -> None:
@@ -224,12 +216,60 @@ class Worker:
                 work.n_prompts += 1
                 continue
             work.n_prompts += len(found.prompts)
-            work.prompt_tokens += sum(len(p.ids) for p in found.prompts)
-            if isinstance(found.result, Scores):
-                work.records += self.judge.by_labels(work.unit, found.prompts, found.result)
-            else:
-                work.records += self.judge.by_answers(work.unit, found.prompts, found.result)
+            work.prompt_tokens += self._n_tokens(found)
+            work.records += self._records(work.unit, found)
         work.found = []
+
+
+class Worker(UnitWorker):
+    """One loaded model that does work units.
+
+    Args:
+        spec: the run's settings.
+        draw: policy and demonstration pool.
+
+    Raises:
+        BrokenDeviceError: the device is of no use to this process.
+    """
+
+    def __init__(self, spec: WorkerSpec, draw: PoolDraw) -> None:
+        self._take(spec, draw)
+        engine = find_engine(spec.model.engine)
+        self.tokenizer = PromptTokenizer(engine.describe(spec.model).tokenizer, spec.chat_time)
+        self.judge = Judge(self.task, self.tokenizer, spec.config.generation)
+        settings = open_settings(spec.config.engine, spec.longest_prompt, threads=spec.threads, tokens=spec.tokens)
+        opened = engine.open(spec.model, replace(settings, method=spec.method, spent=spec.spent))
+        self.facts = opened.facts
+        self.asking: Asking = Asking(opened, spec.method, self.task, spec.config.generation, self.tokenizer)
+        self._renderers: dict[str, Renderer] = {}
+
+    def _renderer(self, template: str, lecture: LectureTable | None) -> Renderer:
+        if lecture is not None:
+            return self._new_renderer(template, lecture)
+        if template not in self._renderers:
+            self._renderers[template] = self._new_renderer(template, None)
+        return self._renderers[template]
+
+    def _new_renderer(self, template: str, lecture: LectureTable | None) -> Renderer:
+        largest = max(self.spec.config.grid.k)
+        return Renderer(self.spec.templates[template], self.draw, largest, self.tokenizer, lecture)
+
+    def _prompts(self, work: Work, samples: Sequence[Sample], ks: Sequence[int | None]) -> list[Prompt]:
+        template, seed = work.unit.template, work.unit.seed
+        assert template is not None and seed is not None, "a unit of prompts"
+        renderer = self._renderer(template, work.lecture)
+        prompts = renderer.prompts(samples, seed, [k for k in ks if k is not None])
+        for prompt in prompts:
+            self._check_length(prompt)
+        return prompts
+
+    def _n_tokens(self, found: Found) -> int:
+        return sum(len(prompt.ids) for prompt in found.prompts)
+
+    def _records(self, unit: WorkUnit, found: Found) -> list[Record]:
+        if isinstance(found.result, Scores):
+            return self.judge.by_labels(unit, found.prompts, found.result)
+        return self.judge.by_answers(unit, found.prompts, found.result)
 
     def _check_length(self, prompt: Prompt) -> None:
         limit = self.spec.context_length

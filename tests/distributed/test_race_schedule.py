@@ -10,9 +10,10 @@ from harness.analysis.racing import Race, replay
 from harness.config.schema import RaceConfig
 from harness.core.errors import ConfigError
 from harness.core.task import Sample
+from harness.planning.coverage import Coverage
 from harness.planning.preparation import prepare
 from harness.planning.race_order import cut, race_order
-from harness.planning.units import Coverage, Pieces, make_plan
+from harness.planning.units import Pieces, make_plan
 from harness.results.races import RaceLog
 from harness.results.schema import Record, UnitStatistics, to_table
 from harness.results.store import RunStore

@@ -11,8 +11,9 @@ import pytest
 
 from harness import load_records
 from harness.core.errors import ScheduleError
+from harness.planning.coverage import Coverage
 from harness.planning.preparation import prepare
-from harness.planning.units import Coverage, make_plan
+from harness.planning.units import make_plan
 from harness.results.schema import UnitStatistics
 from harness.results.status import read_status
 from harness.results.store import RunStore

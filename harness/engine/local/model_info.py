@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -160,8 +160,12 @@ class ModelInfo(ModelDescription):
         return base if self.adapter is None else content_hash([base, *map(_quick_hash, self.adapter.files)])
 
 
-def read_model_info(model: ModelEntry) -> ModelInfo:
+def read_model_info(model: ModelEntry, check: Callable[[str, Any], None] = check_architecture) -> ModelInfo:
     """Tokenizer, context length and files of one model.
+
+    Args:
+        model: which.
+        check: refuses configurations of what it is not; takes path and configuration.
 
     Raises:
         ModelError: the folder is missing or lacks configuration, weights or tokenizer; it is no causal
@@ -181,7 +185,7 @@ def read_model_info(model: ModelEntry) -> ModelInfo:
     what = "configuration"
     try:
         model_config = AutoConfig.from_pretrained(source, **told, **options)
-        check_architecture(path, model_config)
+        check(path, model_config)
         what = "tokenizer"
         tokenizer = AutoTokenizer.from_pretrained(source, **told, **options)
     except ModelError:

@@ -30,6 +30,9 @@ TRANSPOSED_LINEAR: tuple[type, ...] = () if _CONV1D is None else (_CONV1D,)
 packed nor remembered per token."""
 CAUSAL_ARCHITECTURES: Mapping[str, Any] = _found("models.auto.modeling_auto", "MODEL_FOR_CAUSAL_LM_MAPPING_NAMES", {})
 """Model type to class of every causal language model. Empty without: then loading tells what is none."""
+MASKED_ARCHITECTURES: Mapping[str, Any] = _found("models.auto.modeling_auto", "MODEL_FOR_MASKED_LM_MAPPING_NAMES", {})
+"""Model type to class of every masked language model, which BERT-like encoders are. Without: the base of a fine-tuning
+whose type may also write is refused."""
 _FIND_ADAPTER = _found("utils.peft_utils", "find_adapter_config_file", None)
 
 

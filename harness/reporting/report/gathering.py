@@ -61,6 +61,8 @@ class RunFacts:
     cells: pd.DataFrame
     """As `harness show` prints them."""
     cost: Cost
+    training_seconds: Mapping[str, float]
+    """Per classifier that the run trained, of its replicas."""
     calibration: Calibration | None
     """None where answers were generated."""
     prompts: Sequence[Mapping[str, Any]] | None
@@ -71,7 +73,10 @@ class RunFacts:
         """Records of the whole grid."""
         grid, models = self.manifest["config"]["grid"], len(layout.model_names(self.manifest["config"]))
         n_cells = models * len(grid["templates"]) * len(grid["k"]) * len(grid["seeds"])
-        n_cells += len(layout.reference_names(self.manifest["config"]))
+        curve = self.manifest["config"].get("finetune") or {}
+        trained, names = len(curve.get("sizes", ())) * len(curve.get("seeds", ())), self.manifest["identity"]
+        methods = [one for one in names.get("references", {}).values() if "method" in one]
+        n_cells += len(layout.reference_names(self.manifest)) + len(methods) * (trained - 1)
         return n_cells * int(self.manifest["n_samples"])
 
 
@@ -166,7 +171,8 @@ def _run_facts(run_dir: str, name: str) -> RunFacts:
     compares_classes = not manifest.get("answer_metrics") and not manifest.get("choices")
     if compares_classes and cells["n_scored"].sum() and manifest.get("method") != "generate":
         calibration = calibrate(run_dir)
-    return RunFacts(name, run_dir, manifest, cells, _cost(store, manifest), calibration, _prompts(store))
+    cost, training = _cost(store, manifest)
+    return RunFacts(name, run_dir, manifest, cells, cost, training, calibration, _prompts(store))
 
 
 def _prompts(store: RunStore) -> Sequence[Mapping[str, Any]] | None:
@@ -185,19 +191,24 @@ def _prompts(store: RunStore) -> Sequence[Mapping[str, Any]] | None:
     return prompts
 
 
-def _cost(store: RunStore, manifest: Mapping[str, Any]) -> Cost:
+def _cost(store: RunStore, manifest: Mapping[str, Any]) -> tuple[Cost, Mapping[str, float]]:
+    """What the units took, and per classifier what its training did."""
     rows = []
+    trained = {name: 0.0 for name, one in manifest["identity"].get("references", {}).items() if "method" in one}
     for unit_id in sorted(store.part_ids()):
         # Damaged parts are left out here as they are of the records, which warn of them.
         with suppress(OSError, ValueError, RunDirError):
             rows.append(checked(store.read_statistics(unit_id)))
+            if trained:
+                model = store.read_part(unit_id, ["model"])["model"][0].as_py()
+                trained |= {model: trained[model] + rows[-1]["seconds"]} if model in trained else {}
     spans = [(session["started"], session["ended"]) for session in manifest["sessions"]]
     wall = None
     if spans and all(end for _, end in spans):
         wall = sum((datetime.fromisoformat(e) - datetime.fromisoformat(s)).total_seconds() for s, e in spans)
     counts = ("n_prompts", "prompt_tokens", "tokens_computed")
     totals = {name: int(sum(row[name] for row in rows)) for name in counts}
-    return Cost(**totals, replica_seconds=float(sum(row["seconds"] for row in rows)), wall_seconds=wall)
+    return Cost(**totals, replica_seconds=float(sum(row["seconds"] for row in rows)), wall_seconds=wall), trained
 
 
 def _strategies(runs: Sequence[RunFacts], metric: str, comparison: Comparison | None) -> pd.DataFrame:

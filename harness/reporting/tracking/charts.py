@@ -109,6 +109,23 @@ def charts(cells: pd.DataFrame) -> list[Chart]:
             rows,
         ),
         _every_cell(cells, figure),
+        *_against_labels(figure, columns, [row for row in rows if row[1] is None and row[3] is not None]),
+    ]
+
+
+def _against_labels(figure: str, columns: Sequence[str], rows: Sequence[list[Any]]) -> list[Chart]:
+    """A line per classifier that the run trained, over its labelled examples; none where it trained none."""
+    if not rows:
+        return []
+    return [
+        Chart(
+            "against_labels",
+            "wandb/lineseries/v0",
+            {"step": "k", "lineKey": "strategy", "lineVal": figure},
+            {"title": f"{figure} against labelled examples, mean over seeds", "xname": "labelled examples"},
+            columns,
+            sorted(rows, key=lambda row: row[3]),
+        )
     ]
 
 

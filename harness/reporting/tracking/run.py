@@ -6,6 +6,7 @@ Knows the run directory and the plan; refuses to know what the tracker does with
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import astuple
 from typing import Any
@@ -79,7 +80,13 @@ def tell_results(
         facts = {figure: estimate.value, low: estimate.low, high: estimate.high, "scope": found.scope}
         axes = {name: best[name] for name in ("model", "template", "k", "seed") if not pd.isna(best[name])}
         pairs = {"paired_differences/scope": THIS_DRAW} if found.is_one_draw else {}
-        return {f"best/{name}": value for name, value in {**axes, **facts}.items()} | pairs
+        labels = {
+            f"labels/{one.model}/{name}": end
+            for one in found.crossings
+            for name, end in (("level_at", one.value), ("low", one.low), ("better_from", one.high))
+            if 0 < end < math.inf
+        }
+        return {f"best/{name}": value for name, value in {**axes, **facts}.items()} | pairs | labels
 
     several = len(cells) > 1
     tracker.finish(

@@ -1,0 +1,59 @@
+"""Tiny encoders for sequence classification, made where they will be used."""
+
+import shutil
+
+import torch
+from transformers import AutoTokenizer, BertConfig, BertForMaskedLM, BertForSequenceClassification, BertModel
+
+from tests.conftest import KO_TINY
+
+NAMES = ("negative", "positive")
+SIZES = {
+    "vocab_size": 4096, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 48,
+    "max_position_embeddings": 64, "initializer_range": 0.3,
+}  # fmt: skip
+
+
+def save_tokenizer(folder):
+    """The embedded tokenizer, with a token to pad with."""
+    tokenizer = AutoTokenizer.from_pretrained(str(KO_TINY))
+    tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
+    tokenizer.model_max_length = SIZES["max_position_embeddings"]
+    tokenizer.save_pretrained(folder)
+    return tokenizer
+
+
+def random_encoder(folder, labels=NAMES, head=BertForSequenceClassification, seed=0):
+    """A checkpoint with random weights, saved; the folder."""
+    torch.manual_seed(seed)
+    config = BertConfig(**SIZES, id2label=dict(enumerate(labels)), label2id={name: i for i, name in enumerate(labels)})
+    head(config).save_pretrained(folder)
+    save_tokenizer(folder)
+    return folder
+
+
+def trained_encoder(folder, rows, steps=60):
+    """A checkpoint that has learned rows of (text, class), saved; the folder."""
+    random_encoder(folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model = BertForSequenceClassification.from_pretrained(folder).train()
+    optimizer = torch.optim.AdamW(model.parameters(), 3e-3)
+    batch = tokenizer([text for text, _ in rows], padding=True, truncation=True, return_tensors="pt")
+    for _ in range(steps):
+        model(**batch, labels=torch.tensor([gold for _, gold in rows])).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    model.eval().save_pretrained(folder)
+    return folder
+
+
+def renamed(folder, labels, to):
+    """A copy of a checkpoint whose classes have other names."""
+    shutil.copytree(folder, to)
+    config = BertConfig.from_pretrained(to)
+    config.id2label = dict(enumerate(labels))
+    config.save_pretrained(to)
+    return to
+
+
+HEADLESS = {"BertModel": BertModel, "BertForMaskedLM": BertForMaskedLM}
