@@ -191,7 +191,7 @@ def test_reading_records_back_leaves_models_and_cluster_out():
 
 
 def test_exported_names():
-    doors = {"load_records", "plan", "run"}
+    doors = {"calibrate", "compare", "load_records", "load_samples", "plan", "race", "report", "run"}
     task_authors = {
         "DataError", "ExportFormat", "LabelScores", "RemoteFile", "Sample", "Task", "TaskConfig", "TaskData",
     }  # fmt: skip
