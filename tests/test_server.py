@@ -207,3 +207,21 @@ def test_prompts_with_fewer_labels_than_others_ask_for_theirs_alone(model, serve
     assert found.logprobs == pytest.approx(np.array([[first[0], first[1] + second, first[0]], first]), abs=1e-4)
     assert len(server.asked) - asked == 3
     assert sorted(len(body["logprob_token_ids"]) for _, body in server.asked[asked:]) == [1, 2, 3]
+
+
+def test_requests_go_out_in_the_order_of_their_prefixes(model, serve):
+    """So that a server's cache has what prompts begin with, whatever order they come in."""
+    from harness.config.schema import ModelEntry
+    from harness.engine.protocol import OpenSettings
+    from harness.engine.registry import find_engine
+    from tests.servers.probing import prompt_of
+
+    server = serve(Vllm(model))
+    entry = ModelEntry(str(KO_TINY), base_url=server.url, served_name="tiny", engine="server", concurrency=1)
+    opened = find_engine("server").open(entry, OpenSettings())
+    asked = len(server.asked)
+    prompts = [[5, 6, 9], [8], [5, 6], [7, 1], [5, 6, 7, 8], [5]]
+    found = opened.score([prompt_of(ids, [[7], [8]], family=str(i)) for i, ids in enumerate(prompts)])
+    assert [body["prompt"] for _, body in server.asked[asked:]] == sorted(prompts)
+    expected = [[model.logprobs(ids)[-1][label] for label in (7, 8)] for ids in prompts]
+    assert found.logprobs == pytest.approx(np.array(expected), abs=1e-4), "answers come back in their own order"

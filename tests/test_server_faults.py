@@ -229,6 +229,13 @@ def test_what_is_wrong_with_an_address_is_said_before_the_run(tmp_path, model, s
     assert "lower grid.k" in refused(tmp_path, *at(serve(short(model)), KO_TINY))
     secret = refused(tmp_path, *nobody[:2], f"model.base_url=http://127.0.0.1:{server.port}/nothing/v1")
     assert "gives no log-probabilities" in secret
+    tls = [*nobody[:2], f"model.base_url=https://127.0.0.1:{server.port}/v1"]
+    assert "a server without TLS has an address with http://" in refused(tmp_path, *tls)
+    pages = serve(Vllm(model), fault=lambda n, request, body: say("<html>", content_type="text/html"))
+    for way in ("likelihood", "generate"):
+        told = refused(tmp_path, *at(pages, KO_TINY), f"scoring={way}")
+        assert "the answer is text/html" in told
+        assert "expected a server of models there" in told
 
 
 def short(model):

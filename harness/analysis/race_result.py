@@ -24,7 +24,7 @@ class HeldOut:
 
 @dataclass(frozen=True)
 class Spent:
-    """What a race took of what the full grid takes."""
+    """What a race took of what the full grid takes on the race's samples; those held out are on neither side."""
 
     records: int
     records_of_grid: int

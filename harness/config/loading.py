@@ -242,8 +242,8 @@ def _entry(kind: type[Entry], common: Mapping[str, Any], given: Any, where: str)
             raise ConfigError(f"{where}.{key} is {values[key]!r}, expected text")
     if "path" not in values:
         raise ConfigError(f"{where} has no path, expected keys such as {{name: small, path: folder}}")
-    for key in ("path", "adapter"):
-        values[key] = expanded(f"{where}.{key}", values.get(key))
+    for key in {"path", "adapter"} & values.keys():
+        values[key] = expanded(f"{where}.{key}", values[key])
     return kind(**values)
 
 

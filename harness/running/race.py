@@ -98,7 +98,8 @@ class _Race:
         """Shards are pieces of rounds, so that they depend on no decision."""
         self.order = race_order(prepared.data.samples, self.config.race)
         self.cuts = cut(self.order, round_ends(len(self.order.steps)), shard_size)
-        self.tokens_of_grid = sum(budget.tokens_unique for budget in measure(prepared, shard_size))
+        tokens = sum(budget.tokens_unique for budget in measure(prepared, shard_size))
+        self.tokens_of_grid = round(tokens * len(self.order.samples) / len(prepared.data.samples))
         return make_plan(prepared, shard_size, self.cuts.samples)
 
     def schedule_of(self, plan: Plan) -> RaceSchedule:

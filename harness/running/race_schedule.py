@@ -55,7 +55,7 @@ class RaceSchedule:
         on_round: told after every round.
 
     Attributes:
-        tokens: that the model computed for the units that were finished, committed before or not.
+        tokens: that the model computed for what was finished of the race's samples, committed before or not.
     """
 
     def __init__(
@@ -98,9 +98,10 @@ class RaceSchedule:
     def finished(self, unit: WorkUnit, report: UnitReport) -> None:
         """See `Schedule.finished`."""
         n_records = len(self._plan.shards[unit.shard].samples) * len(unit.ks)
-        # The parts of a finished grid hold more than the unit.
-        share = n_records / max(n_records, report.statistics.n_records)
-        self.tokens += share * report.statistics.tokens_computed
+        if unit.shard not in self._cuts.holdout:
+            # The parts of a finished grid hold more than the unit.
+            share = n_records / max(n_records, report.statistics.n_records)
+            self.tokens += share * report.statistics.tokens_computed
         self._done |= _pairs(unit)
         if self._needed <= self._done:
             self._go_on()
@@ -132,7 +133,7 @@ class RaceSchedule:
 
     def _decide(self) -> None:
         self.scores.read(self._store, self._store.part_ids())
-        low, high = self.scores.bounds()
+        low, high = self.scores.bounds(self.race.end_of_round)
         steps = np.arange(low.shape[1])
         wanted = (steps >= self.race.scored[:, None]) & (steps < self.race.goal[:, None])
         if np.isnan(low[wanted]).any():

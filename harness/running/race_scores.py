@@ -28,7 +28,7 @@ class Strategy:
 
 
 def labelled(cells: Sequence[Cell], settings: RaceConfig) -> dict[str, list[Cell]]:
-    """What the strategies of a grid are called, and their cells.
+    """What the strategies of a grid are called, and their cells; references, which have no template, do not race.
 
     Args:
         cells: of the grid.
@@ -37,10 +37,11 @@ def labelled(cells: Sequence[Cell], settings: RaceConfig) -> dict[str, list[Cell
     Raises:
         ConfigError: fewer than two.
     """
-    several_models = len({cell.model for cell in cells}) > 1
-    several_seeds = len({cell.seed for cell in cells}) > 1 and settings.seeds == "each"
+    prompts = [cell for cell in cells if cell.template is not None]
+    several_models = len({cell.model for cell in prompts}) > 1
+    several_seeds = len({cell.seed for cell in prompts}) > 1 and settings.seeds == "each"
     found: dict[str, list[Cell]] = {}
-    for cell in cells:
+    for cell in prompts:
         label = f"{cell.template} K={cell.k}"
         label += f" seed={cell.seed}" if several_seeds and cell.k else ""
         found.setdefault(f"{cell.model} {label}" if several_models else label, []).append(cell)
@@ -142,17 +143,27 @@ class RaceScores:
             inside = places >= 0
             self._values[row, places[inside]] = values[inside]
 
-    def bounds(self) -> tuple[FloatArray, FloatArray]:
-        """(strategies, steps) scores in the units of `martingales.Steps`, failed samples as 0 and as 1; NaN where
-        samples have no record."""
-        values = self._values[:, : self._n_race]
-        low, high = np.maximum(values, 0.0), np.where(values < 0, 1.0, values)
-        found = []
-        for bound in (low, high):
-            mean = np.stack([bound[rows].mean(axis=0) for rows in self._of])
-            sums = np.add.reduceat(mean, self._starts, axis=1)
-            found.append(sums / self._order.sizes.mean())
-        return found[0], found[1]
+    def bounds(self, n_steps: int) -> tuple[FloatArray, FloatArray]:
+        """Scores in the units of `martingales.Steps`.
+
+        Args:
+            n_steps: of the race, from its beginning.
+
+        Returns:
+            (strategies, steps) with failed samples as 0, and as 1; NaN where samples have no record.
+        """
+        values = self._values[:, : int(self._order.sizes[:n_steps].sum())]
+        low = self._by_steps(np.maximum(values, 0.0), n_steps)
+        failed = values < 0
+        return low, self._by_steps(np.where(failed, 1.0, values), n_steps) if failed.any() else low
+
+    def _by_steps(self, values: FloatArray, n_steps: int) -> FloatArray:
+        """(keys, samples) as means over each strategy's keys and sums over each step, in units of the mean step."""
+        if self._of != [[row] for row in range(len(values))]:
+            values = np.stack([values[rows].mean(axis=0) for rows in self._of])
+        if len(self._starts) < self._n_race:
+            values = np.add.reduceat(values, self._starts[:n_steps], axis=1) / self._order.sizes.mean()
+        return values
 
     def held_out(self, strategy: int) -> FloatArray:
         """(samples held out,) of a strategy; NaN where it failed or has no record."""

@@ -90,7 +90,7 @@ def bench(make_config, tmp_path):
 def test_a_schedule_comes_to_the_decisions_of_the_race_itself(bench):
     one = bench()
     given = one.run()
-    low, high = one.scores.bounds()
+    low, high = one.scores.bounds(len(one.order.steps))
     samples = [s.id for s in one.order.samples]
     values = np.array([[one.truth[s.label][name] for name in samples] for s in one.strategies], dtype=float)
     whole = replay(values, one.order.sizes, RULES)
@@ -101,6 +101,8 @@ def test_a_schedule_comes_to_the_decisions_of_the_race_itself(bench):
     assert (low[known] == high[known]).all()
     pairs = [(key, unit.shard) for unit in given for key in unit.keys]
     assert len(set(pairs)) == len(pairs), "something was computed twice"
+    tokens = sum(10 for unit in given if unit.shard not in one.cuts.holdout)
+    assert one.schedule.tokens == tokens, "samples held out are no part of the race's cost"
     one.scores.read(one.store, one.store.part_ids())
     held = {one.strategies[0].label, one.strategies[one.race.winner].label}
     seen = {s.label for i, s in enumerate(one.strategies) if np.isfinite(one.scores.held_out(i)).all()}
@@ -140,7 +142,7 @@ def test_failed_samples_count_in_the_worst_case(bench):
     one = bench("failing")
     one.truth = truth
     one.run()
-    low, high = one.scores.bounds()
+    low, high = one.scores.bounds(len(one.order.steps))
     arm = [s.label for s in one.strategies].index(best)
     known = ~np.isnan(low[arm])
     assert (high[arm][known] > low[arm][known]).mean() > 0.15

@@ -114,8 +114,8 @@ class Client:
         self.root = f"{parts.scheme}://{parts.netloc}{parts.path.removesuffix('/v1')}"
         self.budget = budget
         self.patience = patience or PATIENCE
-        self.computed = self.sent = 0
-        """Tokens that went through the model, and requests."""
+        self.computed = self.sent = self.answered = 0
+        """Tokens that went through the model, requests, and those of them that got an answer."""
         self.last_usage: Usage | None = None
         self._key = key
         self._timeout_s = timeout_s
@@ -220,6 +220,7 @@ class Client:
             answer = await self._once("POST", url, body)
             usage = usage_of(answer) or Usage(input_tokens, 0, output_tokens)
             cost = self.budget.cost(usage.prompt, usage.generated)
+            self.answered += 1
             self.computed += usage.computed
             self.last_usage = usage_of(answer)
             return answer
@@ -234,10 +235,12 @@ class Client:
         except TimeoutError:
             raise PassingError(f"no answer within model.timeout_s={self._timeout_s:g}", "slow") from None
         except (aiohttp.ClientConnectorCertificateError, aiohttp.ClientSSLError, ssl.SSLError) as error:
-            raise ModelError(
-                f"{self.address}: its TLS certificate is not trusted ({self.shown(str(error))}); set SSL_CERT_FILE to "
-                "the authority's certificate, or give the address that the certificate names"
-            ) from None
+            remedy = (
+                "set SSL_CERT_FILE to the authority's certificate, or give the address that the certificate names"
+                if isinstance(error, aiohttp.ClientConnectorCertificateError)
+                else "a server without TLS has an address with http://"
+            )
+            raise ModelError(f"{self.address}: TLS fails ({self.shown(str(error))}); {remedy}") from None
         except aiohttp.ClientConnectorError as error:
             raise PassingError(f"nobody answers ({self.shown(str(error))})", "away") from None
         except aiohttp.InvalidURL:

@@ -12,7 +12,7 @@ from harness.engine.server.answers import PromptScore
 from harness.engine.server.by_node import NamedTokens, NativeGenerate, TopOfAll
 from harness.engine.server.by_sequence import Echo, PromptLogprobs
 from harness.engine.server.by_text import TOPS, ChatTop, CompletionTop, NotAmongError
-from harness.engine.server.client import PassingError, Patience
+from harness.engine.server.client import PassingError, Patience, RefusedError
 from harness.engine.server.dialogue import Dialogue, Scoring, Writing
 from harness.engine.server.writing import Chats, Completions
 
@@ -144,9 +144,10 @@ async def _scoring(dialogue: Dialogue, remarks: list[str]) -> tuple[Mapping[bool
     if dialogue.known:
         tops += [CompletionTop(replace(dialogue, known=False), top) for top in TOPS]
     chats: list[Scoring] = [ChatTop(dialogue, top) for top in TOPS]
-    refusals: list[str] = []
+    refusals: list[Exception] = []
     plain, values = await _first([*exact, Echo(dialogue), *tops, *chats], prompt, refusals)
     if plain is None:
+        _check_serves(dialogue, refusals)
         raise ModelError(
             f"{dialogue.client.address} gives no log-probabilities of '{dialogue.name}'"
             f"{'; ' + remarks[0] if remarks else ''}: {refusals[-1]}; set scoring.method=generate to compare what it "
@@ -161,7 +162,7 @@ async def _scoring(dialogue: Dialogue, remarks: list[str]) -> tuple[Mapping[bool
 
 
 async def _first(
-    ways: Sequence[Scoring], prompt: Prompt, refusals: list[str]
+    ways: Sequence[Scoring], prompt: Prompt, refusals: list[Exception]
 ) -> tuple[Scoring | None, Sequence[float]]:
     for way in ways:
         found = await _tried(way.score(prompt), refusals)
@@ -176,7 +177,7 @@ async def _writing(dialogue: Dialogue, remarks: list[str]) -> Mapping[bool, Writ
     ending = Ending(1, frozenset(), (), lambda tokens: False)
     ids = dialogue.tokenizer(TEXT, add_special_tokens=False)["input_ids"]
     prompt = Probe(TEXT, ids, [])
-    refusals: list[str] = []
+    refusals: list[Exception] = []
     found: dict[str, Writing] = {}
     texts = replace(dialogue, known=False)
     for name, way in (("ids", Completions(dialogue)), ("texts", Completions(texts)), ("chats", Chats(dialogue))):
@@ -185,6 +186,7 @@ async def _writing(dialogue: Dialogue, remarks: list[str]) -> Mapping[bool, Writ
         if not isinstance(await _tried(way.write(prompt, ending), refusals), Exception):
             found[name] = way
     if not found:
+        _check_serves(dialogue, refusals)
         why = remarks[0] if remarks else refusals[-1]
         raise ModelError(f"{dialogue.client.address} does not let '{dialogue.name}' write: {why}")
     ids, completions, chats = found.get("ids"), found.get("ids") or found.get("texts"), found.get("chats")
@@ -197,16 +199,29 @@ async def _writing(dialogue: Dialogue, remarks: list[str]) -> Mapping[bool, Writ
     return {is_chat: way for is_chat, way in ways.items() if way is not None}
 
 
-async def _tried(work: Any, refusals: list[str]) -> Any:
+def _check_serves(dialogue: Dialogue, refusals: Sequence[Exception]) -> None:
+    """Tell a server that refuses from one that serves no models.
+
+    Raises:
+        ModelError: nothing there has answered or refused a request in so many words.
+    """
+    if not dialogue.client.answered and not any(isinstance(error, RefusedError) for error in refusals):
+        raise ModelError(
+            f"{refusals[-1]}; expected a server of models there: mend model.base_url (it ends in /v1, and begins with "
+            "https:// where the server has TLS)"
+        )
+
+
+async def _tried(work: Any, refusals: list[Exception]) -> Any:
     """A result, or the error that says that a way does not work."""
     try:
         return await work
     except EngineError as error:
-        refusals.append(str(error))
+        refusals.append(error)
         return error
     except ServerLostError as error:
         # Busy, or away: nothing is known of this way; the next one tells.
-        refusals.append(str(error))
+        refusals.append(error)
         return RequestError(str(error))
 
 
