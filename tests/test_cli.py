@@ -242,3 +242,16 @@ def subject(verb: str, folder: Path) -> str:
     if verb == "prompts":
         return CONFIG
     return str(classified_run(folder / "run", ["가", "나"], {("plain", 0): 0.6}, seeds=(1,)))
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("demos.max_tokens=12", "of the pool is too long for demos.max_tokens: demonstrations are the short"),
+        ("model.max_length=60", "tokens, more than half of the context"),
+    ],
+)
+def test_a_plan_says_what_may_surprise(harness, override, words):
+    small = ("grid.templates=[lecture_1]", "grid.k=[0,1]", "grid.seeds=[1]", "task.limit=20")
+    assert words in harness("plan", CONFIG, *small, override)[1]
+    assert words not in harness("plan", CONFIG, *small)[1]

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from pandas.api.types import is_numeric_dtype
 
 from harness.analysis import answer_figures as answers
+from harness.analysis.cautions import cautions
 from harness.analysis.cells import COLUMNS, KEYS, figures_of_cell, frame_of_cells
 from harness.analysis.choices import CHOICE_COLUMNS, choices_of_run
 from harness.analysis.named_answers import ANSWER_METRICS, NamedAnswers
@@ -131,9 +134,30 @@ def _with_stored(cells: pd.DataFrame, store: RunStore, manifest: Mapping[str, An
     return cells.merge(stored, on=[*KEYS, "n_scored"], how="left")
 
 
-def table_notes(run_dir: str) -> list[str]:
-    """What a reader of a run's table should know of its labels."""
+def table_notes(run_dir: str, cells: pd.DataFrame) -> list[str]:
+    """What a reader of a run's table should know of its labels, and of prompts with which something is wrong.
+
+    Args:
+        run_dir: a run directory.
+        cells: its figures, from `summarise`.
+    """
     store = RunStore(run_dir)
+    return [*_label_notes(store, run_dir), *cautions(cells, _majority(store))]
+
+
+def _majority(store: RunStore) -> float:
+    """Share of the most frequent class; NaN where samples have no classes in common, or cannot be read."""
+    try:
+        if store.read_json(manifests.NAME).get("choices"):
+            return math.nan
+        gold = read_samples(store, ["gold"])["gold"].to_numpy()
+    except UserError:
+        return math.nan
+    known = gold[gold >= 0]
+    return float(np.bincount(known).max() / len(gold)) if len(known) else math.nan
+
+
+def _label_notes(store: RunStore, run_dir: str) -> list[str]:
     if store.read_json(manifests.NAME).get("method") != "likelihood" or not store.exists(prompt_examples.NAME):
         return []
     try:

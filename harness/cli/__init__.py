@@ -66,9 +66,14 @@ def run_command(
     except Interrupted as stop:
         say_how_to_go_on("run", ["--retry-failed"] if retry_failed else [], config, overrides)
         leave(128 + int(stop.args[0]))
-    write_cells(output_console(), result.cells, over_seeds(result.cells), "table", table_notes(result.run_dir))
+    write_cells(
+        output_console(), result.cells, over_seeds(result.cells), "table", table_notes(result.run_dir, result.cells)
+    )
     shown = _shown(result.run_dir)
-    sys.stdout.write(f"records: {shown}/parts   figures: harness show {shown}\n")
+    sys.stdout.write(
+        f"records: {shown}/parts   figures: harness show {shown}\n"
+        f"next: harness compare {shown} --by template,k   harness report {shown}\n"
+    )
     check_failed(result.failed_share, loaded, shown)
 
 
@@ -116,7 +121,7 @@ def show_command(run_dir: RunDir, fmt: Format = "table") -> None:
             raise RunDirError(
                 f"'{run_dir}' has no records yet, or none that can be read; run or resume it with `harness run`"
             )
-        notes = [*table_notes(run_dir), *filter(None, [raced_note(run_dir, cells["n_attempted"].tolist())])]
+        notes = [*table_notes(run_dir, cells), *filter(None, [raced_note(run_dir, cells["n_attempted"].tolist())])]
         write_cells(output_console(), cells, over_seeds(cells), fmt, notes)
 
 

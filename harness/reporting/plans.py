@@ -22,6 +22,10 @@ SHOWN_BYTES = 2**29 // 10
 """Parts of the memory below this are not named: 0.05 GiB."""
 
 
+MOST_LEFT_OUT = 0.1
+"""Share of the pool that `demos.max_tokens` may leave out without a word."""
+
+
 def write_plan(console: Console, report: PlanReport) -> None:
     """Print a plan: counts, lengths, budgets, audits, one prompt per template."""
     for note in report.notes:
@@ -50,6 +54,12 @@ def write_plan(console: Console, report: PlanReport) -> None:
             f"standard deviation {length.standard_deviation:.3f}, 80th percentile {length.percentile_80:.1f}; "
             f"{length.in_pool:,} may be demonstrations\n",
         )
+        left_out = 1 - length.in_pool / max(1, length.documents)
+        if left_out > MOST_LEFT_OUT:
+            write(
+                console,
+                f"  {left_out:.0%} of the pool is too long for demos.max_tokens: demonstrations are the short\n",
+            )
     for replica in report.memory:
         need = replica.need
         parts = {
@@ -94,6 +104,14 @@ def write_plan(console: Console, report: PlanReport) -> None:
             "exact" if budget.exact else "estimate",
         )
     console.print(table)
+    for budget in report.budgets:
+        context = contexts[budget.model]
+        if context and budget.longest_prompt > context / 2:
+            write(
+                console,
+                f"{budget.template}: a prompt takes {budget.longest_prompt:,} of {context:,} tokens, more than half of "
+                "the context\n",
+            )
     for audit in report.audits:
         labels = "  ".join(" + ".join(repr(token) for token in tokens) for tokens in audit.label_tokens)
         what = f"boundary ok: {audit.template}, labels {labels}" if labels else f"answers generated: {audit.template}"
