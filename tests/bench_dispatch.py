@@ -62,7 +62,7 @@ class SimulatedReplica:
     def __init__(self, name: str, pool: SimulatedPool) -> None:
         self.name, self.pool, self.free_at = name, pool, 0.0
 
-    def submit(self, unit, care):
+    def submit(self, unit, handling):
         self.free_at = max(self.free_at, self.pool.clock()) + self.pool.unit_s
         handle = next(self.pool.numbers)
         heapq.heappush(self.pool.due, (self.free_at, handle))
@@ -131,11 +131,11 @@ class Sleeper:
     def node(self):
         return "node", "host"
 
-    def run_unit(self, unit, blocks, care, name):
+    def run_unit(self, unit, blocks, handling, name):
         time.sleep(UNIT_S)
         return report(unit.id, UNIT_S)
 
-    def long_unit(self, unit, blocks, care, name):
+    def long_unit(self, unit, blocks, handling, name):
         time.sleep(COST_UNIT_S)
         return report(unit.id, COST_UNIT_S)
 

@@ -163,7 +163,7 @@ class Replica:
     def __init__(self, name, pool) -> None:
         self.name, self.pool = name, pool
 
-    def submit(self, unit, care):
+    def submit(self, unit, handling):
         samples = [(s.id, s.gold) for s in self.pool.shards[unit.shard].samples]
         future = self.pool.processes.submit(write_unit, unit, samples)
         future.add_done_callback(self.pool.done.put)

@@ -19,7 +19,7 @@ from harness.core.errors import BrokenDeviceError
 from harness.engine.protocol import EngineFacts
 from harness.planning.units import WorkUnit
 from harness.prompts.demonstrations import PoolDraw
-from harness.running.messages import Care, UnitReport, WorkerSpec
+from harness.running.messages import Handling, UnitReport, WorkerSpec
 from harness.running.pipeline import Inputs, Pipeline
 
 if TYPE_CHECKING:
@@ -49,21 +49,21 @@ class ReplicaActor:
         """Id and host name of the node that this actor is on."""
         return ray.get_runtime_context().get_node_id(), platform.node()
 
-    def run_unit(self, unit: WorkUnit, blocks: list[Any], care: Care | None, name: str) -> UnitReport:
+    def run_unit(self, unit: WorkUnit, blocks: list[Any], handling: Handling | None, name: str) -> UnitReport:
         """Do one unit.
 
         Args:
             unit: the unit.
             blocks: references to its shard and its draws, in a list so that Ray does not look them up first:
                 units would start in another order than they were sent.
-            care: as for `UnitWorker.run_unit`.
+            handling: as for `UnitWorker.run_unit`.
             name: the replica's.
 
         Raises:
             BrokenReplicaError: the process is of no more use.
         """
         try:
-            report = self.worker.run_unit(unit, *inputs(blocks), care)
+            report = self.worker.run_unit(unit, *inputs(blocks), handling)
         except BrokenDeviceError as error:
             raise BrokenReplicaError(str(error)) from None
         return self.count(report, unit, name)
@@ -99,11 +99,11 @@ class PipelinedReplicaActor:
         """See `ReplicaActor.node`."""
         return self._actor.node()
 
-    async def run_unit(self, unit: WorkUnit, blocks: list[Any], care: Care | None, name: str) -> UnitReport:
+    async def run_unit(self, unit: WorkUnit, blocks: list[Any], handling: Handling | None, name: str) -> UnitReport:
         """See `ReplicaActor.run_unit`."""
         self._pipeline = self._pipeline or Pipeline(self._actor.worker)
         try:
-            report = await asyncio.wrap_future(self._pipeline.submit(unit, partial(inputs, blocks), care))
+            report = await asyncio.wrap_future(self._pipeline.submit(unit, partial(inputs, blocks), handling))
         except BrokenDeviceError as error:
             raise BrokenReplicaError(str(error)) from None
         return self._actor.count(report, unit, name)

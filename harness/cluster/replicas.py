@@ -27,7 +27,7 @@ from harness.planning.units import Shard, WorkUnit
 from harness.prompts.demonstrations import PoolDraw
 from harness.results.quarantine import Ending
 from harness.running import pipeline
-from harness.running.messages import Care, LectureTable, UnitReport, WorkerSpec
+from harness.running.messages import Handling, LectureTable, UnitReport, WorkerSpec
 from harness.running.pool import UNITS_IN_FLIGHT, Replica, ReplicaDiedError
 
 log = logging.getLogger(__name__)
@@ -55,10 +55,10 @@ class RayReplica:
         self._shards = shards
         self._lecture = lecture
 
-    def submit(self, unit: WorkUnit, care: Care | None) -> Any:
+    def submit(self, unit: WorkUnit, handling: Handling | None) -> Any:
         """Send a unit with references to its shard and draws."""
         blocks = [self._shards[unit.shard], None if unit.seed is None else self._lecture.get(unit.seed)]
-        return self.actor.run_unit.remote(unit, blocks, care, self.name)
+        return self.actor.run_unit.remote(unit, blocks, handling, self.name)
 
 
 class RayPool:

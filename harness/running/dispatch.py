@@ -18,7 +18,7 @@ from harness.core.errors import ENDS_THE_RUN, Interrupted, ReplicaError, Schedul
 from harness.planning.units import WorkUnit
 from harness.results.quarantine import Ending, Trial
 from harness.running.failures import Decision, Pace, after_replica_death, after_unit_error, is_straggler
-from harness.running.messages import Care, Note, UnitReport
+from harness.running.messages import Handling, Note, UnitReport
 from harness.running.pool import Pool, Replica, ReplicaDiedError, Source
 from harness.running.precautions import Precautions
 
@@ -50,7 +50,7 @@ class _Flight:
     """Flights of one replica begin, and end, in the order of their numbers; with a pipeline they overlap."""
     began: float
     """When it was sent, or when the unit before it on the same replica ended."""
-    care: Care | None
+    handling: Handling | None
     """How it was sent."""
     note: Note | None = None
     """What a unit taken sample by sample was at when its time was up before."""
@@ -136,7 +136,7 @@ class _Dispatcher:
             return
         self.watched_s = now
         for flight in [flights[0] for flights in self.held.values() if flights]:
-            is_alone = flight.care is not None and flight.care.alone
+            is_alone = flight.handling is not None and flight.handling.alone
             limit_s = self.pace.limit_s(1 if is_alone else max(2, len(self.precautions.samples(flight.unit))))
             if now - flight.began <= limit_s:
                 continue
@@ -191,9 +191,9 @@ class _Dispatcher:
         return None
 
     def _send(self, unit: WorkUnit, replica: Replica) -> None:
-        care = self.precautions.care(unit)
-        flight = _Flight(unit, replica, self.sent, self.clock(), care)
-        self.flights[replica.submit(unit, care)] = flight
+        handling = self.precautions.handling(unit)
+        flight = _Flight(unit, replica, self.sent, self.clock(), handling)
+        self.flights[replica.submit(unit, handling)] = flight
         self.held[replica].append(flight)
         self.precautions.sent(unit, replica)
         self.sent += 1
@@ -209,7 +209,7 @@ class _Dispatcher:
             behind = self.held[flight.replica][0] is not flight
             slow = behind or is_straggler(self.clock() - flight.began, typical_s)
             # A unit that has killed a replica may kill the next one too: it is never copied.
-            is_alone = flight.care is not None and flight.care.alone
+            is_alone = flight.handling is not None and flight.handling.alone
             if not idle or not slow or copies[flight.unit.id] > 1 or self.unit_deaths[flight.unit.id] or is_alone:
                 continue
             if not self.precautions.may_go(flight.unit, idle[-1]):
@@ -270,8 +270,8 @@ class _Dispatcher:
         lost = sorted([flight, *others], key=lambda f: f.number)
         self.flights = {h: f for h, f in self.flights.items() if f.replica is not flight.replica}
         # The first was under way, whichever of them is reported first. Where units overlap, one behind it may be the
-        # cause: the first is then taken with care, by itself, comes through, and the next death counts for the next.
-        unit, care = lost[0].unit, lost[0].care
+        # cause: the first is then taken by itself, comes through, and the next death counts for the next.
+        unit, handling = lost[0].unit, lost[0].handling
         # Replicas may have died together, with their node: what was under way by then is counted once.
         counts = lost[0].number >= self.counted_until
         if counts:
@@ -279,8 +279,8 @@ class _Dispatcher:
             self.idle_deaths += 1
             self.unit_deaths[unit.id] += death.ending is not Ending.NODE
         suspect = None
-        if care is not None and care.alone:
-            suspect = self._take_evidence(unit, care, death)
+        if handling is not None and handling.alone:
+            suspect = self._take_evidence(unit, handling, death)
         log.warning(
             "%s died with %d units in flight, in unit %s%s: %s",
             flight.replica.name, len(lost), unit.id, f" at sample {suspect}" if suspect else "", death,
@@ -289,7 +289,7 @@ class _Dispatcher:
         decision = after_replica_death(
             self.unit_deaths[unit.id],
             quarantine.processes(suspect) if suspect is not None else 0,
-            len(care.out) if care is not None else 0,
+            len(handling.out) if handling is not None else 0,
             self.idle_deaths,
         )
         if decision is Decision.STOP:
@@ -306,13 +306,13 @@ class _Dispatcher:
         self._again([f.unit for f in lost], first=True)
         self.pool.replace(flight.replica)
 
-    def _take_evidence(self, unit: WorkUnit, care: Care, death: ReplicaDiedError) -> str | None:
+    def _take_evidence(self, unit: WorkUnit, handling: Handling, death: ReplicaDiedError) -> str | None:
         """The sample that a unit taken sample by sample was at when its process ended; None when that is not known."""
         note = self.precautions.note_of(unit)
         if note is None or note.sample is None or death.ending is Ending.NODE:
             return None
         trial = Trial(unit.id, note.process, death.ending, str(death))
-        if self.precautions.failed_alone(unit, care, note.sample, trial):
+        if self.precautions.failed_alone(unit, handling, note.sample, trial):
             self.idle_deaths = 0
         return note.sample
 

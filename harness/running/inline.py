@@ -14,7 +14,7 @@ from harness.core.errors import BrokenDeviceError
 from harness.planning.units import Shard, WorkUnit
 from harness.running import pipeline
 from harness.running.failures import Pace
-from harness.running.messages import Care, LectureTable, UnitReport, note_name, process_name, write_note
+from harness.running.messages import Handling, LectureTable, UnitReport, note_name, process_name, write_note
 from harness.running.pipeline import Inputs, Pipeline
 from harness.running.pool import UNITS_IN_FLIGHT, Replica
 from harness.running.watchdog import Watchdog
@@ -42,17 +42,17 @@ class InlinePool:
         self._lecture = lecture
         self._pipeline = Pipeline(worker) if overlap else None
         self.units_in_flight = pipeline.UNITS_IN_FLIGHT if overlap else UNITS_IN_FLIGHT
-        self._units: dict[str, tuple[WorkUnit, Care | None]] = {}
+        self._units: dict[str, tuple[WorkUnit, Handling | None]] = {}
         self._under_way: dict[str, Future[UnitReport]] = {}
         self._is_broken = False
         self._pace = Pace(worker.spec.config.run.hang_after_s)
         self._watchdog = Watchdog(worker.spec.config.run_dir) if self._pace.least_s else None
 
-    def submit(self, unit: WorkUnit, care: Care | None) -> str:
+    def submit(self, unit: WorkUnit, handling: Handling | None) -> str:
         """Remember the unit, or let it follow the others."""
-        self._units[unit.id] = unit, care
+        self._units[unit.id] = unit, handling
         if self._pipeline is not None:
-            self._under_way[unit.id] = self._pipeline.submit(unit, partial(self._begin, unit), care)
+            self._under_way[unit.id] = self._pipeline.submit(unit, partial(self._begin, unit), handling)
             if len(self._units) == 1:
                 self._watch_first()
         return unit.id
@@ -70,13 +70,13 @@ class InlinePool:
 
     def result(self, handle: str) -> UnitReport:
         """The unit's report; without a pipeline, do it now."""
-        unit, care = self._units[handle]
+        unit, handling = self._units[handle]
         try:
             if self._pipeline is not None:
                 report = self._under_way.pop(handle).result()
             else:
-                self._watch(unit, care)
-                report = self._worker.run_unit(unit, *self._begin(unit), care)
+                self._watch(unit, handling)
+                report = self._worker.run_unit(unit, *self._begin(unit), handling)
         except BrokenDeviceError:
             self._is_broken = True  # The note stays: it is as if this process had died.
             raise
@@ -102,14 +102,14 @@ class InlinePool:
 
     def _watch_first(self) -> None:
         """Watch the first of the units that overlap; they come to their ends in turn."""
-        for unit, care in list(self._units.values())[:1]:
-            self._watch(unit, care)
+        for unit, handling in list(self._units.values())[:1]:
+            self._watch(unit, handling)
         if self._watchdog is not None and not self._units:
             self._watchdog.rest()
 
-    def _watch(self, unit: WorkUnit, care: Care | None) -> None:
+    def _watch(self, unit: WorkUnit, handling: Handling | None) -> None:
         if self._watchdog is not None:
-            is_alone = care is not None and care.alone
+            is_alone = handling is not None and handling.alone
             n_samples = 1 if is_alone else max(2, len(self._shards[unit.shard].samples))
             self._watchdog.watch(unit, self._pace.limit_s(n_samples), is_alone)
 

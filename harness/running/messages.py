@@ -72,7 +72,7 @@ class WorkerSpec:
 
 
 @dataclass(frozen=True)
-class Care:
+class Handling:
     """How to take a unit of which something is known."""
 
     out: tuple[Verdict, ...] = ()

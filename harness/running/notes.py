@@ -10,7 +10,7 @@ from harness.planning.units import WorkUnit
 from harness.results.quarantine import Quarantine, Trial
 from harness.results.store import RunStore
 from harness.running.ledger import Ledger
-from harness.running.messages import Care, Note, is_note, note_name, read_note
+from harness.running.messages import Handling, Note, is_note, note_name, read_note
 from harness.running.precautions import Precautions
 
 log = logging.getLogger(__name__)
@@ -54,4 +54,4 @@ def _judge_notes(
         else:
             log.warning("the last session ended at sample %s by itself", note.sample)
             trial = Trial(unit.id, process, note.ending, "the process of an inline run came to its end")
-            precautions.failed_alone(unit, precautions.care(unit) or Care(), note.sample, trial)
+            precautions.failed_alone(unit, precautions.handling(unit) or Handling(), note.sample, trial)

@@ -17,14 +17,14 @@ from typing import Any, Protocol
 
 from harness.core.task import Sample
 from harness.planning.units import WorkUnit
-from harness.running.messages import Care, LectureTable, UnitReport
+from harness.running.messages import Handling, LectureTable, UnitReport
 
 
 class Steps(Protocol):
     """What a pipeline asks of a worker; see `harness.running.worker.Worker`."""
 
     def prepare(
-        self, unit: WorkUnit, samples: Sequence[Sample], lecture: LectureTable | None, care: Care | None
+        self, unit: WorkUnit, samples: Sequence[Sample], lecture: LectureTable | None, handling: Handling | None
     ) -> Any:
         """The unit's work, ready to be computed."""
         ...
@@ -61,7 +61,7 @@ UNITS_IN_FLIGHT = len(_Place)
 class _Job:
     unit: WorkUnit
     read: Callable[[], Inputs]
-    care: Care | None
+    handling: Handling | None
     work: Any = None
     error: BaseException | None = None
     """Of a step; the others are left out then."""
@@ -71,7 +71,7 @@ class _Job:
     @property
     def is_alone(self) -> bool:
         """Whether the unit overlaps no other."""
-        return self.care is not None and self.care.alone
+        return self.handling is not None and self.handling.alone
 
     def attempt(self, step: Callable[[], None]) -> None:
         """Take a step, unless one before it has failed."""
@@ -108,7 +108,7 @@ class Pipeline:
             self._threads.append(thread)
             thread.start()
 
-    def submit(self, unit: WorkUnit, read: Callable[[], Inputs], care: Care | None) -> Future[UnitReport]:
+    def submit(self, unit: WorkUnit, read: Callable[[], Inputs], handling: Handling | None) -> Future[UnitReport]:
         """Let a unit follow those that were submitted before.
 
         A unit taken sample by sample overlaps no other: if the process ends meanwhile, one of its samples did that.
@@ -116,12 +116,12 @@ class Pipeline:
         Args:
             unit: the unit.
             read: gives what it is prepared from, when it is.
-            care: as for `Worker.prepare`.
+            handling: as for `Worker.prepare`.
 
         Returns:
             Its report, or what it raised. Units finish in their order, those that failed included.
         """
-        job = _Job(unit, read, care)
+        job = _Job(unit, read, handling)
         self._queues[0].put(job)
         return job.future
 
@@ -153,7 +153,7 @@ class Pipeline:
         self._take(list(_Place) if job.is_alone else [_Place.AHEAD])
 
         def prepare() -> None:
-            job.work = self._worker.prepare(job.unit, *job.read(), job.care)
+            job.work = self._worker.prepare(job.unit, *job.read(), job.handling)
 
         job.attempt(prepare)
 

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from harness.planning.units import WorkUnit
 from harness.results.quarantine import Ending
-from harness.running.messages import Care, UnitReport
+from harness.running.messages import Handling, UnitReport
 
 UNITS_IN_FLIGHT = 2
 """Per replica that does one unit after the other: one runs while the next waits beside it."""
@@ -31,7 +31,7 @@ class Replica(Protocol):
 
     name: str
 
-    def submit(self, unit: WorkUnit, care: Care | None) -> Any:
+    def submit(self, unit: WorkUnit, handling: Handling | None) -> Any:
         """Start a unit; returns a handle that `Pool.wait` accepts."""
         ...
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from harness.planning.units import WorkUnit
 from harness.results.quarantine import Quarantine, Trial
-from harness.running.messages import Care, Note
+from harness.running.messages import Handling, Note
 
 MOST_TRYING = 2
 """Replicas that may have units of a shard which nobody has come through."""
@@ -72,7 +72,7 @@ class Precautions:
             return not holders
         return replica in holders or len(holders) < MOST_TRYING
 
-    def care(self, unit: WorkUnit) -> Care | None:
+    def handling(self, unit: WorkUnit) -> Handling | None:
         """How a unit is to be taken that is sent now; None where nothing is known."""
         samples = self.samples(unit)
         out, again = self.quarantine.verdicts(samples), self._again.get(unit.id)
@@ -81,8 +81,8 @@ class Precautions:
         is_dead = self.quarantine.is_careful(unit.id)
         unproven = unit.shard < len(self._unproven) and bool(self._unproven[unit.shard])
         if first or is_dead or (unproven and self._has_death(unit.shard)):
-            return Care(out, True, first, frozenset(self._passed[unit.id] - set(first)), again)
-        return Care(out, again=again) if out or again is not None else None
+            return Handling(out, True, first, frozenset(self._passed[unit.id] - set(first)), again)
+        return Handling(out, again=again) if out or again is not None else None
 
     def sent(self, unit: WorkUnit, replica: object) -> None:
         """A unit is under way."""
@@ -114,13 +114,16 @@ class Precautions:
         self._dead[unit.id] = unit.shard
         self._passed.pop(unit.id, None)
 
-    def failed_alone(self, unit: WorkUnit, care: Care, sample: str, trial: Trial) -> bool:
+    def failed_alone(self, unit: WorkUnit, handling: Handling, sample: str, trial: Trial) -> bool:
         """A process ended on a sample by itself; those tried before it came through.
 
         Returns:
             Whether more samples than before have come through.
         """
-        order = [*care.first, *(s for s in self.samples(unit) if s not in care.first and s not in care.last)]
+        order = [
+            *handling.first,
+            *(s for s in self.samples(unit) if s not in handling.first and s not in handling.last),
+        ]
         before = set(order[: order.index(sample)]) if sample in order else set()
         self.quarantine.clear(before)
         is_news = not before <= self._passed[unit.id]

@@ -14,7 +14,7 @@ from typing import Any
 from harness.core.task import Sample
 from harness.planning.units import WorkUnit
 from harness.results.schema import Record, UnitStatistics
-from harness.running.messages import Care, LectureTable, UnitReport, process_name
+from harness.running.messages import Handling, LectureTable, UnitReport, process_name
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Work:
     unit: WorkUnit
     samples: Sequence[Sample]
     lecture: LectureTable | None
-    care: Care
+    handling: Handling
     report: UnitReport | None = None
     """Of a unit that was committed before: nothing is left to do."""
     batches: list[Batch | Record] = field(default_factory=list)

@@ -26,7 +26,7 @@ from harness.results.store import RunStore
 from harness.running.asking import Asking, Asks, open_settings
 from harness.running.failures import check_usable
 from harness.running.judging import Judge, failed, failure, place_of
-from harness.running.messages import Care, LectureTable, UnitReport, WorkerSpec, note_name, process_name, write_note
+from harness.running.messages import Handling, LectureTable, UnitReport, WorkerSpec, note_name, process_name, write_note
 from harness.running.work import Batch, Found, Work
 
 
@@ -72,37 +72,37 @@ class UnitWorker(ABC):
         """What was found, judged."""
 
     def run_unit(
-        self, unit: WorkUnit, samples: Sequence[Sample], lecture: LectureTable | None, care: Care | None = None
+        self, unit: WorkUnit, samples: Sequence[Sample], lecture: LectureTable | None, handling: Handling | None = None
     ) -> UnitReport:
         """Score a unit's prompts and commit its records; a unit that is committed is left as it is.
 
         Raises:
             BrokenDeviceError: the device failed for good; nothing is committed.
         """
-        work = self.prepare(unit, samples, lecture, care)
+        work = self.prepare(unit, samples, lecture, handling)
         self.compute(work)
         return self.commit(work)
 
     def prepare(
-        self, unit: WorkUnit, samples: Sequence[Sample], lecture: LectureTable | None, care: Care | None
+        self, unit: WorkUnit, samples: Sequence[Sample], lecture: LectureTable | None, handling: Handling | None
     ) -> Work:
         """Render and lay out a unit's prompts; the model is left alone.
 
         A unit taken sample by sample is not prepared: its samples are taken when it is computed.
         """
-        care = care or Care()
-        if care.again is not None:
-            samples = [sample for sample in samples if sample.id in care.again]
-        work = Work(unit, samples, lecture, care)
+        handling = handling or Handling()
+        if handling.again is not None:
+            samples = [sample for sample in samples if sample.id in handling.again]
+        work = Work(unit, samples, lecture, handling)
         with work.working():
-            if care.again is None and self.store.exists("parts", f"{unit.id}.parquet"):
+            if handling.again is None and self.store.exists("parts", f"{unit.id}.parquet"):
                 work.report = UnitReport(unit.id, UnitStatistics(**self.store.read_statistics(unit.id)))
-            elif not care.alone:
-                out = {verdict.sample for verdict in care.out}
+            elif not handling.alone:
+                out = {verdict.sample for verdict in handling.out}
                 kept = [sample for sample in samples if sample.id not in out]
                 if kept:
                     work.batches = self._batches(work, kept, unit.ks)
-                work.batches += self._left_out(work, care)
+                work.batches += self._left_out(work, handling)
         return work
 
     def compute(self, work: Work) -> None:
@@ -112,8 +112,8 @@ class UnitWorker(ABC):
             BrokenDeviceError: the device failed for good.
         """
         with work.working():
-            if work.report is None and work.care.alone:
-                self._compute_alone(work, work.care)
+            if work.report is None and work.handling.alone:
+                self._compute_alone(work, work.handling)
             self._compute_batches(work)
 
     def commit(self, work: Work) -> UnitReport:
@@ -125,11 +125,11 @@ class UnitWorker(ABC):
             records = work.records
             table = to_table(records)
         failures = [r for r in records if r.error is not None]
-        if not self._has_scored and work.care.again is None:
+        if not self._has_scored and work.handling.again is None:
             check_usable(self.spec.model.name, [(r.error_type, r.error) for r in failures], len(records))
             self._has_scored = len(failures) < len(records)
         statistics = work.statistics(records)
-        if work.care.again is None:
+        if work.handling.again is None:
             keys = dict(zip(work.unit.ks, work.unit.keys, strict=True))
             self.store.write_part(work.unit.id, table, asdict(statistics), keys)
         else:
@@ -143,15 +143,15 @@ class UnitWorker(ABC):
             ),
         )
 
-    def _compute_alone(self, work: Work, care: Care) -> None:
+    def _compute_alone(self, work: Work, handling: Handling) -> None:
         """Sample by sample, each noted before it is tried and judged at once: the note survives this process."""
         unit = work.unit
-        work.found += self._left_out(work, care)
+        work.found += self._left_out(work, handling)
         tried = {sample.id: sample for sample in work.samples}
-        for verdict in care.out:
+        for verdict in handling.out:
             tried.pop(verdict.sample, None)
-        together = [tried.pop(id_) for id_ in list(tried) if id_ in care.last]
-        first = [tried.pop(id_) for id_ in care.first if id_ in tried]
+        together = [tried.pop(id_) for id_ in list(tried) if id_ in handling.last]
+        first = [tried.pop(id_) for id_ in handling.first if id_ in tried]
         groups = [[sample] for sample in (*first, *tried.values())] + ([together] if together else [])
         for group in groups:
             noted = group[0].id if group is not together else None
@@ -161,12 +161,12 @@ class UnitWorker(ABC):
             self._judge(work)
         self.store.remove(note_name(unit.id))
 
-    def _left_out(self, work: Work, care: Care) -> list[Record]:
+    def _left_out(self, work: Work, handling: Handling) -> list[Record]:
         """The records of samples that are out."""
         samples = {sample.id: sample for sample in work.samples}
         return [
             failure(work.unit, samples[verdict.sample], k, verdict.error_type, verdict.error)
-            for verdict in care.out
+            for verdict in handling.out
             if verdict.sample in samples
             for k in work.unit.ks
         ]

@@ -22,7 +22,7 @@ from harness.running.failures import (
     after_unit_error,
     is_straggler,
 )
-from harness.running.messages import Care, Note, UnitReport
+from harness.running.messages import Handling, Note, UnitReport
 from harness.running.pool import UNITS_IN_FLIGHT, ReplicaDiedError
 from harness.running.precautions import MOST_TRYING, Precautions
 from tests.distributed.feeding import feed, unit
@@ -49,12 +49,12 @@ class FakeReplica:
     def __init__(self, name: str, pool: FakePool) -> None:
         self.name, self.pool, self.alive = name, pool, True
 
-    def submit(self, unit: WorkUnit, care: Care | None) -> tuple[str, int]:
+    def submit(self, unit: WorkUnit, handling: Handling | None) -> tuple[str, int]:
         handle = (unit.id, self.pool.submitted)
         self.pool.handles.append(handle)
         self.pool.submitted += 1
         self.pool.queue.append((handle, unit, self))
-        self.pool.cares.append((unit.id, care))
+        self.pool.cares.append((unit.id, handling))
         return handle
 
 
@@ -70,7 +70,7 @@ class FakePool:
         self.replaced: list[str] = []
         self.released: list[str] = []
         self.units_in_flight = UNITS_IN_FLIGHT
-        self.cares: list[tuple[str, Care | None]] = []
+        self.cares: list[tuple[str, Handling | None]] = []
         self.handles: list[tuple[str, int]] = []
 
     def replicas(self, useful):
@@ -152,14 +152,14 @@ def test_a_sample_that_kills_its_replica_is_found_quarantined_and_the_rest_is_do
     precautions = blaming(lambda unit: "bad sample")
     dispatch(feed(units(4)), pool, lambda unit, report: done.append(unit.id), lambda: False, precautions)
     assert sorted(done) == ["u0", "u1", "u2", "u3"]
-    cares = [care for unit, care in pool.cares if unit == "u1"]
-    assert cares[:3] == [None, Care(alone=True), Care(alone=True, first=("bad sample",))]
+    cares = [handling for unit, handling in pool.cares if unit == "u1"]
+    assert cares[:3] == [None, Handling(alone=True), Handling(alone=True, first=("bad sample",))]
     (verdict,) = cares[3].out
     assert (verdict.sample, verdict.error_type) == ("bad sample", "ReplicaDied")
     assert "(host/0, host/1)" in verdict.error
     assert not cares[3].alone, "what ended its processes is known"
-    after = [(unit, care) for unit, care in pool.cares if unit in ("u2", "u3")][-2:]
-    assert after == [("u2", Care((verdict,))), ("u3", Care((verdict,)))], "out for the whole run"
+    after = [(unit, handling) for unit, handling in pool.cares if unit in ("u2", "u3")][-2:]
+    assert after == [("u2", Handling((verdict,))), ("u3", Handling((verdict,)))], "out for the whole run"
 
 
 def test_the_unit_that_was_running_is_blamed_whichever_is_reported_first():
@@ -180,7 +180,7 @@ def test_the_unit_that_was_running_is_blamed_whichever_is_reported_first():
     pool = Backwards(["a"])
     pool.deaths = 3
     dispatch(feed(units(4)), pool, lambda unit, report: None, lambda: False, blaming(lambda unit: "bad sample"))
-    assert {unit for unit, care in pool.cares if care is not None and care.alone} == {"u1"}
+    assert {unit for unit, handling in pool.cares if handling is not None and handling.alone} == {"u1"}
 
 
 def test_a_unit_full_of_killers_stops_the_run_in_the_end():
@@ -189,7 +189,7 @@ def test_a_unit_full_of_killers_stops_the_run_in_the_end():
     precautions = blaming(lambda unit: next(culprits), [[f"s{i}" for i in range(1000)]])
     with pytest.raises(ReplicaError, match="segfault"):
         dispatch(feed(units(3)), pool, lambda unit, report: None, lambda: False, precautions)
-    assert max(len(care.out) for _, care in pool.cares if care) == MOST_QUARANTINED
+    assert max(len(handling.out) for _, handling in pool.cares if handling) == MOST_QUARANTINED
 
 
 class NodePool(FakePool):
@@ -229,7 +229,7 @@ def test_a_node_with_many_replicas_that_dies_again_and_again_counts_as_one_death
 def test_units_that_died_along_with_another_are_not_taken_with_care():
     pool = NodePool(["a", "b", "c"], deaths=1)
     run(pool, 12)
-    assert {unit for unit, care in pool.cares if care is not None} == {"u0"}
+    assert {unit for unit, handling in pool.cares if handling is not None} == {"u0"}
 
 
 class SlowPool(FakePool):
@@ -284,7 +284,7 @@ def test_policy_retries_within_its_bounds_only():
 class OverlappingPool(FakePool):
     """One process whose units overlap: the killer ends it as soon as it is among the first three.
 
-    A unit taken with care overlaps no other. The killer's own sample does it again when it is taken with care.
+    A unit taken with handling overlaps no other. The killer's own sample does it again when it is taken with handling.
     """
 
     def __init__(self, killer: str) -> None:
@@ -323,7 +323,11 @@ def test_where_units_overlap_the_sample_that_kills_is_found_too_and_everything_i
     dispatch(feed(own), pool, lambda unit, report: done.append(unit.id), lambda: False, precautions)
     assert sorted(done) == [f"u{i}" for i in range(6)]
     assert pool.most_in_flight == 3
-    out = {unit: [verdict.sample for verdict in care.out] for unit, care in pool.cares if care is not None and care.out}
+    out = {
+        unit: [verdict.sample for verdict in handling.out]
+        for unit, handling in pool.cares
+        if handling is not None and handling.out
+    }
     assert out == {killer: ["bad sample"]}
     assert pool.deaths <= 3 + 2, "once in its unit, twice by itself, and once per unit that was before it"
 
@@ -348,12 +352,12 @@ class PoisonPool(FakePool):
     def running(self, replica):
         return next((entry for entry in self.queue if entry[2] is replica), None)
 
-    def order(self, unit, care):
-        out = {verdict.sample for verdict in care.out} if care else set()
+    def order(self, unit, handling):
+        out = {verdict.sample for verdict in handling.out} if handling else set()
         ids = [id_ for id_ in SAMPLES if id_ not in out]
-        if care and care.alone:
-            return [*care.first, *(i for i in ids if i not in care.first and i not in care.last)] + (
-                [None] if care.last - out else []
+        if handling and handling.alone:
+            return [*handling.first, *(i for i in ids if i not in handling.first and i not in handling.last)] + (
+                [None] if handling.last - out else []
             )
         return [tuple(ids)]
 
@@ -361,8 +365,10 @@ class PoisonPool(FakePool):
         busy = [r for r in self.members if self.running(r)]
         replica = self.draws.choice(busy)
         handle, unit, _ = self.running(replica)
-        care = [care for entry, care in zip(self.submissions, self.sent_cares, strict=True) if entry == handle][-1]
-        steps = self.left.setdefault(handle, self.order(unit, care))
+        handling = [
+            handling for entry, handling in zip(self.submissions, self.sent_handlings, strict=True) if entry == handle
+        ][-1]
+        steps = self.left.setdefault(handle, self.order(unit, handling))
         if self.outside and self.draws.random() < self.outside:
             self.outside_deaths += 1
             return self.die(replica, handle)
@@ -370,7 +376,7 @@ class PoisonPool(FakePool):
             self.notes.pop(unit.id, None)
             return [handle]
         tried = steps.pop(0)
-        if care and care.alone:
+        if handling and handling.alone:
             self.notes[unit.id] = Note(tried, self.processes[replica.name])
         if self.poison is not None and (tried == self.poison or (isinstance(tried, tuple) and self.poison in tried)):
             return self.die(replica, handle)
@@ -400,8 +406,8 @@ class PoisonPool(FakePool):
         return self.handles
 
     @property
-    def sent_cares(self):
-        return [care for _, care in self.cares]
+    def sent_handlings(self):
+        return [handling for _, handling in self.cares]
 
 
 SAMPLES = [f"s{i}" for i in range(6)]
@@ -424,7 +430,7 @@ def test_a_sample_that_ends_processes_in_every_unit_costs_four_of_them_whatever_
         assert [verdict.sample for verdict in quarantine.verdicts(SAMPLES)] == [POISON]
         assert pool.deaths <= 4
         last = dict(pool.cares)
-        assert all([verdict.sample for verdict in care.out] == [POISON] for care in last.values())
+        assert all([verdict.sample for verdict in handling.out] == [POISON] for handling in last.values())
 
 
 def test_a_sample_that_is_out_is_not_tried_when_the_run_goes_on():
@@ -443,7 +449,7 @@ def test_replicas_that_are_killed_from_outside_put_no_sample_out(n):
         run_poisoned(pool, quarantine)
         killed += pool.outside_deaths
         assert not quarantine.verdicts(SAMPLES)
-        assert not any(care.out for _, care in pool.cares if care)
+        assert not any(handling.out for _, handling in pool.cares if handling)
     assert killed > 20
 
 
@@ -459,7 +465,7 @@ class HangingPool(FakePool):
     def wait(self, handles, timeout_s):
         self.now += 1
         done = []
-        cares = dict(zip(self.handles, [care for _, care in self.cares], strict=True))
+        cares = dict(zip(self.handles, [handling for _, handling in self.cares], strict=True))
         alone = [unit.id for handle, unit, _ in self.queue if cares[handle] is not None and cares[handle].alone]
         assert len(alone) == len(set(alone)), "two copies would take each other's notes"
         for replica in self.members:
@@ -467,10 +473,10 @@ class HangingPool(FakePool):
             if entry is None or replica.name in self.stopped:
                 continue
             handle, unit, _ = entry
-            care = cares[handle]
-            out = {verdict.sample for verdict in care.out} if care else set()
+            handling = cares[handle]
+            out = {verdict.sample for verdict in handling.out} if handling else set()
             if self.hangs in SAMPLES and self.hangs not in out and unit.id not in self.well:
-                if care and care.alone:
+                if handling and handling.alone:
                     self.notes[unit.id] = Note(self.hangs, f"host/{replica.name}/{len(self.replaced)}")
                 continue
             done.append(handle)

@@ -18,7 +18,7 @@ from harness.engine.local.engine import LoadedModel
 from harness.planning.preparation import prepare
 from harness.prompts.rendering import Renderer
 from harness.results.store import RunStore
-from harness.running.messages import Care, UnitReport
+from harness.running.messages import Handling, UnitReport
 from harness.running.pipeline import Pipeline
 from tests.distributed.test_dispatch import STATISTICS, units
 from tests.distributed.test_generation import question_overrides
@@ -68,7 +68,7 @@ class Steps:
     def gate(self, *events: str) -> None:
         self.gates |= {event: threading.Event() for event in events}
 
-    def prepare(self, unit, samples, lecture, care):
+    def prepare(self, unit, samples, lecture, handling):
         self._step("prepare", unit.id)
         return unit
 
@@ -92,7 +92,7 @@ def begin():
     def start(worker, n, cares=()):
         pipeline = Pipeline(worker)
         opened.append((pipeline, worker))
-        return pipeline, [pipeline.submit(u, read, Care(alone=True) if u.id in cares else None) for u in units(n)]
+        return pipeline, [pipeline.submit(u, read, Handling(alone=True) if u.id in cares else None) for u in units(n)]
 
     yield start
     for pipeline, worker in opened:
