@@ -245,7 +245,7 @@ def cluster_check_command(
         raise typer.Exit(2)
 
 
-app.command("race", epilog="Example: harness race configs/demo.yaml race.epsilon=0.02 'race.baseline=english K=4'")(
+app.command("race", epilog="Example: harness race configs/demo.yaml race.epsilon=0.02 'race.baseline=english K=0'")(
     runs.race_command
 )
 app.command("tasks", epilog="Example: harness tasks")(data.tasks_command)

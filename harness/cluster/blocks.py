@@ -11,6 +11,9 @@ import pyarrow as pa
 from harness.core.task import Sample
 from harness.planning.units import Shard
 
+ATTRIBUTES = ("id", "gold", "answers", "choices", "source", "cluster")
+"""Columns of a sample's own, besides its fields."""
+
 
 def shard_refs(shards: Sequence[Shard]) -> list[Any]:
     """Shards as block references of a Ray Dataset, in order."""
@@ -31,6 +34,7 @@ def table_from(samples: Sequence[Sample]) -> pa.Table:
         "id": [s.id for s in samples],
         "gold": [s.gold for s in samples],
         "answers": pa.array([list(s.answers) for s in samples], pa.list_(pa.string())),
+        "choices": pa.array([list(s.choices) for s in samples], pa.list_(pa.string())),
         "source": [s.source for s in samples],
         "cluster": [s.cluster for s in samples],
     }
@@ -43,8 +47,16 @@ def samples_from(table: pa.Table) -> list[Sample]:
     names = [name for name in table.column_names if name.startswith("field:")]
     fields = [table[name].to_pylist() for name in names]
     keys = [name.removeprefix("field:") for name in names]
-    attributes = [table[name].to_pylist() for name in ("id", "gold", "answers", "source", "cluster")]
+    attributes = [table[name].to_pylist() for name in ATTRIBUTES]
     return [
-        Sample(i, dict(zip(keys, texts, strict=True)), gold, tuple(answers), source, cluster)
-        for i, gold, answers, source, cluster, *texts in zip(*attributes, *fields, strict=True)
+        Sample(
+            id=i,
+            fields=dict(zip(keys, texts, strict=True)),
+            gold=gold,
+            answers=tuple(answers),
+            choices=tuple(choices),
+            source=source,
+            cluster=cluster,
+        )
+        for i, gold, answers, choices, source, cluster, *texts in zip(*attributes, *fields, strict=True)
     ]

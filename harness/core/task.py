@@ -38,14 +38,14 @@ class Sample:
     """Index of the right class; `NO_CLASS` for tasks whose answers are generated."""
     answers: tuple[str, ...] = ()
     """Right answers of a generation task; the first is shown in demonstrations."""
-    choices: tuple[str, ...] = ()
-    """Of a task whose samples bring their own: the texts to choose from, of which `gold` is one."""
     source: str = ""
     """Where the sample comes from, such as an article: a sample never gets a demonstration of its
     own source. Empty: only its own text is passed over."""
     cluster: str = ""
     """Samples of one cluster, such as questions on one paragraph, are not independent: intervals
     take it into account, and `task.limit` takes clusters whole. Empty: independent."""
+    choices: tuple[str, ...] = ()
+    """Of a task whose samples bring their own: the texts to choose from, of which `gold` is one."""
 
     def row(self) -> tuple[str, ...]:
         """All of it as texts, for content hashes."""
