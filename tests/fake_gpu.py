@@ -17,9 +17,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakIdKeyDictionary
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from harness.engine.local import scorer as scorer_module
-from harness.engine.local import transfer
+from harness.engine.local import passes, transfer
+from harness.engine.local.collector import Collector
 from harness.engine.local.layers.modules import Parts, find_parts
+from harness.engine.local.scorer import Scorer
 from tests.models import RANDOM_MODELS, random_model
 
 aten = torch.ops.aten
@@ -156,10 +157,10 @@ def fake_scorer(monkeypatch, model, parts, tokens_per_pack, kernel):
     by_token, after = parts
     modules = dict(model.named_modules())
     found = Parts({modules[name]: n for name, n in by_token.items()}, [modules[name] for name in after])
-    monkeypatch.setattr(scorer_module, "find_parts", lambda model: found)
-    monkeypatch.setattr(scorer_module, "logits_are_plain", lambda model, head: True)
-    monkeypatch.setattr(scorer_module._Collector, "finish", lambda self: None)
-    return scorer_module.Scorer(model, tokens_per_pack, True, kernel)
+    monkeypatch.setattr(passes, "find_parts", lambda model: found)
+    monkeypatch.setattr(passes, "logits_are_plain", lambda model, head: True)
+    monkeypatch.setattr(Collector, "finish", lambda self: None)
+    return Scorer(model, tokens_per_pack, True, kernel)
 
 
 def split_over_two_gpus(model, layers, last_modules):

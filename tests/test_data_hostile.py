@@ -256,9 +256,10 @@ LEAVING = [SystemExit(0), SystemExit("bye"), KeyboardInterrupt(), ValueError("no
 def test_a_task_that_leaves_while_it_judges_fails_that_sample(error, interruptible):
     from types import SimpleNamespace
 
-    import torch
+    import numpy as np
 
     from harness.config.schema import GenerationConfig
+    from harness.engine.protocol import Scores
     from harness.prompts.prompt import Prompt
     from harness.running.judging import Judge
 
@@ -271,7 +272,7 @@ def test_a_task_that_leaves_while_it_judges_fails_that_sample(error, interruptib
     judge = Judge(task, SimpleNamespace(decode_token=str), GenerationConfig())
     unit = SimpleNamespace(model="m", task="t", template="x", seed=1)
     prompts = [Prompt(Sample(str(i), {}, 0), 0, (), [1], ((1,), (2,)), 0, labels=("a", "b")) for i in range(3)]
-    scores = SimpleNamespace(logprobs=torch.zeros(3, 2), argmax=torch.tensor([0, 1, 2]), off_label_mass=torch.zeros(3))
+    scores = Scores(np.zeros((3, 2)), np.array([0, 1, 2]), np.zeros(3), 3)
     records = judge.by_labels(unit, prompts, scores)
     assert [r.error is None for r in records] == [True, False, True]
     assert str(error) in records[1].error and "\n" not in records[1].error
