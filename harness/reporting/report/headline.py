@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from harness.reporting.report.gathering import ReportData
+from harness.reporting.report.race import decided_race
 from harness.reporting.report.wording import Scale, count, duration, last_part, plural, rounded_count
 
 STEPS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.25)
@@ -70,6 +72,8 @@ class Answer:
     """What the strip's dotted line is; empty without one."""
     warning: str
     """That the grid is not finished, or that failures may hide something; empty when all is well."""
+    heading: str = "Highest-scoring prompt strategy"
+    """What the best is."""
 
 
 def answer(data: ReportData, scale: Scale, chance: float | None) -> Answer:
@@ -80,6 +84,8 @@ def answer(data: ReportData, scale: Scale, chance: float | None) -> Answer:
         scale: of its metric.
         chance: share of the most frequent class; None where answers are generated.
     """
+    if (race := decided_race(data)) is not None:
+        return _raced(data, scale, race)
     best = data.strategies[data.strategies["is_best"]].iloc[0]
     bars, strategies, axis = _strip(data, scale, chance)
     metric, value, low, high = scale.name, best["mean"], best["low"], best["high"]
@@ -103,6 +109,52 @@ def answer(data: ReportData, scale: Scale, chance: float | None) -> Answer:
         facts=_facts(data),
         key="; dotted: always the most frequent class" if chance is not None else "",
         warning=_warning(data),
+    )
+
+
+def _raced(data: ReportData, scale: Scale, race: Mapping[str, Any]) -> Answer:
+    """The first screen of a run that was raced and not run as a whole: its strategies have other samples each."""
+    result, labels = race["result"], data.strategies["label"]
+    name = str(result["winner"])
+    # Where draws of demonstrations were averaged, the wording is that of the first.
+    won = (labels == name) | labels.str.startswith(f"{name} seed=")
+    first = data.strategies.index == won.idxmax()
+    data = replace(data, strategies=data.strategies.assign(is_best=first, may_be_best=first), comparison=None)
+    row, held = data.strategies[first].iloc[0], result["held_out"]
+    own = row.rename({"mean": "value"}) if held is None else held["winner"]
+    where = "the samples it raced on" if held is None else f"{count(own['n'])} samples held out"
+    attempted = data.strategies["n_attempted"]
+    sure = [Fact("Confidence of the claim", f"{100 * race['settings']['confidence']:g}%", "whenever it is looked at")]
+    if held is not None and held["difference"] is not None:
+        gap = held["difference"]
+        sure.append(
+            Fact(
+                f"Minus {result['baseline']} there",
+                f"{100 * gap['value']:+.1f} points",
+                f"{100 * gap['low']:+.1f} to {100 * gap['high']:+.1f}",
+            )
+        )
+    return Answer(
+        best=name,
+        metric=f"{scale.name} on {where}",
+        value=scale.value(own["value"]),
+        interval=f"{100 * data.level:g}% interval {scale.interval(own['low'], own['high'])}",
+        verdict=result["claim"],
+        bars=(),
+        strategies=(),
+        axis=(),
+        strip="",
+        which=_which(data),
+        sure=tuple(sure),
+        cost=_cost(data),
+        facts=_facts(data),
+        key="",
+        warning=(
+            f"A race scored these strategies on {count(attempted.min())} to {count(attempted.max())} samples each: "
+            "means over different samples are not comparable, and intervals and p-values below presume samples chosen "
+            "beforehand. harness run computes the rest of the grid."
+        ),
+        heading="Winner of the race",
     )
 
 

@@ -30,6 +30,14 @@ def race_sections(data: ReportData) -> Iterator[Section]:
             yield _section(found, number, run.name)
 
 
+def decided_race(data: ReportData) -> Mapping[str, Any] | None:
+    """The race that decided what the only run of a report has; None where the full grid was run since."""
+    if len(data.runs) > 1 or data.strategies["n_attempted"].nunique() < 2:
+        return None
+    race = _race_of(data.runs[0])
+    return race if race is not None and race.get("result") is not None else None
+
+
 def _race_of(run: RunFacts) -> Mapping[str, Any] | None:
     """The last race of a run, where it has decided something that can be shown."""
     try:
