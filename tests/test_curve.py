@@ -210,6 +210,7 @@ def test_a_task_whose_answers_are_generated_has_no_classifiers(asked):
         prepare(config)
 
 
+@pytest.mark.slow
 def test_replicas_on_ray_train_too(tmp_path):
     settings = ["cluster.address=local", "cluster.replicas=2", "finetune.sizes=[20]", "finetune.seeds=[1,2]"]
     run(config_of(tmp_path / "ray", *settings))

@@ -206,6 +206,7 @@ def test_ten_kills_with_one_and_two_replicas_and_other_shards(raced, size, where
     assert hit.claim == quiet.claim
 
 
+@pytest.mark.slow
 def test_two_replicas_come_to_the_same_decisions(raced, shared_ray):
     one = race(raced("name=one"))
     two = race(raced("name=two", "cluster.address=local", "cluster.replicas=2", "cluster.shard_size=8"))

@@ -53,7 +53,10 @@ def as_array(records, name):
     return np.array(records[name].tolist())
 
 
-@pytest.mark.parametrize("where", [[INLINE], ["cluster.replicas=2"]], ids=["inline", "ray"])
+ON_RAY = pytest.param(["cluster.replicas=2"], id="ray", marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize("where", [pytest.param([INLINE], id="inline"), ON_RAY])
 def test_records_are_what_the_pipeline_of_transformers_predicts(tmp_path, checkpoint, where):
     config = config_of(tmp_path, *where, referring(f"name: small, path: {checkpoint}"))
     cells = run(config).cells

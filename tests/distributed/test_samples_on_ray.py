@@ -8,8 +8,9 @@ __all__ = ["questions"]
 
 
 def test_choices_reach_replicas(shared_ray, questions):
+    small = {"grid": {"templates": ["letters"], "k": [0, 2], "seeds": [1]}, "scoring": {}}
     inline, ray = (
-        load_records(run(config_from(sections(questions, name=name, cluster=cluster))).run_dir)
+        load_records(run(config_from(sections(questions, name=name, cluster=cluster, **small))).run_dir)
         for name, cluster in (
             ("inline", {"address": "inline", "shard_size": 4}),
             ("ray", {"address": "local", "shard_size": 4, "replicas": 2}),
