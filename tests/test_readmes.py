@@ -64,3 +64,12 @@ def test_the_study_has_the_same_figures():
     decimals = [sorted(re.findall(r"\d+\.\d+", text)) for text in (one, other)]
     assert decimals[0] == decimals[1]
     assert len(decimals[0]) > 10
+
+
+def test_both_list_every_document():
+    listed = []
+    for text in (ENGLISH, KOREAN):
+        rows = [row for table in tables(text) for row in table if re.fullmatch(r"\[.*\]\(.*\)", row[0])]
+        listed.append({re.search(r"\((.*)\)", row[0])[1] for row in rows} - {"README.md", "README.ko.md"})
+    assert listed[0] == listed[1]
+    assert {f"docs/{page.name}" for page in (REPO / "docs").glob("*.md")} <= listed[0]
