@@ -438,6 +438,32 @@ def test_a_file_that_cannot_be_written_is_refused_before_anything_is_read(tmp_pa
 # In a browser
 
 
+def test_cost_names_what_no_other_beats_on_both(run_dir, soup):
+    data = gather([run_dir])
+    found = rows_of(soup, "Accuracy against tokens of a prompt")
+    points = data.strategies[data.strategies["template"].notna()]
+    for row in found:
+        own = points[points["label"] == row["Strategy"][0]].iloc[0]
+        assert (row["Tokens"][1], row["Accuracy"][1]) == (own["tokens"], own["mean"])
+        better = (points["tokens"] <= own["tokens"]) & (points["mean"] >= own["mean"])
+        strictly = (points["tokens"] < own["tokens"]) | (points["mean"] > own["mean"])
+        assert not (better & strictly).any()
+    assert found[-1]["Accuracy"][1] == points["mean"].max()
+
+
+def test_prices_stand_beside_tokens_where_the_configuration_has_them(run_dir):
+    from harness.reporting.report.cost import cost_sections
+    from harness.reporting.report.wording import Scale
+
+    data = gather([run_dir])
+    assert "Price" not in str(next(cost_sections(data, Scale("accuracy", True))).charts[0].table.columns)
+    data.runs[0].manifest["config"]["model"]["input_price"] = 2.5
+    table = next(cost_sections(data, Scale("accuracy", True))).charts[0].table
+    assert table.columns[2].title == "Price of 1,000 prompts"
+    for row in table.rows:
+        assert row[2].value == pytest.approx(2.5 * row[1].value / 1000)
+
+
 @pytest.fixture(scope="module")
 def chromium():
     """Chromium through playwright."""

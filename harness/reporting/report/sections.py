@@ -16,6 +16,7 @@ from harness.reporting.report.audit import audit_sections
 from harness.reporting.report.blocks import CHARTED, FRAME, Chart, Section, rows_chart
 from harness.reporting.report.browser import Browser
 from harness.reporting.report.calibration import calibration_sections
+from harness.reporting.report.cost import cost_sections
 from harness.reporting.report.curve import curve_sections
 from harness.reporting.report.gallery import gallery
 from harness.reporting.report.gathering import ReportData
@@ -51,6 +52,7 @@ def sections(data: ReportData, scale: Scale, chance: float | None, shown: Browse
         against_k_section(data, scale, chance),
         *curve_sections(data, scale),
         _ranking(data, scale),
+        *cost_sections(data, scale),
         *_differences(data, scale),
         *_variance(data, scale),
         *calibration_sections(data, scale),
