@@ -7,6 +7,7 @@ server's cache has the prompt by then, and the sum is exact for labels of any le
 from __future__ import annotations
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -36,7 +37,7 @@ class Next:
     best: int
 
 
-class TokenByToken:
+class TokenByToken(ABC):
     """See `harness.engine.server.dialogue.Scoring`.
 
     Args:
@@ -56,9 +57,9 @@ class TokenByToken:
         logprobs = label_logprobs(prompt.label_ids, found)
         return PromptScore(logprobs, nexts[0].best, None, mass_outside(found[()]))
 
+    @abstractmethod
     async def next(self, ids: list[int], wanted: Sequence[int]) -> Next:
         """Log-probabilities of some tokens behind some ids."""
-        raise NotImplementedError
 
 
 class NamedTokens(TokenByToken):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,7 +22,7 @@ class _Reading:
         self.logprobs, self.first, self.best, self.best_text = logprobs, first, best, best_text
 
 
-class LabelByLabel:
+class LabelByLabel(ABC):
     """See `harness.engine.server.dialogue.Scoring`.
 
     Args:
@@ -40,9 +41,9 @@ class LabelByLabel:
         mass = mass_outside(dict(enumerate(firsts.values())))
         return PromptScore(tuple(sum(one.logprobs) for one in read), read[0].best, read[0].best_text, mass)
 
+    @abstractmethod
     async def read(self, prompt: Prompt, label: Sequence[int]) -> _Reading:
         """One label behind its prompt."""
-        raise NotImplementedError
 
 
 class PromptLogprobs(LabelByLabel):

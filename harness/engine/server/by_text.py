@@ -6,6 +6,7 @@ A label outside of these is not known: such a prompt fails and says so.
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 
 from harness.core.errors import RequestError
@@ -21,7 +22,7 @@ class NotAmongError(RequestError):
     """A label is not among the tokens that the server names."""
 
 
-class FirstToken:
+class FirstToken(ABC):
     """See `harness.engine.server.dialogue.Scoring`.
 
     Args:
@@ -54,9 +55,9 @@ class FirstToken:
         argmax = int(prompt.label_ids[of_label[0]][0]) if known else -1
         return PromptScore(logprobs, argmax, best, max(0.0, 1.0 - sum(map(math.exp, logprobs))))
 
+    @abstractmethod
     async def likeliest(self, prompt: Prompt) -> Mapping[str, object]:
         """What the likeliest first tokens of an answer read, and their log-probabilities."""
-        raise NotImplementedError
 
 
 class CompletionTop(FirstToken):
