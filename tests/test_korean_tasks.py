@@ -126,9 +126,9 @@ def test_the_split_is_the_one_of_lm_evaluation_harness(ko_tokenizer):
     model = pytest.importorskip("lm_eval.api.model", reason="pip install -e '.[bench]'")
     from types import SimpleNamespace
 
-    stub = SimpleNamespace(backend="causal", tok_encode=lambda text: ko_tokenizer(text)["input_ids"])
+    causal = SimpleNamespace(backend="causal", tok_encode=lambda text: ko_tokenizer(text)["input_ids"])
     for context, label in (("답변: ", " 예"), ("답변:", "예"), ("a\n\n", "b"), ("가", "나다")):
-        assert model.TemplateLM._encode_pair(stub, context, label) == as_lm_evaluation_harness(
+        assert model.TemplateLM._encode_pair(causal, context, label) == as_lm_evaluation_harness(
             ko_tokenizer, context, label
         )
 
