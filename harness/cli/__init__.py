@@ -149,8 +149,11 @@ def compare_command(
         typer.Option("--calibrated", metavar="METHODS", help="Also what these predict: batch, contextual, PMI_DC."),
     ] = "",
     fmt: Format = "table",
+    everything: Annotated[
+        bool, typer.Option("--all", help="Also pairs, spread over templates, where the variance comes from.")
+    ] = False,
 ) -> None:
-    """Differences between strategies on the same samples: intervals, tests, what is still open."""
+    """Which strategy to use, and which others may be as good, on the same samples with intervals."""
     from harness.analysis.compare import compare
     from harness.reporting.comparison import write_comparison
 
@@ -158,7 +161,7 @@ def compare_command(
     axes, methods = ([part.strip() for part in text.split(",") if part.strip()] for text in (by, calibrated))
     with told_as_damage(run_dirs):
         found = compare(run_dirs, axes, baseline, metric, seeds=seeds, calibrated=methods)
-        write_comparison(output_console(), found, fmt)
+        write_comparison(output_console(), found, fmt, everything)
 
 
 @app.command("calibrate", epilog="Example: harness calibrate data_out/demo")

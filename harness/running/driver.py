@@ -30,6 +30,7 @@ from harness.planning.format_1 import units_of_format_1
 from harness.planning.lengths import measure
 from harness.planning.preparation import Prepared, prepare
 from harness.planning.units import Plan, WorkUnit, choose_shard_size
+from harness.reporting.console import error_console
 from harness.reporting.progress import RunProgress
 from harness.reporting.tracking.run import open_run_tracker, tell_cells, tell_results
 from harness.reporting.tracking.tracker import Tracker
@@ -90,7 +91,7 @@ def run(
         harness.core.errors.Interrupted: on SIGINT or SIGTERM; committed work stays.
         ReplicaError: replicas failed more often than the retry policy allows.
     """
-    console = console or Console(stderr=True)
+    console = console or error_console()
     with stoppable() as stop:
         check_reachable(config)
         prepared = prepare(config)
