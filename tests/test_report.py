@@ -25,7 +25,7 @@ from harness.reporting.report.gathering import gather, run_names
 from harness.reporting.report.page import embedded_json
 from harness.reporting.report.wording import scale_of
 from harness.results.store import RunStore
-from tests.simulated_runs import answered_run, classified_run, write_manifest, write_samples
+from tests.simulated_runs import answered_run, classified_run, write_cell, write_manifest, write_samples
 
 N = 240
 ODD = [
@@ -34,6 +34,8 @@ ODD = [
     "{{ 7 * 7 }} &amp; \u2028 <!-- \\u003c",
 ]
 SHARES = {("clear", 0): 0.6, ("clear", 4): 0.85, ("vague", 0): 0.55, ("vague", 4): 0.58}
+AVERAGED = ["model", "template", "k"]
+EVERY_CELL = ["template", "k", "seed"]
 FAILED = [("clear", 4, 1, 5), ("vague", 4, 2, 6), ("vague", 4, 2, 7)]
 
 
@@ -61,6 +63,13 @@ def soup(html):
     return BeautifulSoup(html, "html.parser")
 
 
+@pytest.fixture(scope="module")
+def cell_soup(run_dir, tmp_path_factory):
+    """The report in which every draw is a strategy of its own."""
+    path = write_report([run_dir], str(tmp_path_factory.mktemp("out") / "cells.html"), EVERY_CELL)
+    return BeautifulSoup(path.read_text(encoding="utf-8"), "html.parser")
+
+
 def rows_of(soup, caption):
     """A table as dicts from column titles to (text, value at full precision)."""
     table = next(c.find_parent("table") for c in soup.find_all("caption") if c.get_text().startswith(caption))
@@ -77,9 +86,9 @@ def data_block(soup, name):
     return json.loads(soup.find(id=name).string)
 
 
-def test_ranking_has_the_figures_of_compare_and_summarise(run_dir, soup):
+def test_ranking_has_the_figures_of_compare_and_summarise(run_dir, cell_soup):
     wanted, cells = compare([run_dir]).strategies, summarise(run_dir).set_index(["template", "k", "seed"])
-    found = {row["Strategy"][0]: row for row in rows_of(soup, "Strategies by accuracy")}
+    found = {row["Strategy"][0]: row for row in rows_of(cell_soup, "Strategies by accuracy")}
     assert next(iter(found)) == wanted["label"][0]
     assert len(found) == len(wanted) == 6
     for row in wanted.to_dict("records"):
@@ -92,19 +101,19 @@ def test_ranking_has_the_figures_of_compare_and_summarise(run_dir, soup):
         assert shown["Macro F1"][1] == cell["macro_f1"]
 
 
-def test_the_group_like_the_best_is_that_of_compare(run_dir, soup):
+def test_the_group_like_the_best_is_that_of_compare(run_dir, cell_soup):
     wanted = compare([run_dir]).strategies
     assert 0 < (wanted["may_be_best"] & ~wanted["is_best"]).sum() < len(wanted) - 1
-    found = {r["Strategy"][0]: r["Verdict"][0] for r in rows_of(soup, "Strategies by accuracy")}
+    found = {r["Strategy"][0]: r["Verdict"][0] for r in rows_of(cell_soup, "Strategies by accuracy")}
     for row in wanted.to_dict("records"):
         assert found[row["label"]] == (
             "★ best" if row["is_best"] else "● may be best" if row["may_be_best"] else "worse"
         )
 
 
-def test_the_first_screen_answers_which_how_sure_and_at_what_cost(run_dir, soup):
+def test_the_first_screen_answers_which_how_sure_and_at_what_cost(run_dir, cell_soup):
     comparison = compare([run_dir])
-    answer = soup.find(id="answer")
+    answer = cell_soup.find(id="answer")
     best = comparison.strategies[comparison.strategies["is_best"]].iloc[0]
     text = " ".join(answer.get_text(" ").split())
     assert comparison.best in answer.h1.get_text()
@@ -131,14 +140,69 @@ def test_the_first_screen_answers_which_how_sure_and_at_what_cost(run_dir, soup)
     assert facts["Always the most frequent class"].startswith("50.0%")
 
 
-def test_figures_of_one_draw_say_so_wherever_they_stand(soup):
+def test_figures_of_one_draw_say_so_wherever_they_stand(cell_soup):
     draw = "K > 0: this demonstration draw"
-    assert draw in soup.find(id="answer").select_one(".verdict").get_text()
+    assert draw in cell_soup.find(id="answer").select_one(".verdict").get_text()
     for name in ("ranking", "differences", "confusion"):
-        section = soup.find(id=name)
+        section = cell_soup.find(id=name)
         assert draw in section.select_one(".lead").get_text()
         captions = [c.get_text() for c in section.select("figcaption, caption") if not c.find_parent(class_="matrices")]
         assert captions and all(draw in caption for caption in captions)
+
+
+def test_strategies_are_templates_and_k_with_their_draws_averaged(run_dir, soup):
+    comparison, cells = compare([run_dir], AVERAGED), summarise(run_dir)
+    found = {row["Strategy"][0]: row for row in rows_of(soup, "Strategies by accuracy")}
+    assert list(found) == comparison.strategies["label"].tolist() and len(found) == 4
+    for row in comparison.strategies.to_dict("records"):
+        shown, own = found[row["label"]], cells[(cells["template"] == row["template"]) & (cells["k"] == row["k"])]
+        assert shown["Accuracy"] == (f"{100 * row['mean']:.1f}%", row["mean"])
+        assert row["mean"] == pytest.approx(own["accuracy"].mean(), abs=0.01)
+        assert shown["95% interval"][0] == f"{100 * row['low']:.1f}% to {100 * row['high']:.1f}%"
+        assert shown["Macro F1"][1] == pytest.approx(own["macro_f1"].mean())
+    expected = comparison.selection.expected
+    answer = " ".join(soup.find(id="answer").get_text(" ").split())
+    assert f"{100 * expected.value:.1f}% accuracy to expect on new samples and new draws of demonstrations" in answer
+    assert "Demonstrations 2 draws, averaged" in answer
+    assert "this demonstration draw" not in answer
+
+
+def test_a_lucky_draw_is_not_crowned(tmp_path):
+    store, gold = RunStore(str(tmp_path / "run")), [i % 2 for i in range(N)]
+    store.create()
+    write_manifest(store, ["lucky", "steady"], [4], [1, 2], N)
+    write_samples(store, texts(), gold=gold)
+    shares = {("lucky", 1): 0.9, ("lucky", 2): 0.2, ("steady", 1): 0.7, ("steady", 2): 0.7}
+    for (template, seed), share in shares.items():
+        predicted = [g if i < share * N else 1 - g for i, g in enumerate(gold)]
+        columns = {"gold": gold, "prediction": predicted, "label_logprobs": [[-0.1, -2.0]] * N}
+        write_cell(store, template, 4, seed, columns)
+    assert gather([store.run_dir]).strategies["label"][0] == "steady"
+    assert gather([store.run_dir], EVERY_CELL).strategies["label"][0] == "lucky seed=1"
+
+
+def test_without_a_common_draw_every_draw_stands_for_itself_and_the_page_says_so(tmp_path):
+    one = classified_run(tmp_path / "one", texts(), {("clear", 4): 0.7})
+    soup = BeautifulSoup(write_report([one]).read_text(encoding="utf-8"), "html.parser")
+    assert {row["Strategy"][0] for row in rows_of(soup, "Strategies by accuracy")} == {"seed=1", "seed=2"}
+    assert "Every draw of demonstrations is a strategy of its own here" in soup.select_one(".warning").get_text()
+
+
+@pytest.mark.parametrize("by", [["k"], ["template"], ["seed"], ["template", "seed"]])
+def test_any_axes_may_make_a_strategy(run_dir, by, tmp_path):
+    page = BeautifulSoup(
+        write_report([run_dir], str(tmp_path / "r.html"), by).read_text(encoding="utf-8"), "html.parser"
+    )
+    assert [row["Strategy"][0] for row in rows_of(page, "Strategies by accuracy")] == compare([run_dir], by).strategies[
+        "label"
+    ].tolist()
+    assert not {"nan", "<NA>"} & set(page.main.get_text(" ").split())
+
+
+@pytest.mark.parametrize(("by", "words"), [(["templat"], "did you mean"), (["model"], "comparing needs two")])
+def test_axes_that_cannot_be_compared_by_are_refused(run_dir, by, words):
+    with pytest.raises(ConfigError, match=words):
+        gather([run_dir], by)
 
 
 def test_heatmap_and_lines_hold_the_means_over_seeds(run_dir, soup):
@@ -154,11 +218,12 @@ def test_heatmap_and_lines_hold_the_means_over_seeds(run_dir, soup):
     assert band["y"][1:3] == pytest.approx([100 * seeds.loc[("clear", 4), name] for name in ("most", "least")])
 
 
-def test_pairs_and_matrix_hold_the_differences_of_compare(run_dir, soup):
-    comparison = compare([run_dir])
+@pytest.mark.parametrize(("by", "page", "n"), [(AVERAGED, "soup", 6), (EVERY_CELL, "cell_soup", 15)])
+def test_pairs_and_matrix_hold_the_differences_of_compare(run_dir, by, page, n, request):
+    comparison, soup = compare([run_dir], by), request.getfixturevalue(page)
     found = {frozenset((r["First"][0], r["Second"][0])): r for r in rows_of(soup, "Pairs of strategies")}
     matrix = data_block(soup, "chart-data")["differences"]["data"][0]
-    assert len(found) == len(comparison.pairs) == 15
+    assert len(found) == len(comparison.pairs) == n
     for pair in comparison.pairs.to_dict("records"):
         row = found[frozenset((pair["first"], pair["second"]))]
         sign = 1 if row["First"][0] == pair["first"] else -1
@@ -208,9 +273,9 @@ def test_every_calibration_has_its_own_sentence_chart_and_table(run_dir):
         assert len(rows) == 1 + (found.cells["method"] == "batch").sum()
 
 
-def test_confusion_matrices_count_every_scored_sample(run_dir, soup):
+def test_confusion_matrices_count_every_scored_sample(run_dir, cell_soup):
     best = compare([run_dir]).strategies.iloc[0]
-    rows = rows_of(soup, best["label"])
+    rows = rows_of(cell_soup, best["label"])
     counts = [[row[name][1] for name in ("negative", "positive")] for row in rows]
     assert sum(map(sum, counts)) == best["n_scored"]
     cells = summarise(run_dir)
@@ -319,7 +384,7 @@ def test_generated_answers_have_their_own_columns_and_no_calibration(answered, t
     cells = summarise(answered).set_index(["template", "k"])
     rows = {row["Strategy"][0]: row for row in rows_of(soup, "Strategies by exact match")}
     assert len(rows) == 4
-    shown = rows["long K=2 seed=1"]
+    shown = rows["long K=2"]
     cell = cells.loc[("long", 2)]
     assert shown["Exact match"][1] == cell["exact_match"]
     assert shown["F1"][1] == cell["f1"]

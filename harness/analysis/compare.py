@@ -63,6 +63,8 @@ class Comparison:
     notes: tuple[str, ...]
     warnings: tuple[str, ...]
     """What could make the choice of the best wrong."""
+    members: pd.DataFrame
+    """The cells that each strategy is averaged over: `label` of the strategy, and the cell's axes."""
     crossings: tuple[Crossing, ...] = ()
     """Learning curves against the best prompt; only where more is better."""
 
@@ -165,8 +167,16 @@ def compare(
         allocation=allocations(as_scored, level),
         notes=(*notes, *notes_on_missing(strategies, samples, ranked)),
         warnings=(*_warnings_on_races(run_dirs, table), *warnings_on(strategies, best)),
+        members=_members(strategies, table),
         crossings=crossings(table, level, seed) if name == ACCURACY else (),
     )
+
+
+def _members(strategies: Strategies, table: ValueTable) -> pd.DataFrame:
+    rows = [(label, row) for label, own in zip(strategies.labels, strategies.members, strict=True) for row in own]
+    cells = table.cells.iloc[[row for _, row in rows]].reset_index(drop=True)
+    cells.insert(0, "label", [label for label, _ in rows])
+    return cells
 
 
 def _warnings_on_races(run_dirs: Sequence[str], table: ValueTable) -> list[str]:

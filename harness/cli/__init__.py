@@ -158,7 +158,7 @@ def compare_command(
     from harness.reporting.comparison import write_comparison
 
     _check_format(fmt)
-    axes, methods = ([part.strip() for part in text.split(",") if part.strip()] for text in (by, calibrated))
+    axes, methods = _parts(by), _parts(calibrated)
     with told_as_damage(run_dirs):
         found = compare(run_dirs, axes, baseline, metric, seeds=seeds, calibrated=methods)
         write_comparison(output_console(), found, fmt, everything)
@@ -184,12 +184,20 @@ def report_command(
     out: Annotated[
         str | None, typer.Option("--out", metavar="FILE", help="report.html in the run directory by default.")
     ] = None,
+    by: Annotated[
+        str,
+        typer.Option("--by", metavar="AXES", help="Axes of a strategy, as of compare; all but seed by default."),
+    ] = "",
+    seeds: Annotated[
+        str,
+        typer.Option("--seeds", metavar="random|pooled|fixed", help="What averaged seeds stand for."),
+    ] = "random",
 ) -> None:
     """One self-contained HTML file: which prompt, how sure, at what cost, and every sample."""
     from harness.reporting.report.build import write_report
 
     with told_as_damage(run_dirs):
-        path = write_report(run_dirs, out)
+        path = write_report(run_dirs, out, _parts(by), seeds)
     sys.stdout.write(f"{_shown(str(path))}\n")
 
 
@@ -254,6 +262,10 @@ app.command("race", epilog="Example: harness race configs/demo.yaml race.epsilon
 app.command("tasks", epilog="Example: harness tasks")(data.tasks_command)
 app.command("init", epilog="Example: harness init reviews.csv --label sentiment")(data.init_command)
 data_app.command("get", epilog="Example: harness data get nsmc --to data_in/nsmc")(data.data_get_command)
+
+
+def _parts(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
 
 
 def _check_format(fmt: str) -> None:

@@ -64,7 +64,7 @@ def browser(data: ReportData, most_bytes: int = MOST_BYTES) -> Browser:
             break
         chosen[sample] = entry
     document = {
-        "labels": data.strategies["label"].tolist(),
+        "labels": data.cells["label"].tolist(),
         "classes": [] if data.is_generated else data.class_names,
         "metrics": list(data.runs[0].manifest.get("answer_metrics") or []),
         "fields": list(grid.fields),

@@ -59,10 +59,8 @@ def gallery(data: ReportData) -> Gallery:
 
 
 def _example(data: ReportData, run: RunFacts, model: str, template: str, wording: Mapping[str, Any]) -> Example:
-    own = data.strategies[
-        (data.strategies["run"] == run.name)
-        & (data.strategies["model"] == model)
-        & (data.strategies["template"] == template)
+    own = data.cells[
+        (data.cells["run"] == run.name) & (data.cells["model"] == model) & (data.cells["template"] == template)
     ].sort_values(["k", "cell_seed"])
     tokens = []
     for k, cells in own.groupby("k"):
@@ -92,7 +90,7 @@ def _fields(wording: Mapping[str, Any]) -> set[str]:
 
 
 def _many_models(data: ReportData) -> bool:
-    return data.strategies["model"].nunique() > 1
+    return data.cells["model"].nunique() > 1
 
 
 def _parts(wording: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:

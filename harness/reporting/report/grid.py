@@ -15,7 +15,7 @@ from harness.analysis.paired import TIE
 from harness.analysis.strategies import THIS_DRAW
 from harness.reporting.report import charts
 from harness.reporting.report.blocks import FRAME, Cell, Chart, Column, Section, Table
-from harness.reporting.report.gathering import ReportData, RunFacts
+from harness.reporting.report.gathering import ReportData, RunFacts, interval_columns
 from harness.reporting.report.wording import NOTHING, Scale, last_part, plural, titled
 
 
@@ -27,7 +27,7 @@ def _groups(data: ReportData) -> Iterator[tuple[str, str, RunFacts, pd.DataFrame
         # K = 0 is written under every seed, but has none.
         seeds["n_seeds"] = seeds["n_seeds"].where(seeds["k"] > 0, 1)
         for place, model in enumerate(dict.fromkeys(cells["model"])):
-            many = (len(data.runs) > 1, of_prompts(data.strategies)["model"].nunique() > 1)
+            many = (len(data.runs) > 1, of_prompts(data.cells)["model"].nunique() > 1)
             names = [last_part(n) for n, several in zip((run.name, str(model)), many, strict=True) if several]
             yield f"{number}-{place}", ", ".join(names), run, seeds[seeds["model"] == model]
 
@@ -125,8 +125,9 @@ def against_k_section(data: ReportData, scale: Scale, chance: float | None) -> S
     n_seeds = max(int(seeds["n_seeds"].max()) for *_, seeds in groups)
     band = "the band goes from the worst to the best seed"
     if n_seeds < 2:
-        band = f"one seed was run, so there is no band{data.draw}"
-    widths = (data.strategies["high"] - data.strategies["low"]) / 2
+        band = f"one seed was run, so there is no band{data.cell_draw}"
+    low_end, high_end = interval_columns(data.metric)
+    widths = (data.cells[high_end] - data.cells[low_end]) / 2
     lead = (
         f"How {scale.name} changes with the number of demonstrations: a line per template, its mean over seeds; "
         f"{band}. The choice of samples alone moves any point by about ±{scale.difference(float(widths.median()))[1:]}"

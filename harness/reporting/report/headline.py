@@ -11,7 +11,6 @@ import numpy as np
 import pandas as pd
 
 from harness.reporting.report.gathering import ReportData
-from harness.reporting.report.race import decided_race
 from harness.reporting.report.wording import Scale, count, duration, last_part, plural, rounded_count
 
 STEPS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.25)
@@ -84,8 +83,9 @@ def answer(data: ReportData, scale: Scale, chance: float | None) -> Answer:
         scale: of its metric.
         chance: share of the most frequent class; None where answers are generated.
     """
-    if (race := decided_race(data)) is not None:
-        return _raced(data, scale, race)
+    race = data.decided_race
+    if race is not None and (winner := _winner(data, race)) >= 0:
+        return _raced(data, scale, race, winner)
     best = data.strategies[data.strategies["is_best"]].iloc[0]
     bars, strategies, axis = _strip(data, scale, chance)
     metric, value, low, high = scale.name, best["mean"], best["low"], best["high"]
@@ -112,13 +112,18 @@ def answer(data: ReportData, scale: Scale, chance: float | None) -> Answer:
     )
 
 
-def _raced(data: ReportData, scale: Scale, race: Mapping[str, Any]) -> Answer:
+def _winner(data: ReportData, race: Mapping[str, Any]) -> int:
+    """The row of the strategy that won a race; -1 where none of the report's is or has it."""
+    name, labels = str(race["result"]["winner"]), data.cells["label"]
+    # Where the race averaged draws of demonstrations, the wording is that of the first.
+    won = ((labels == name) | labels.str.startswith(f"{name} seed=")).to_numpy()
+    return int(data.cells["strategy"].iloc[int(np.argmax(won))]) if won.any() else -1
+
+
+def _raced(data: ReportData, scale: Scale, race: Mapping[str, Any], winner: int) -> Answer:
     """The first screen of a run that was raced and not run as a whole: its strategies have other samples each."""
-    result, labels = race["result"], data.strategies["label"]
-    name = str(result["winner"])
-    # Where draws of demonstrations were averaged, the wording is that of the first.
-    won = (labels == name) | labels.str.startswith(f"{name} seed=")
-    first = data.strategies.index == won.idxmax()
+    result = race["result"]
+    first = data.strategies.index == winner
     data = replace(data, strategies=data.strategies.assign(is_best=first, may_be_best=first), comparison=None)
     row, held = data.strategies[first].iloc[0], result["held_out"]
     own = row.rename({"mean": "value"}) if held is None else held["winner"]
@@ -135,7 +140,7 @@ def _raced(data: ReportData, scale: Scale, race: Mapping[str, Any]) -> Answer:
             )
         )
     return Answer(
-        best=name,
+        best=str(result["winner"]),
         metric=f"{scale.name} on {where}",
         value=scale.value(own["value"]),
         interval=f"{100 * data.level:g}% interval {scale.interval(own['low'], own['high'])}",
@@ -162,7 +167,7 @@ def _verdict(data: ReportData, scale: Scale) -> str:
     frame = data.strategies
     others, alike = len(frame) - 1, int(frame["may_be_best"].sum()) - 1
     if data.comparison is None:
-        return f"There is no comparison: {data.comparison_note}."
+        return f"There is no comparison: {data.comparison_notes[-1]}."
     ties = int((np.abs(frame["mean"] - frame["mean"].max()) < 1e-12).sum()) - 1
     tied = f" {plural(ties, 'other has', 'others have')} the very same score." if ties else ""
     level = f"{100 * data.level:g}%"
@@ -177,7 +182,7 @@ def _verdict(data: ReportData, scale: Scale) -> str:
 
 def _which(data: ReportData) -> tuple[Fact, ...]:
     best = data.strategies[data.strategies["is_best"]].iloc[0]
-    names = {"run": "Run", "model": "Model", "template": "Template", "k": "K", "seed": "Seed"}
+    names = {"run": "Run", "model": "Model", "template": "Template", "k": "K"}
     facts = []
     if pd.isna(best["template"]):
         run_of = [Fact("Run", last_part(str(best["run"])))] if data.strategies["run"].nunique() > 1 else []
@@ -186,14 +191,27 @@ def _which(data: ReportData) -> tuple[Fact, ...]:
     for column, name in names.items():
         if column in ("run", "model") and data.strategies[column].nunique() < 2:
             continue
-        value = "none (no demonstrations)" if column == "seed" and best["k"] == 0 else last_part(str(best[column]))
-        facts.append(Fact(name, value))
-    run = next(run for run in data.runs if run.name == best["run"])
-    wording = run.manifest["identity"]["templates"].get(best["template"], {"prefix": "", "query": "unknown"})
+        facts.append(Fact(name, "averaged" if pd.isna(best[column]) else last_part(str(best[column]))))
+    if best["n_draws"] > 1:
+        facts.append(Fact("Demonstrations", f"{best['n_draws']} draws, averaged"))
+    elif pd.isna(best["seed"]):
+        facts.append(Fact("Seed", "none (no demonstrations)"))
+    else:
+        facts.append(Fact("Seed", str(best["seed"])))
+    wording = _wording(data, best)
+    if wording is None:
+        return tuple(facts)
     facts.append(Fact("Wording", "", _short(" ".join((wording["prefix"] + wording["query"]).split()))))
     if wording.get("labels"):
         facts.append(Fact("Labels", " / ".join(_short(label.strip()) for label in wording["labels"])))
     return tuple(facts)
+
+
+def _wording(data: ReportData, strategy: pd.Series) -> Mapping[str, Any] | None:
+    """The template of a strategy; None where it is averaged over several, or damaged."""
+    runs = [run for run in data.runs if strategy["run"] in (run.name, f"{len(data.runs)} runs")]
+    found: Mapping[str, Any] | None = runs[0].manifest["identity"]["templates"].get(strategy["template"])
+    return found
 
 
 def _short(text: str) -> str:
@@ -279,7 +297,8 @@ def _warning(data: ReportData) -> str:
             name = f"Run {run.name}" if run.name else "This run"
             texts.append(f"{name} is {status}: {count(done)} of {count(run.n_planned)} records are there.")
     if data.comparison is not None:
-        texts += [f"{warning[0].upper()}{warning[1:]}." for warning in data.comparison.warnings]
+        found = (*data.comparison_notes, *data.comparison.warnings)
+        texts += [f"{warning[0].upper()}{warning[1:]}." for warning in found]
     return " ".join(texts)
 
 

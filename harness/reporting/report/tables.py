@@ -162,7 +162,7 @@ def confusion_table(label: str, matrix: Confusion, names: Sequence[str]) -> Tabl
 
 
 def class_table(found: Sequence[tuple[str, Confusion]], names: Sequence[str], draw: str) -> Table:
-    """Recall and share of every class, per strategy; `draw` says what draws of demonstrations they hold for."""
+    """Recall and share of every class, per cell; `draw` says what draws of demonstrations they hold for."""
     rows = []
     for label, matrix in found:
         recalls = [matrix.recall(i) for i in range(len(names))]
@@ -177,7 +177,7 @@ def class_table(found: Sequence[tuple[str, Confusion]], names: Sequence[str], dr
             Cell(count(matrix.n_scored)),
         ]
         rows.append(cells)
-    columns = [Column("Strategy", False)]
+    columns = [Column("Cell", False)]
     for name in names:
         columns += [Column(f"Recall of {name}"), Column("95% interval"), Column(f"Predicted {name}")]
     columns += [Column("MCC"), Column("No label"), Column("n")]
