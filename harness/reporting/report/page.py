@@ -22,6 +22,8 @@ from harness.reporting.report.blocks import Section
 from harness.reporting.report.headline import Answer
 
 ASSETS = "assets"
+SCRIPTS = ("page.js", "tables.js", "samples.js")
+"""Parts of one script, in this order."""
 _UNSAFE = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
 
 
@@ -34,7 +36,7 @@ def page(title: str, first: Answer, sections: Sequence[Section], samples: Mappin
         sections: the rest, in order.
         samples: for the samples' browser.
     """
-    scripts = {"plotly": get_plotlyjs(), "page": _asset("page.js")}
+    scripts = {"plotly": get_plotlyjs(), "page": _script()}
     specs = {chart.name: chart.spec for section in sections for chart in section.charts}
     return (
         _templates()
@@ -81,6 +83,11 @@ def _templates() -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
+
+
+def _script() -> str:
+    parts = "\n".join(_asset(name) for name in SCRIPTS)
+    return f'"use strict";\n(() => {{\n{parts}}})();\n'
 
 
 def _asset(name: str) -> str:

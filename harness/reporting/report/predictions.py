@@ -63,6 +63,8 @@ class AnswerGrid:
     """(S,) tokens."""
     confusions: list[Confusion] | None
     """Per cell, of a classification task."""
+    clusters: IntArray | None
+    """(N,) codes of dependent samples; None where samples are independent."""
 
     @property
     def failed(self) -> BoolArray:
@@ -99,7 +101,8 @@ def answer_grid(runs: Sequence[tuple[str, str]], cells: pd.DataFrame, metric: st
     if CHOICES in samples:
         fields["choices"] = ["\n".join(f"{n}. {c}" for n, c in enumerate(row, 1)) for row in samples[CHOICES].tolist()]
     golds = [[] if a is None else [str(text) for text in a] for a in samples["answers"].tolist()]
-    return filling.grid(ids, fields, samples["gold"].to_numpy(dtype=np.int64), golds)
+    clusters = pd.factorize(samples["cluster"])[0] if samples["cluster"].astype(bool).any() else None
+    return filling.grid(ids, fields, samples["gold"].to_numpy(dtype=np.int64), golds, clusters)
 
 
 def _cell_key(names: Sequence[Any]) -> tuple[Any, ...]:
@@ -164,7 +167,14 @@ class _Filling:
             if cell["template"].notna().all():
                 self.no_label[row, at[known]] = cell["greedy_prediction"].isna().to_numpy()[known]
 
-    def grid(self, ids: list[str], fields: dict[str, list[str]], gold: IntArray, golds: list[list[str]]) -> AnswerGrid:
+    def grid(
+        self,
+        ids: list[str],
+        fields: dict[str, list[str]],
+        gold: IntArray,
+        golds: list[list[str]],
+        clusters: IntArray | None,
+    ) -> AnswerGrid:
         """What has been filled."""
         counted = np.isfinite(self.tokens)
         counts = np.maximum(counted.sum(axis=1), 1)
@@ -176,6 +186,7 @@ class _Filling:
             ids, fields, gold, golds, self.value, self.predicted, self.logprobs, self.no_label, self.cut_off,
             self.texts, self.metric_values, self.errors,
             np.where(some, sums / counts, np.nan), np.where(some, longest, np.nan), confusions,
+            clusters,
         )  # fmt: skip
 
 

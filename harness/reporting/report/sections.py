@@ -24,6 +24,7 @@ from harness.reporting.report.gathering import ReportData
 from harness.reporting.report.grid import against_k_section, heatmap_section
 from harness.reporting.report.provenance import facts_section
 from harness.reporting.report.race import race_sections
+from harness.reporting.report.slices import slice_sections
 from harness.reporting.report.tables import (
     class_table,
     confusion_table,
@@ -55,6 +56,7 @@ def sections(data: ReportData, scale: Scale, chance: float | None, shown: Browse
         _ranking(data, scale),
         *cost_sections(data, scale),
         *_differences(data, scale),
+        *slice_sections(data, scale),
         *_variance(data, scale),
         *calibration_sections(data, scale),
         *_confusion(data),
@@ -109,7 +111,10 @@ def _differences(data: ReportData, scale: Scale) -> Iterator[Section]:
     height = FRAME + 110 + max(22 * len(labels), 160)
     name = f"Differences in {scale.name}, row minus column{data.draw}"
     chart = Chart("differences", name, f"Matrix. {lead}", spec, height, pairs_table(data, scale), wide=True)
-    notes = ["A dot marks a pair that is shown to differ; blue: the row is better, orange: the column is."]
+    notes = [
+        "A dot marks a pair that is shown to differ; blue: the row is better, orange: the column is.",
+        "A click shows the samples that the row has right and the column wrong.",
+    ]
     if len(data.strategies) > CHARTED:
         notes.append(f"The matrix has the first {CHARTED} of {len(data.strategies)} strategies.")
     yield Section("differences", "Differences between strategies", "Differences", lead, [chart], notes=notes)

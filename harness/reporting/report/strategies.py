@@ -116,7 +116,8 @@ def averaged(strategies: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame:
     groups = [cells[cells["strategy"] == row] for row in range(len(strategies))]
     not_figures = {*AXES, *strategies.columns, "cell_seed", "strategy"}
     figures = [name for name in cells if name not in not_figures and is_numeric_dtype(cells[name])]
-    means = pd.DataFrame([own[figures].mean() for own in groups])
+    points = ["run", "model", "template", "k"]
+    means = pd.DataFrame([own.groupby(points, dropna=False)[figures].mean().mean() for own in groups])
     axes = pd.DataFrame({axis: [_common(axis, own[axis]) for own in groups] for axis in AXES})
     for name in ("k", "seed"):
         axes[name] = axes[name].astype("Int64")

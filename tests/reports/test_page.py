@@ -4,7 +4,6 @@ import base64
 import hashlib
 import json
 import re
-import shutil
 from dataclasses import replace
 
 import pandas as pd
@@ -25,65 +24,8 @@ from harness.reporting.report.gathering import gather, run_names
 from harness.reporting.report.page import embedded_json
 from harness.reporting.report.wording import scale_of
 from harness.results.store import RunStore
-from tests.simulated_runs import answered_run, classified_run, write_cell, write_manifest, write_samples
-
-N = 240
-ODD = [
-    '</script><script>document.title = "pwned"</script>',
-    "<img src=x onerror=\"document.title='pwned'\">",
-    "{{ 7 * 7 }} &amp; \u2028 <!-- \\u003c",
-]
-SHARES = {("clear", 0): 0.6, ("clear", 4): 0.85, ("vague", 0): 0.55, ("vague", 4): 0.58}
-AVERAGED = ["model", "template", "k"]
-EVERY_CELL = ["template", "k", "seed"]
-FAILED = [("clear", 4, 1, 5), ("vague", 4, 2, 6), ("vague", 4, 2, 7)]
-
-
-def texts(n=N):
-    return [*ODD, *(f"영화 {i} 재미있다" for i in range(n - len(ODD)))]
-
-
-@pytest.fixture(scope="module")
-def run_dir(tmp_path_factory):
-    return classified_run(tmp_path_factory.mktemp("runs") / "main", texts(), SHARES, failed=FAILED)
-
-
-@pytest.fixture(scope="module")
-def answered(tmp_path_factory):
-    return answered_run(tmp_path_factory.mktemp("runs") / "answered")
-
-
-@pytest.fixture(scope="module")
-def html(run_dir, tmp_path_factory):
-    return write_report([run_dir], str(tmp_path_factory.mktemp("out") / "r.html")).read_text(encoding="utf-8")
-
-
-@pytest.fixture(scope="module")
-def soup(html):
-    return BeautifulSoup(html, "html.parser")
-
-
-@pytest.fixture(scope="module")
-def cell_soup(run_dir, tmp_path_factory):
-    """The report in which every draw is a strategy of its own."""
-    path = write_report([run_dir], str(tmp_path_factory.mktemp("out") / "cells.html"), EVERY_CELL)
-    return BeautifulSoup(path.read_text(encoding="utf-8"), "html.parser")
-
-
-def rows_of(soup, caption):
-    """A table as dicts from column titles to (text, value at full precision)."""
-    table = next(c.find_parent("table") for c in soup.find_all("caption") if c.get_text().startswith(caption))
-    titles = [th.get_text() for th in table.thead.find_all("th")]
-    rows = []
-    for tr in table.tbody.find_all("tr"):
-        cells = tr.find_all(["th", "td"])
-        value = [(c.get_text(), float(c["data-value"]) if c.has_attr("data-value") else None) for c in cells]
-        rows.append(dict(zip(titles, value, strict=True)))
-    return rows
-
-
-def data_block(soup, name):
-    return json.loads(soup.find(id=name).string)
+from tests.reports.pages import AVERAGED, EVERY_CELL, ODD, SHARES, N, data_block, rows_of, texts
+from tests.simulated_runs import classified_run, write_cell, write_manifest, write_samples
 
 
 def test_ranking_has_the_figures_of_compare_and_summarise(run_dir, cell_soup):
@@ -500,9 +442,6 @@ def test_a_file_that_cannot_be_written_is_refused_before_anything_is_read(tmp_pa
         write_report(["no run at all"], str(tmp_path / out))
 
 
-# In a browser
-
-
 def test_cost_names_what_no_other_beats_on_both(run_dir, soup):
     data = gather([run_dir])
     found = rows_of(soup, "Accuracy against tokens of a prompt")
@@ -527,147 +466,6 @@ def test_prices_stand_beside_tokens_where_the_configuration_has_them(run_dir):
     assert table.columns[2].title == "Price of 1,000 prompts"
     for row in table.rows:
         assert row[2].value == pytest.approx(2.5 * row[1].value / 1000)
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    """Chromium through playwright."""
-    sync = pytest.importorskip("playwright.sync_api", reason="no playwright: pip install playwright")
-    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-    path = next((found for name in names if (found := shutil.which(name))), None)
-    if path is None:
-        pytest.skip("no Chromium on this machine, e.g. apt-get install chromium")
-    with sync.sync_playwright() as driver:
-        opened = driver.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        yield opened
-        opened.close()
-
-
-@pytest.fixture
-def open_page(chromium, html, answered, tmp_path):
-    """A function from a theme and a width to the open report; what went wrong is in `trouble`."""
-    (tmp_path / "r.html").write_text(html, encoding="utf-8")
-    pages = []
-
-    def opened(path=None, theme="light", width=1280):
-        page = chromium.new_page(viewport={"width": width, "height": 900}, color_scheme=theme)
-        pages.append(page)
-        page.trouble = []
-        page.on("console", lambda m: page.trouble.append(m.text) if m.type in ("error", "warning") else None)
-        page.on("pageerror", lambda e: page.trouble.append(str(e)))
-        page.on("request", lambda r: page.trouble.append(r.url) if not r.url.startswith(("file:", "data:")) else None)
-        page.goto(f"file://{path or tmp_path / 'r.html'}")
-        page.wait_for_function(DRAWN)
-        return page
-
-    yield opened
-    for page in pages:
-        page.close()
-
-
-DRAWN = "[...document.querySelectorAll('[data-chart]')].every((p) => p.querySelector('.main-svg'))"
-
-
-@pytest.mark.parametrize("width", [360, 1280])
-@pytest.mark.parametrize("theme", ["light", "dark"])
-def test_the_page_opens_in_both_themes_without_errors_or_requests(open_page, theme, width):
-    page = open_page(theme=theme, width=width)
-    assert page.trouble == []
-    assert page.title() == "nsmc: simulated – prompt strategies compared"
-    assert page.evaluate("document.documentElement.scrollWidth") == width
-    red = page.evaluate("getComputedStyle(document.body).backgroundColor").split("(")[1].split(",")[0]
-    assert (int(red) < 60) == (theme == "dark")
-
-
-def test_the_button_changes_the_theme_of_page_and_charts(open_page):
-    page = open_page()
-    button = page.get_by_role("button", name="Dark theme")
-    tick = "getComputedStyle(document.querySelector('[data-chart] .xtick text')).fill"
-    before = page.evaluate("getComputedStyle(document.body).color"), page.evaluate(tick)
-    button.click()
-    assert button.get_attribute("aria-pressed") == "true"
-    page.wait_for_function(f"{tick} !== '{before[1]}'")
-    assert page.evaluate("getComputedStyle(document.body).color") != before[0]
-    button.click()
-    page.wait_for_function(f"{tick} === '{before[1]}'")
-    assert page.trouble == []
-
-
-def test_filters_and_search_narrow_the_samples(open_page, soup):
-    page = open_page()
-    chips = {chip.input["value"]: int(chip.b.get_text()) for chip in soup.select(".chip")}
-    for kind, number in chips.items():
-        page.locator(f"input[name=kind][value='{kind}']").check()
-        found = "samples" if number != 1 else "sample"
-        assert page.locator("#sample-count").inner_text() == f"{number} {found} of the {N} in this file"
-        assert page.locator("#sample-list > li").count() == min(number, 25)
-    page.locator("input[name=kind][value='']").check()
-    page.get_by_role("searchbox").fill("영화 17 재미")
-    assert page.locator("#sample-list > li").count() == 1
-    page.get_by_role("searchbox").fill("IMG SRC")
-    assert page.locator("#sample-list > li").count() == 1
-    page.get_by_role("searchbox").fill("없는 낱말")
-    assert page.locator("#sample-count").inner_text().startswith("0 samples")
-    page.get_by_role("searchbox").fill("")
-    page.get_by_role("button", name="Later").press("Enter")
-    assert page.locator("#sample-page").inner_text() == "Page 2 of 10"
-    assert page.trouble == []
-
-
-def test_a_script_in_a_review_is_shown_as_text_and_never_runs(open_page):
-    page = open_page()
-    rows = page.locator("#sample-list > li")
-    for place, text in enumerate(ODD):
-        rows.nth(place).locator("summary").click()
-        assert text in rows.nth(place).locator(".full").first.text_content()
-    rows.nth(5).locator("summary").press("Enter")
-    assert "failed: ValueError: <b>broken</b>" in rows.nth(5).locator("table").text_content()
-    assert page.locator("#samples img, #samples b b").count() == 0
-    assert "pwned" not in page.title()
-    assert page.trouble == []
-
-
-def test_a_script_that_is_slipped_in_is_blocked_by_the_policy(open_page):
-    page = open_page()
-    page.evaluate(
-        "(() => { const s = document.createElement('script'); s.textContent = 'document.title = `pwned`';"
-        " document.body.append(s); })()"
-    )
-    assert "pwned" not in page.title()
-    assert any("Content Security Policy" in text for text in page.trouble)
-
-
-def test_generated_answers_open_with_their_values(open_page, answered, tmp_path):
-    path = write_report([answered], str(tmp_path / "answered.html"))
-    page = open_page(path)
-    page.locator("#sample-list summary").first.click()
-    table = page.locator("#sample-list table").first
-    assert "exact match" in table.inner_text()
-    assert table.locator("tbody tr").count() == 4
-    assert page.trouble == []
-
-
-def test_long_names_are_not_cut_off_by_the_edge_of_a_phones_screen(open_page, tmp_path):
-    shares = {(name, k): 0.7 for name in ("a_name_that_no_phone_has_room_for", "b") for k in (0, 4, 8)}
-    run = classified_run(tmp_path / "long", texts(), shares)
-    page = open_page(write_report([run], str(tmp_path / "long.html")), width=360)
-    hidden = page.evaluate(
-        """[...document.querySelectorAll('[data-chart]')].filter((p) => !p.closest('.wide')).flatMap((p) =>
-        [...p.querySelectorAll('.ytick text')].filter((t) =>
-          t.getBoundingClientRect().left < p.getBoundingClientRect().left).map((t) => t.textContent))"""
-    )
-    assert hidden == []
-
-
-def test_everything_that_scrolls_or_acts_can_be_reached_by_keyboard(open_page):
-    page = open_page(width=360)
-    unreachable = page.evaluate(
-        """[...document.querySelectorAll('main *')].filter((e) => e.scrollWidth > e.clientWidth + 1
-        && /auto|scroll/.test(getComputedStyle(e).overflowX) && e.tabIndex < 0).length"""
-    )
-    assert unreachable == 0
-    page.keyboard.press("Tab")
-    assert page.evaluate("document.activeElement.textContent") == "To the results"
 
 
 def luminance(colour):
