@@ -192,8 +192,15 @@ def report_command(
         str,
         typer.Option("--seeds", metavar="random|pooled|fixed", help="What averaged seeds stand for."),
     ] = "random",
+    live: Annotated[
+        bool, typer.Option("--live", help="Serve the page on 127.0.0.1 instead; it follows a run that goes on.")
+    ] = False,
+    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="Of --live; 0 takes a free one.")] = 0,
 ) -> None:
     """One self-contained HTML file: which prompt, how sure, at what cost, and every sample."""
+    if live:
+        runs.serve_report(run_dirs, out, _parts(by), seeds, port)
+        return
     from harness.reporting.report.build import write_report
 
     with told_as_damage(run_dirs):

@@ -53,8 +53,14 @@ def write_report(
     return target
 
 
-def render(data: ReportData) -> str:
-    """The page of gathered data."""
+def render(data: ReportData, live: str | None = None, is_over: bool = False) -> str:
+    """The page of gathered data.
+
+    Args:
+        data: of the report.
+        live: of a page that is served, what tells its state from a later one, for which it reloads itself.
+        is_over: whether there will be no later one.
+    """
     scale = scale_of(data.metric, data.strategies["mean"].tolist())
     chance = None
     if not data.is_generated:
@@ -62,7 +68,8 @@ def render(data: ReportData) -> str:
     shown = browser(data)
     names = [run.name or str(run.manifest["config"].get("name", run.run_dir)) for run in data.runs]
     title = f"{data.task}: {', '.join(last_part(name) for name in names)}"
-    return page(title, answer(data, scale, chance), sections(data, scale, chance, shown), shown.document)
+    parts = sections(data, scale, chance, shown)
+    return page(title, answer(data, scale, chance), parts, shown.document, live, is_over)
 
 
 def _default(run_dirs: Sequence[str]) -> Path:

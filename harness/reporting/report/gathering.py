@@ -66,6 +66,10 @@ class RunFacts:
     """None where answers were generated."""
     prompts: Sequence[Mapping[str, Any]] | None
     """Entries of `prompts.json`; None where the run directory has none."""
+    around: Sequence[Mapping[str, Any]]
+    """What stands around the queries of cells, of `prompts.json`; empty where the run kept nothing."""
+    own: Mapping[str, Mapping[str, Mapping[str, int]]]
+    """Model and seed to the samples that are demonstrations themselves, of `prompts.json`."""
     race: Mapping[str, Any] | None
     """The race that went on last, where it has decided something that can be shown."""
 
@@ -192,7 +196,12 @@ def _run_facts(run_dir: str, name: str) -> RunFacts:
     if compares_classes and cells["n_scored"].sum() and manifest.get("method") != "generate":
         calibration = calibrate(run_dir)
     cost, training = _cost(store, manifest)
-    return RunFacts(name, run_dir, manifest, cells, cost, training, calibration, _prompts(store), _race(store))
+    prompts = _prompts(store)
+    return RunFacts(
+        name, run_dir, manifest, cells, cost, training, calibration,
+        None if prompts is None else prompts["prompts"],
+        (prompts or {}).get("around", ()), (prompts or {}).get("own", {}), _race(store),
+    )  # fmt: skip
 
 
 def _race(store: RunStore) -> Mapping[str, Any] | None:
@@ -211,20 +220,19 @@ def _decided(runs: Sequence[RunFacts]) -> Mapping[str, Any] | None:
     return race if race is not None and race.get("result") is not None else None
 
 
-def _prompts(store: RunStore) -> Sequence[Mapping[str, Any]] | None:
-    """Entries of `prompts.json`; None where it is not there or damaged, since all else can be shown."""
+def _prompts(store: RunStore) -> Mapping[str, Any] | None:
+    """What `prompts.json` holds; None where it is not there or damaged, since all else can be shown."""
     if not store.exists(prompt_examples.NAME):
         return None
     try:
-        document = store.read_json(prompt_examples.NAME)
+        document: Mapping[str, Any] = store.read_json(prompt_examples.NAME)
     except RunDirError as error:
         log.warning("%s", error)
         return None
     if fault := layout.PROMPTS(document, "it"):
         log.warning("'%s/%s' is damaged: %s; its prompts are not shown", store.run_dir, prompt_examples.NAME, fault)
         return None
-    prompts: Sequence[Mapping[str, Any]] = document["prompts"]
-    return prompts
+    return document
 
 
 def _cost(store: RunStore, manifest: Mapping[str, Any]) -> tuple[Cost, Mapping[str, float]]:

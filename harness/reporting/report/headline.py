@@ -2,42 +2,21 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from harness.prompts.template_yaml import template_yaml
 from harness.reporting.report.gathering import ReportData
+from harness.reporting.report.prompting import around_of
+from harness.reporting.report.strip import Bar, Tick, strip
 from harness.reporting.report.wording import Scale, count, duration, last_part, plural, rounded_count
 
-STEPS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.25)
-"""Distances between the ticks of the strip."""
 SHOWN = 160
 """Characters of a wording; the prompts' section has all."""
-
-
-@dataclass(frozen=True)
-class Bar:
-    """One line of the strip: a point with its interval, in percent of the strip's width."""
-
-    title: str
-    text: str
-    low: float
-    point: float
-    high: float
-    kind: str
-
-
-@dataclass(frozen=True)
-class Tick:
-    """A place on the strip's axis or one strategy on it."""
-
-    place: float
-    text: str
-    mark: str = ""
 
 
 @dataclass(frozen=True)
@@ -61,7 +40,7 @@ class Answer:
     bars: tuple[Bar, ...]
     strategies: tuple[Tick, ...]
     axis: tuple[Tick, ...]
-    strip: str
+    strip_title: str
     """What the strip shows."""
     which: tuple[Fact, ...]
     sure: tuple[Fact, ...]
@@ -71,6 +50,10 @@ class Answer:
     """What the strip's dotted line is; empty without one."""
     warning: str
     """That the grid is not finished, or that failures may hide something; empty when all is well."""
+    prompt: str
+    """The best one's, of its first draw, the sample's fields in braces; empty where it is not known."""
+    yaml: str
+    """Its template as the entry of a templates file; empty where it has none."""
     heading: str = "Highest-scoring prompt strategy"
     """What the best is."""
 
@@ -87,7 +70,7 @@ def answer(data: ReportData, scale: Scale, chance: float | None) -> Answer:
     if race is not None and (winner := _winner(data, race)) >= 0:
         return _raced(data, scale, race, winner)
     best = data.strategies[data.strategies["is_best"]].iloc[0]
-    bars, strategies, axis = _strip(data, scale, chance)
+    bars, strategies, axis = strip(data, scale, chance)
     metric, value, low, high = scale.name, best["mean"], best["low"], best["high"]
     if data.comparison is not None:
         found = data.comparison.selection.expected
@@ -102,11 +85,12 @@ def answer(data: ReportData, scale: Scale, chance: float | None) -> Answer:
         bars=bars,
         strategies=strategies,
         axis=axis,
-        strip=f"{scale.name.capitalize()}: what to expect of the best, the best as scored, and every strategy",
+        strip_title=f"{scale.name.capitalize()}: what to expect of the best, the best as scored, and every strategy",
         which=_which(data),
         sure=_sure(data, scale, chance),
         cost=_cost(data),
         facts=_facts(data),
+        **_to_copy(data),
         key="; dotted: always the most frequent class" if chance is not None else "",
         warning=_warning(data),
     )
@@ -148,11 +132,12 @@ def _raced(data: ReportData, scale: Scale, race: Mapping[str, Any], winner: int)
         bars=(),
         strategies=(),
         axis=(),
-        strip="",
+        strip_title="",
         which=_which(data),
         sure=tuple(sure),
         cost=_cost(data),
         facts=_facts(data),
+        **_to_copy(data),
         key="",
         warning=(
             f"A race scored these strategies on {count(attempted.min())} to {count(attempted.max())} samples each: "
@@ -205,6 +190,18 @@ def _which(data: ReportData) -> tuple[Fact, ...]:
     if wording.get("labels"):
         facts.append(Fact("Labels", " / ".join(_short(label.strip()) for label in wording["labels"])))
     return tuple(facts)
+
+
+def _to_copy(data: ReportData) -> dict[str, str]:
+    """The best strategy's prompt and YAML."""
+    row = int(np.flatnonzero(data.strategies["is_best"])[0])
+    best = data.strategies.iloc[row]
+    wording = None if pd.isna(best["template"]) else _wording(data, best)
+    if wording is None:
+        return {"prompt": "", "yaml": ""}
+    cell = data.cells[data.cells["strategy"] == row].iloc[0].to_dict()
+    around = around_of(next(run for run in data.runs if run.name == cell["run"]), cell)
+    return {"prompt": "" if around is None else around.text, "yaml": template_yaml(str(best["template"]), wording)}
 
 
 def _wording(data: ReportData, strategy: pd.Series) -> Mapping[str, Any] | None:
@@ -300,49 +297,3 @@ def _warning(data: ReportData) -> str:
         found = (*data.comparison_notes, *data.comparison.warnings)
         texts += [f"{warning[0].upper()}{warning[1:]}." for warning in found]
     return " ".join(texts)
-
-
-def _strip(
-    data: ReportData, scale: Scale, chance: float | None
-) -> tuple[tuple[Bar, ...], tuple[Tick, ...], tuple[Tick, ...]]:
-    """The strip's bars, strategies and axis; empty when nothing was scored."""
-    frame = data.strategies[np.isfinite(data.strategies["mean"].to_numpy(dtype=float))]
-    if frame.empty:
-        return (), (), ()
-    best = frame[frame["is_best"]].iloc[0]
-    rows = [("Best, as scored", best["low"], best["mean"], best["high"], "best")]
-    if data.comparison is not None:
-        found = data.comparison.selection.expected
-        rows.insert(0, ("Expected of the best", found.low, found.value, found.high, "expected"))
-    ends = [float(v) for _, *values, _ in rows for v in values if math.isfinite(float(v))] + frame["mean"].tolist()
-    if chance is not None:
-        ends.append(chance)
-    least, most, step = _limits(ends)
-
-    def place(value: float) -> float:
-        return round(min(max(100 * (value - least) / (most - least), 0), 100), 3)
-
-    bars = tuple(
-        Bar(title, f"{scale.value(mean)}, {scale.interval(low, high)}", place(low), place(mean), place(high), kind)
-        for title, low, mean, high, kind in rows
-        if math.isfinite(low)
-    )
-    marks = np.where(frame["is_best"], "best", np.where(frame["may_be_best"], "like", "other")).tolist()
-    points = zip(frame["mean"].tolist(), frame["label"].tolist(), marks, strict=True)
-    strategies = [Tick(place(value), f"{label}: {scale.value(value)}", mark) for value, label, mark in points]
-    if chance is not None:
-        strategies.append(Tick(place(chance), f"Always the most frequent class: {scale.value(chance)}", "chance"))
-    n_steps = round((most - least) / step)
-    axis = tuple(Tick(place(least + i * step), scale.tick(least + i * step)) for i in range(n_steps + 1))
-    # The best is drawn last, on top of its ties.
-    return bars, tuple(sorted(strategies, key=lambda tick: tick.mark == "best")), axis
-
-
-def _limits(values: Sequence[float]) -> tuple[float, float, float]:
-    """Ends of an axis around the values, and the distance of its ticks: at most six of them."""
-    low, high = min(values), max(values)
-    if high - low < 0.02:
-        low, high = low - 0.01, high + 0.01
-    magnitude = 1.0 if high - low <= 1.2 else 10 ** math.ceil(math.log10(high - low))
-    step = next((s * magnitude for s in STEPS if (high - low) / (s * magnitude) <= 5), magnitude)
-    return math.floor(low / step) * step, math.ceil(high / step) * step, step

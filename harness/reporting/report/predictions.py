@@ -63,6 +63,8 @@ class AnswerGrid:
     """(S,) tokens."""
     confusions: list[Confusion] | None
     """Per cell, of a classification task."""
+    choices: list[list[str]] | None
+    """Per sample, where samples bring their own."""
     clusters: IntArray | None
     """(N,) codes of dependent samples; None where samples are independent."""
 
@@ -100,9 +102,10 @@ def answer_grid(runs: Sequence[tuple[str, str]], cells: pd.DataFrame, metric: st
     fields = {c: samples[c].astype(str).tolist() for c in samples.columns if c not in NOT_FIELDS}
     if CHOICES in samples:
         fields["choices"] = ["\n".join(f"{n}. {c}" for n, c in enumerate(row, 1)) for row in samples[CHOICES].tolist()]
+    choices = [[str(c) for c in row] for row in samples[CHOICES].tolist()] if CHOICES in samples else None
     golds = [[] if a is None else [str(text) for text in a] for a in samples["answers"].tolist()]
     clusters = pd.factorize(samples["cluster"])[0] if samples["cluster"].astype(bool).any() else None
-    return filling.grid(ids, fields, samples["gold"].to_numpy(dtype=np.int64), golds, clusters)
+    return filling.grid(ids, fields, samples["gold"].to_numpy(dtype=np.int64), golds, choices, clusters)
 
 
 def _cell_key(names: Sequence[Any]) -> tuple[Any, ...]:
@@ -173,6 +176,7 @@ class _Filling:
         fields: dict[str, list[str]],
         gold: IntArray,
         golds: list[list[str]],
+        choices: list[list[str]] | None,
         clusters: IntArray | None,
     ) -> AnswerGrid:
         """What has been filled."""
@@ -186,7 +190,7 @@ class _Filling:
             ids, fields, gold, golds, self.value, self.predicted, self.logprobs, self.no_label, self.cut_off,
             self.texts, self.metric_values, self.errors,
             np.where(some, sums / counts, np.nan), np.where(some, longest, np.nan), confusions,
-            clusters,
+            choices, clusters,
         )  # fmt: skip
 
 

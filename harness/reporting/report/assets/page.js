@@ -97,3 +97,31 @@ function draw(place) {
 function drawAll() {
   document.querySelectorAll("[data-chart]").forEach(draw);
 }
+
+// ---- copying
+
+const told = byId("told");
+
+function copied(button, text) {
+  const done = () => {
+    told.textContent = `${button.textContent}: done`;
+    button.dataset.done = "true";
+    setTimeout(() => { delete button.dataset.done; }, 1500);
+  };
+  const byHand = () => {
+    const area = element("textarea");
+    area.value = text;
+    document.body.append(area);
+    area.select();
+    document.execCommand("copy");
+    area.remove();
+    done();
+  };
+  // Files that are opened by some browsers have no clipboard.
+  if (navigator.clipboard) navigator.clipboard.writeText(text).then(done, byHand);
+  else byHand();
+}
+
+document.querySelectorAll("[data-copy]").forEach((button) => {
+  button.addEventListener("click", () => copied(button, byId(button.dataset.copy).textContent));
+});

@@ -6,6 +6,7 @@ const list = byId("sample-list"), search = byId("sample-search"), form = byId("s
 const back = byId("sample-back"), next = byId("sample-next");
 const wrong = byId("sample-wrong"), right = byId("sample-right"), part = byId("sample-slice");
 const labels = data.labels.length, classes = data.classes.length, metrics = data.metrics.length;
+const hasPrompts = data.prompts.cells.some(Boolean);
 let shown = [], page = 0;
 
 const folded = (text) => text.normalize("NFC").toLowerCase();
@@ -66,14 +67,64 @@ function cells(sample, row) {
   return [first, ...own.map((v) => ["num", v > 0 ? "–" : (v / 100).toFixed(2).replace("-", "−")])];
 }
 
+function promptCell(row, panel) {
+  const cell = element("td");
+  if (data.prompts.cells[row]) {
+    const show = element("button", "pick", "show");
+    show.type = "button";
+    show.setAttribute("aria-label", `Show the prompt of ${data.labels[row]}`);
+    show.addEventListener("click", () => { panel.show(row); panel.scrollIntoView({ block: "nearest" }); });
+    cell.append(show);
+  }
+  return cell;
+}
+
+// ---- prompts: as the harness fills templates
+
+const FIELD = /\{\{|\}\}|\{([^{}]*)\}/g;
+
+function promptOf(sample, row) {
+  const around = data.prompts.cells[row];
+  if (!around) return null;
+  const [place, length, query, after] = around;
+  const pattern = data.prompts.texts[query];
+  const fields = Object.fromEntries(data.fields.map((name, i) => [name, data.texts[sample.t[i]]]));
+  if (sample.c && pattern in sample.c) fields.choices = data.texts[sample.c[pattern]];
+  const asked = pattern.replace(FIELD, (all, name) => (name === undefined ? all[0] : fields[name] ?? all));
+  return data.prompts.befores[place].slice(0, length) + asked + data.prompts.texts[after];
+}
+
+function promptPanel(sample, first) {
+  const panel = element("div", "asked-prompt"), head = element("p"), name = element("b"), text = element("pre");
+  const copy = element("button", "", "Copy text"), note = element("p", "quiet");
+  text.tabIndex = 0;
+  text.lang = "ko";
+  copy.type = "button";
+  copy.addEventListener("click", () => copied(copy, text.textContent));
+  head.append(name, copy);
+  panel.append(head, note, text);
+  panel.show = (row) => {
+    const prompt = promptOf(sample, row), swapped = (sample.o || []).includes(row);
+    name.textContent = `Prompt of ${data.labels[row]}`;
+    text.setAttribute("aria-label", name.textContent);
+    note.textContent = swapped ? "This sample is one of these demonstrations itself: in its place the model was shown the next of the draw." : "";
+    note.hidden = !swapped;
+    text.textContent = prompt;
+  };
+  panel.hidden = first === undefined;
+  if (first !== undefined) panel.show(first);
+  return panel;
+}
+
 function table(sample) {
   const made = element("table");
   const caption = element("caption");
   caption.append(element("span", "", metrics ? "Answers of the strategies" : "Predictions of the strategies; log p in nats"));
   made.append(caption);
   const head = element("tr");
-  ["Strategy", "Result", ...columns()].forEach((title, i) => {
-    const cell = element("th", i > 2 ? "num" : "", title);
+  const titles = ["Strategy", "Result", ...columns(), ...(hasPrompts ? ["Prompt"] : [])];
+  titles.forEach((title, i) => {
+    const cell = element("th", i > 2 && title !== "Prompt" ? "num" : "", title);
     cell.scope = "col";
     head.append(cell);
   });
@@ -83,6 +134,7 @@ function table(sample) {
   const asked = new Set([wrong.value, right.value].filter(Boolean).flatMap((group) => data.groups[group].cells));
   const place = (row) => { const value = valueOf(sample, row); return value === null ? 1 : value < 1 ? 0 : 2; };
   const rows = [...data.labels.keys()].sort((a, b) => place(a) - place(b) || asked.has(b) - asked.has(a) || a - b);
+  const panel = promptPanel(sample, rows.find((row) => data.prompts.cells[row]));
   for (const row of rows) {
     const line = body.insertRow();
     if (asked.has(row)) line.className = "asked";
@@ -91,13 +143,14 @@ function table(sample) {
     const [text, mark] = verdict(sample, row);
     line.append(name, element("td", mark, text));
     cells(sample, row).forEach(([className, content]) => line.append(element("td", className, content)));
+    if (hasPrompts) line.append(promptCell(row, panel));
   }
   const scroll = element("div", `scroll sheet${labels > 15 ? " tall" : ""}`);
   scroll.tabIndex = 0;
   scroll.setAttribute("role", "region");
   scroll.setAttribute("aria-label", `Strategies on sample ${sample.i}`);
   scroll.append(made);
-  return scroll;
+  return [scroll, panel];
 }
 
 function opened(details, sample) {
@@ -108,7 +161,7 @@ function opened(details, sample) {
   });
   const gold = element("p", "full");
   gold.append(element("b", "", "gold"), document.createTextNode(golds(sample)));
-  details.append(gold, table(sample));
+  details.append(gold, ...table(sample));
 }
 
 function item(sample) {
