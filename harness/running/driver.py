@@ -124,6 +124,8 @@ def _run_locked(prepared: Prepared, store: RunStore, console: Console, stop: Sto
         )
         growth = grow(store, manifest, prepared)
         _check_task(store, manifest, prepared)
+    elif store.exists(manifests.GROUP):
+        raise RunDirError(f"'{store.run_dir}' holds the runs of a group, expected one run's; set another name=...")
     elif store.part_ids():
         raise RunDirError(f"'{store.run_dir}' holds parts but no {manifests.NAME}; set another name=... or use --fresh")
     else:

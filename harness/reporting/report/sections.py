@@ -22,6 +22,7 @@ from harness.reporting.report.curve import curve_sections
 from harness.reporting.report.gallery import gallery
 from harness.reporting.report.gathering import ReportData
 from harness.reporting.report.grid import against_k_section, heatmap_section
+from harness.reporting.report.positions import position_sections
 from harness.reporting.report.provenance import facts_section
 from harness.reporting.report.race import race_sections
 from harness.reporting.report.slices import slice_sections
@@ -55,6 +56,7 @@ def sections(data: ReportData, scale: Scale, chance: float | None, shown: Browse
         *curve_sections(data, scale),
         _ranking(data, scale),
         *cost_sections(data, scale),
+        *position_sections(data, scale),
         *_differences(data, scale),
         *slice_sections(data, scale),
         *_variance(data, scale),
