@@ -235,6 +235,8 @@ def test_the_verbs_take_a_group(capsys, finished):
     assert "=== 3 tasks: 48 prompts" in plan
     with pytest.raises(ConfigError, match="--by, --metric: a group compares"):
         said("compare", place, "--by", "template", "--metric", "accuracy")
+    with pytest.raises(ConfigError, match="--by, --live: a group compares"):
+        said("report", place, "--by", "template", "--live")
     with pytest.raises(ConfigError, match="a group's folder; expected it alone"):
         said("compare", place, f"{place}/books")
 

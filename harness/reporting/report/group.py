@@ -20,7 +20,7 @@ from harness.analysis.task_values import BEST, MEAN, STRATEGY
 from harness.core.errors import ConfigError
 from harness.reporting.report.blocks import CHARTED, Cell, Column, Section, Table
 from harness.reporting.report.build import NAME, write_report
-from harness.reporting.report.headline import Bar, Tick
+from harness.reporting.report.strip import Bar, Tick
 from harness.reporting.report.wording import NOTHING, Scale, count, last_part, plural, probability, scale_of
 from harness.results.groups import GroupRun
 from harness.results.store import RunStore
