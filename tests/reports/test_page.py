@@ -13,6 +13,7 @@ from bs4 import BeautifulSoup
 from harness.analysis.calibrate import calibrate
 from harness.analysis.cells import over_seeds
 from harness.analysis.compare import compare
+from harness.analysis.recommendation import recommend, sentences
 from harness.analysis.summary import summarise
 from harness.core.errors import ConfigError, DataError, RunDirError
 from harness.planning.examples import NAME as PROMPTS
@@ -107,6 +108,22 @@ def test_strategies_are_templates_and_k_with_their_draws_averaged(run_dir, soup)
     assert f"{100 * expected.value:.1f}% accuracy to expect on new samples and new draws of demonstrations" in answer
     assert "Demonstrations 2 draws, averaged" in answer
     assert "this demonstration draw" not in answer
+
+
+def test_the_first_screen_recommends_as_compare_does(run_dir, soup, cell_soup):
+    for page, by in ((soup, AVERAGED), (cell_soup, EVERY_CELL)):
+        comparison = compare([run_dir], by)
+        use, others = sentences(recommend(comparison))
+        answer = page.find(id="answer")
+        assert answer.h1.get_text().endswith(use)
+        verdict = answer.select_one(".verdict").get_text()
+        assert verdict.startswith(others)
+        worse = int((~comparison.strategies["may_be_best"]).sum())
+        assert (f"{worse} {'is' if worse == 1 else 'are'} shown to be worse (95%)" in verdict) == (worse > 0)
+        facts = {d.dt.get_text(): d.dd.get_text(" ") for d in answer.select("dl > div")}
+        cheapest = recommend(comparison).cheapest
+        assert (cheapest is None) == ("Cheapest that may be as good" not in facts)
+        assert cheapest is None or facts["Cheapest that may be as good"].endswith(f"tokens: {cheapest}")
 
 
 def test_a_lucky_draw_is_not_crowned(tmp_path):

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from harness.analysis.recommendation import recommend, sentences
 from harness.prompts.template_yaml import template_yaml
 from harness.reporting.report.gathering import ReportData
 from harness.reporting.report.prompting import around_of
@@ -32,7 +33,8 @@ class Fact:
 class Answer:
     """What the first screen says."""
 
-    best: str
+    title: str
+    """What to use, or what has the best figure."""
     metric: str
     value: str
     interval: str
@@ -54,8 +56,8 @@ class Answer:
     """The best one's, of its first draw, the sample's fields in braces; empty where it is not known."""
     yaml: str
     """Its template as the entry of a templates file; empty where it has none."""
-    heading: str = "Highest-scoring prompt strategy"
-    """What the best is."""
+    heading: str = "Recommendation"
+    """What stands over the title."""
 
 
 def answer(data: ReportData, scale: Scale, chance: float | None) -> Answer:
@@ -77,7 +79,7 @@ def answer(data: ReportData, scale: Scale, chance: float | None) -> Answer:
         metric = f"{scale.name} to expect on {data.comparison.scope}"
         value, low, high = found.value, found.low, found.high
     return Answer(
-        best=str(best["label"]),
+        title=str(best["label"]) if data.comparison is None else sentences(recommend(data.comparison))[0],
         metric=metric,
         value=scale.value(value),
         interval=f"{100 * data.level:g}% interval {scale.interval(low, high)}",
@@ -91,6 +93,7 @@ def answer(data: ReportData, scale: Scale, chance: float | None) -> Answer:
         cost=_cost(data),
         facts=_facts(data),
         **_to_copy(data),
+        heading="Highest-scoring prompt strategy" if data.comparison is None else "Recommendation",
         key="; dotted: always the most frequent class" if chance is not None else "",
         warning=_warning(data),
     )
@@ -124,7 +127,7 @@ def _raced(data: ReportData, scale: Scale, race: Mapping[str, Any], winner: int)
             )
         )
     return Answer(
-        best=str(result["winner"]),
+        title=str(result["winner"]),
         metric=f"{scale.name} on {where}",
         value=scale.value(own["value"]),
         interval=f"{100 * data.level:g}% interval {scale.interval(own['low'], own['high'])}",
@@ -155,13 +158,11 @@ def _verdict(data: ReportData, scale: Scale) -> str:
         return f"There is no comparison: {data.comparison_notes[-1]}."
     ties = int((np.abs(frame["mean"] - frame["mean"].max()) < 1e-12).sum()) - 1
     tied = f" {plural(ties, 'other has', 'others have')} the very same score." if ties else ""
-    level = f"{100 * data.level:g}%"
-    if alike == 0:
-        verdict = f"None of the {plural(others, 'other')} may be the best ({level})"
-    elif alike == others:
-        verdict = f"But each of the {plural(others, 'other')} may be the best: these samples do not settle it"
+    verdict = sentences(recommend(data.comparison))[1].removesuffix(".")
+    if rest := others - alike:
+        verdict += f". {plural(rest, 'is', 'are')} shown to be worse ({100 * data.level:g}%)"
     else:
-        verdict = f"{count(alike)} of the {plural(others, 'other')} may be the best as well ({level}), the rest not"
+        verdict += ". These samples do not settle which is best"
     return f"{verdict}{data.draw}.{tied}"
 
 
@@ -252,10 +253,10 @@ def _cost(data: ReportData) -> tuple[Fact, ...]:
     frame = data.strategies
     best = frame[frame["is_best"]].iloc[0]
     facts = [Fact("Tokens per prompt", count(best["tokens"]), "mean, of the best")]
-    alike = frame[frame["may_be_best"]].sort_values("tokens", kind="stable")
-    if len(alike) > 1 and alike.iloc[0]["tokens"] < best["tokens"]:
-        cheapest = alike.iloc[0]
-        facts.append(Fact("Shortest that may be the best", count(cheapest["tokens"]), f"tokens: {cheapest['label']}"))
+    found = None if data.comparison is None else recommend(data.comparison)
+    if found is not None and found.cheapest is not None:
+        tokens = frame[frame["label"] == found.cheapest]["tokens"].iloc[0]
+        facts.append(Fact("Cheapest that may be as good", count(tokens), f"tokens: {found.cheapest}"))
     one_pass = sum(run.cost.prompt_tokens for run in data.runs)
     computed = sum(run.cost.tokens_computed for run in data.runs)
     # Of generated answers the tokens computed include those written, so the two are no parts of each other.
