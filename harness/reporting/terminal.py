@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from harness.analysis.cells import is_zero_shot, main_figure, of_prompts
+from harness.analysis.cells import REASONING, is_zero_shot, main_figure, of_prompts
 from harness.analysis.choices import BIAS, PLACE, PREFIX
 from harness.analysis.named_metrics import CLASS_METRICS
 from harness.analysis.strategies import THIS_DRAW
@@ -141,6 +141,10 @@ def _table(console: Console, cells: pd.DataFrame) -> None:
     failed = bool((cells["n_failed"] > 0).any())
     main = main_figure(cells)
     names, figures = _class_figures(cells) if main == "accuracy" else _answer_figures(cells)
+    if REASONING in cells:
+        names.append("thought chars")
+        for texts, length in zip(figures, cells[REASONING], strict=True):
+            texts.append("" if pd.isna(length) else f"{length:.1f}")
     for name in ("K", "seed", "scored", *(["failed"] if failed else []), *names):
         table.add_column(name, justify="right", no_wrap=True)
     best = cells[main].max()

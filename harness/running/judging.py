@@ -88,7 +88,7 @@ class Judge:
         return records
 
     def _by_answer(self, unit: WorkUnit, prompt: Prompt, tokens: list[int], reason: str) -> Record:
-        raw, answer = answer_of(self.tokenizer.decode(tokens), prompt, self.generation)
+        reasoning, raw, answer = answer_of(self.tokenizer.decode(tokens), prompt, self.generation)
         sample = prompt.sample
         prediction = values = None
         if self.task.generates:
@@ -98,7 +98,7 @@ class Judge:
         return Record(
             unit.model, unit.task, unit.template, prompt.k, unit.seed, sample.id, sample.gold, prediction,
             greedy_prediction=prediction, n_prompt_tokens=len(prompt.ids), raw_answer=raw, answer=answer,
-            n_generated_tokens=len(tokens), finish_reason=reason, answer_values=values,
+            n_generated_tokens=len(tokens), finish_reason=reason, answer_values=values, reasoning=reasoning,
         )  # fmt: skip
 
     def _unjudged(self, unit: WorkUnit, prompt: Prompt, error: BaseException) -> Record:
