@@ -81,7 +81,8 @@ bench-tracking: $(VENV)/.installed
 	$(BIN)/python tests/bench_tracking.py
 
 PAGES = README.md README.ko.md CHANGELOG.md CONTRIBUTING.md LICENSE $(wildcard docs/*.md docs/*/* configs/*.md \
-	clusters/*.md examples/*.py data_in/*/README.md data_in/models/*/README.md)
+	clusters/*.md examples/*.py examples/*.ipynb harness/reporting/tracking/presets/*.json data_in/*/README.md \
+	data_in/models/*/README.md)
 
 docs: $(VENV)/.installed
 	rm -rf data_out/site_source && mkdir -p data_out/site_source

@@ -1,6 +1,7 @@
 """A W&B server on loopback: answers what wandb's client asks, keeps what it is sent, fails on request."""
 
 import json
+import re
 import threading
 import time
 from contextlib import contextmanager
@@ -27,6 +28,7 @@ class FakeWandb:
         self.files = {}
         self.artifacts = []
         self.artifact_files = {}
+        self.presets, self.views = [], []
         self.gate = threading.Event()
         self.lock = threading.Lock()
 
@@ -111,6 +113,39 @@ class FakeWandb:
     def _CommitArtifact(self, values):
         return {"commitArtifact": {"artifact": {"id": values["artifactID"], "digest": "d"}}}
 
+    def _Viewer(self, values):
+        viewer = {
+            "id": "dQ==",
+            "entity": ENTITY,
+            "username": ENTITY,
+            "email": "",
+            "flags": "{}",
+            "teams": {"edges": []},
+        }
+        return {"viewer": viewer}
+
+    _GetDefaultEntity = _Viewer
+
+    def _ProjectInternalId(self, values):
+        return {"project": {"id": "cA==", "internalId": "cA=="}}
+
+    def _GetProjects(self, values):
+        node = {"id": "cA==", "name": PROJECT, "entityName": ENTITY, "createdAt": "2026-01-01T00:00:00",
+                "isBenchmark": False, "user": None}  # fmt: skip
+        return {"models": {"pageInfo": {"endCursor": None, "hasNextPage": False}, "edges": [{"node": node}]}}
+
+    def _CreateCustomChart(self, values):
+        self.presets.append(values)
+        return {"createCustomChart": {"chart": {"id": f"{values['entity']}/{values['chartName']}"}}}
+
+    def _upsertView(self, values):
+        self.views.append(values)
+        project = {"id": "cA==", "name": values["projectName"], "entityName": values["entityName"]}
+        view = {"id": "dmlldw==", "type": values["type"], "name": values["name"], "displayName": values["displayName"],
+                "description": values["description"], "project": project, "spec": values["spec"],
+                "createdAt": "2026-01-01T00:00:00", "updatedAt": "2026-01-01T00:00:00"}  # fmt: skip
+        return {"upsertView": {"view": view, "inserted": True}}
+
     def stream(self, run_id, body):
         run = self.runs[run_id]
         for name, chunk in body.get("files", {}).items():
@@ -131,7 +166,8 @@ class Handler(BaseHTTPRequestHandler):
         server = self.server.state
         data = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         query = json.loads(data) if self.path == "/graphql" else {}
-        operation = query.get("operationName") or self.path
+        named = re.search(r"(?:query|mutation)\s+(\w+)", query.get("query", ""))
+        operation = query.get("operationName") or (named[1] if named else self.path)
         with server.lock:
             server.operations.append(operation)
             server.bodies.append(data)

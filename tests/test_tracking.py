@@ -23,6 +23,7 @@ import pytest
 import vl_convert
 
 from harness.config.schema import WandbConfig
+from harness.reporting.tracking.layout import specification as preset
 from harness.reporting.tracking.process import log_files
 from harness.reporting.tracking.process_tracker import Bounds
 from harness.reporting.tracking.run import tell_results
@@ -36,7 +37,6 @@ from harness.reporting.tracking.tables import (
 )
 from harness.reporting.tracking.tracker import open_tracker
 from harness.results.store import RunStore
-from tests.conftest import REPO
 from tests.fake_wandb_server import FakeWandb, serving
 
 KEY = "0123456789abcdef0123456789abcdef01234567"
@@ -675,7 +675,7 @@ def drawn(specification):
     """What a Vega specification of the guide draws of the chart that it stands in for, as its accessible texts."""
     (chart,) = [c for c in charts_message(CELLS)["charts"] if c["name"] == SPECIFICATIONS[specification]]
     names = {"field": chart["fields"], "string": chart["texts"]}
-    text = (REPO / "docs" / "wandb" / f"{specification}.json").read_text(encoding="utf-8")
+    text = json.dumps(preset(specification))
     spec = json.loads(re.sub(r"\$\{(field|string):(\w+)\}", lambda found: names[found[1]][found[2]], text))
     # W&B gives the rows of every selected run, with the run's name.
     spec["data"] = {"values": [dict(zip(chart["columns"], row, strict=True), name="demo") for row in chart["rows"]]}

@@ -42,7 +42,7 @@ def options(
     """Compare prompt strategies for language models: a grid of template x K x seed x model."""
 
 
-@app.command("run", epilog="Example: harness run configs/demo.yaml task.limit=100 grid.k=[0,8]")
+@app.command("run", epilog="Example: harness run configs/demo.yaml name=small task.limit=100 grid.k=[0,8]")
 def run_command(
     config: Config,
     overrides: Overrides = None,
@@ -88,7 +88,7 @@ def run_command(
     check_failed(result.failed_share, loaded, shown)
 
 
-@app.command("demo", epilog="Example: harness demo task.limit=100")
+@app.command("demo", epilog="Example: harness demo name=small task.limit=100")
 def demo_command(overrides: Overrides = None) -> None:
     """Run the grid that comes with the package: embedded model and reviews, offline."""
     run_command(DEMO, overrides)
@@ -299,6 +299,7 @@ def cluster_check_command(
 app.command("race", epilog="Example: harness race configs/demo.yaml race.epsilon=0.02 'race.baseline=english K=0'")(
     runs.race_command
 )
+app.command("wandb", epilog="Example: harness wandb data_out/first data_out/second")(runs.wandb_command)
 app.command("tasks", epilog="Example: harness tasks")(data.tasks_command)
 app.command("init", epilog="Example: harness init reviews.csv --label sentiment")(data.init_command)
 data_app.command("get", epilog="Example: harness data get nsmc --to data_in/nsmc")(data.data_get_command)

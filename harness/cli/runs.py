@@ -1,4 +1,4 @@
-"""What the verbs that run a grid share, and the verb `race`."""
+"""What the verbs that run a grid share, and the verbs `race` and `wandb`."""
 
 from __future__ import annotations
 
@@ -18,6 +18,18 @@ from harness.running.stopping import leave
 
 if TYPE_CHECKING:
     from harness.config.schema import RunConfig
+
+
+def wandb_command(
+    run_dirs: Annotated[list[str], typer.Argument(metavar="RUN_DIR...", help="Runs that were logged to W&B.")],
+) -> None:
+    """Save a W&B report that lays out logged runs side by side, with its charts; prints its address."""
+    from harness.reporting.tracking.layout import save_report
+    from harness.results.damage import told_as_damage
+
+    with told_as_damage(run_dirs):
+        address = save_report(run_dirs)
+    sys.stdout.write(f"{visible(address)}\n")
 
 
 def race_command(

@@ -66,6 +66,11 @@ class Bounds:
     """Wait for the process to close its log; then it is killed."""
 
 
+def wandb_id(grid_id: str) -> str:
+    """What W&B calls the run of a run directory."""
+    return re.sub(r"[^\w.-]", "-", grid_id)[:64]
+
+
 class ProcessTracker:
     """A `Tracker` that logs through a process of its own; two daemon threads stand between.
 
@@ -88,7 +93,7 @@ class ProcessTracker:
         bounds: Bounds,
     ) -> None:
         self._settings, self._bounds, self._run_dir = settings, bounds, run_dir
-        self._run_id = re.sub(r"[^\w.-]", "-", grid_id)[:64]
+        self._run_id = wandb_id(grid_id)
         self._opening = {
             **asdict(settings),
             **asdict(bounds),
