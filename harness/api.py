@@ -82,11 +82,20 @@ def calibrate(run_dir: str) -> Calibration:
     return calibrate_run(run_dir)
 
 
-def report(run_dirs: str | Sequence[str], out: str | None = None) -> Path:
-    """Write the HTML report and say where; see `harness.reporting.report.build.write_report`."""
+def report(
+    run_dirs: str | Sequence[str], out: str | None = None, by: Sequence[str] = (), *, seeds: str = "random"
+) -> Path:
+    """Write the HTML report and say where; see `harness.reporting.report.build.write_report`.
+
+    Args:
+        run_dirs: one run directory or several of one task.
+        out: the file; `report.html` in a single run directory by default.
+        by: axes that make a strategy, such as `["template"]`; all but the seed by default.
+        seeds: what averaged seeds stand for: `random`, `pooled` or `fixed`.
+    """
     from harness.reporting.report.build import write_report
 
-    return write_report(_several(run_dirs), out)
+    return write_report(_several(run_dirs), out, by, seeds)
 
 
 def load_records(

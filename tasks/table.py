@@ -20,7 +20,7 @@ from tasks.korquad_metrics import exact_match, f1_score
 from tasks.table_choices import described, most_choices, reading_of
 from tasks.table_files import READERS, read_table, tables_in
 from tasks.table_hub import SCHEME, hub_folder
-from tasks.table_rows import Rows, TableOptions, check_column, classes_of
+from tasks.table_rows import Rows, TableOptions, check_column, classes_of, parts_of
 
 SPLIT_SHARE = 0.2
 """Of the rows that may be demonstrations, where no file and no share is named."""
@@ -108,6 +108,20 @@ def load(config: TaskConfig) -> TaskData:
     return TaskData(asked, shown, length_field=longest, notes=notes)
 
 
+def parts(config: TaskConfig) -> dict[str, TaskConfig]:
+    """The parts of the rows that are asked about, in their order; none where the options name none.
+
+    Raises:
+        DataError: no such file or column.
+    """
+    options = read_options(config, TableOptions)
+    if not options.parts and not options.parts_in_name:
+        return {}
+    test, _ = places(config, options)
+    found = sorted(set(parts_of(options, read_table(test, options.encoding))) - {""})
+    return {name: dataclasses.replace(config, options={**config.options, "part": name}) for name in found}
+
+
 def places(config: TaskConfig, options: TableOptions) -> tuple[Path, Path | None]:
     """Where the rows lie that are asked about, and the solved examples; None where the first are to be split.
 
@@ -187,5 +201,6 @@ TASK = Task(
     load=load,
     options=TableOptions,
     of=of,
+    parts=parts,
     start=_start,
 )

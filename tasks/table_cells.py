@@ -30,6 +30,8 @@ class Table:
     places: list[str]
     """Where each row stands, for messages: file and line."""
     notes: list[str] = field(default_factory=list)
+    files: list[str] = field(default_factory=list)
+    """Name of the file of each row."""
 
 
 def text_of(value: Any) -> Cell:

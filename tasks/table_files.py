@@ -34,7 +34,9 @@ def read_table(path: Path, encoding: str) -> Table:
     """
     if path.is_dir():
         if (path / "dataset_info.json").is_file() or list(path.glob("*.arrow")):
-            return _saved_dataset(path)
+            saved = _saved_dataset(path)
+            saved.files = [path.name] * len(saved.rows)
+            return saved
         files = sorted(file for file in path.iterdir() if file.suffix.lower() in READERS)
         if not files:
             raise DataError(f"no table in '{path}'; expected files ending in {', '.join(READERS)}")
@@ -53,6 +55,7 @@ def read_table(path: Path, encoding: str) -> Table:
         [row for table in tables for row in table.rows],
         [place for table in tables for place in table.places],
         [note for table in tables for note in table.notes],
+        [file.name for file, table in zip(files, tables, strict=True) for _ in table.rows],
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Le
 
-from harness.core.errors import DataError, did_you_mean
+from harness.core.errors import ConfigError, DataError, did_you_mean
 from harness.core.escaping import one_line
 from harness.core.hangul import compose_hangul
 from harness.core.task import MOST_CHOICES, NO_CLASS, Sample
@@ -56,6 +57,12 @@ class TableOptions:
     encoding: str = "utf-8"
     filter: dict[str, str | list[str]] = dataclasses.field(default_factory=dict)
     """Column to the text, or the texts, that a row must have there."""
+    parts: str = ""
+    """Column with the parts of the task, such as subjects, of which a group may run each by itself."""
+    parts_in_name: str = ""
+    """Regular expression: what of a file's name is the part of its rows, in the place of a column."""
+    part: str = ""
+    """The only part to take."""
 
     @property
     def choice_columns(self) -> list[str]:
@@ -73,7 +80,7 @@ class Rows:
     def samples(self, table: Table, name: str, notes: list[str]) -> list[Sample]:
         """The samples of a table; what is left out or changed is counted in the notes."""
         options = self.options
-        for key in ("id", "label", "answer", "source", "cluster"):
+        for key in ("id", "label", "answer", "source", "cluster", "parts"):
             if column := getattr(options, key):
                 check_column(f"task.options.{key}", column, table)
         named = {"filter": options.filter, "fields": options.fields, "choices": options.choice_columns}
@@ -85,8 +92,11 @@ class Rows:
         composed = 0
         seen: dict[str, str] = {}
         found = []
+        parts = parts_of(options, table)
         for number, (row, place) in enumerate(zip(table.rows, table.places, strict=True), 1):
             reason = self._left_out(row, fields)
+            if options.part and parts[number - 1] != options.part:
+                reason = f"of other parts than '{one_line(options.part, 60)}'"
             if reason:
                 dropped[reason] += 1
                 continue
@@ -111,7 +121,7 @@ class Rows:
         options = self.options
         if options.fields is not None:
             return options.fields
-        special = {options.id, options.label, options.answer, options.source, options.cluster}
+        special = {options.id, options.label, options.answer, options.source, options.cluster, options.parts}
         special |= set(options.choice_columns)
         found, gaps = [], {}
         for column in table.columns:
@@ -211,6 +221,48 @@ def check_column(key: str, column: str, table: Table) -> None:
             f"{key} is '{one_line(column, 60)}', but the table has no such column{hint}; it has: "
             f"{one_line(', '.join(table.columns), 160)}"
         )
+
+
+def parts_of(options: TableOptions, table: Table) -> list[str]:
+    """The part of each row; an empty text where the options name none.
+
+    Raises:
+        DataError: a file whose name has no part, or a part that no row has.
+        ConfigError: parts named in two ways, a part without them, or what is no regular expression.
+    """
+    if options.parts and options.parts_in_name:
+        raise ConfigError("task.options.parts and task.options.parts_in_name are both given, expected one of them")
+    found = [""] * len(table.rows)
+    if options.parts:
+        check_column("task.options.parts", options.parts, table)
+        found = [cell_text(row[options.parts]) for row in table.rows]
+    elif options.parts_in_name:
+        names = {file: _part_in(file, options.parts_in_name) for file in dict.fromkeys(table.files)}
+        found = [names[file] for file in table.files]
+    elif options.part:
+        raise ConfigError(
+            f"task.options.part is '{one_line(options.part, 60)}', but neither task.options.parts nor "
+            "task.options.parts_in_name says where parts stand"
+        )
+    if options.part and options.part not in found:
+        hint = did_you_mean(options.part, set(found))
+        raise DataError(f"task.options.part is '{one_line(options.part, 60)}', which no row is of{one_line(hint, 200)}")
+    return found
+
+
+def _part_in(file: str, pattern: str) -> str:
+    try:
+        match = re.search(pattern, file)
+    except re.error as error:
+        raise ConfigError(
+            f"task.options.parts_in_name is {one_line(repr(pattern), 80)}, expected a regular expression: {error}"
+        ) from None
+    if match is None or not match[0]:
+        raise DataError(
+            f"the name of the file '{one_line(file, 80)}' has no part that task.options.parts_in_name="
+            f"{one_line(repr(pattern), 80)} matches"
+        )
+    return match[1] if match.re.groups else match[0]
 
 
 def classes_of(table: Table, column: str) -> list[str]:

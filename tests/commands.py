@@ -14,6 +14,7 @@ from typing import Any
 import typer
 
 from harness.cli import app
+from harness.config.groups import load_group
 from harness.config.loading import load_config
 from tests.conftest import REPO
 
@@ -144,7 +145,8 @@ def check_harness(arguments: list[str], folder: Path) -> None:
     given = parsed(arguments)
     if given.get("config") is not None:
         assert (folder / given["config"]).is_file(), f"no {given['config']}"
-        load_config(folder / given["config"], given.get("overrides") or ())
+        path, overrides = folder / given["config"], given.get("overrides") or ()
+        assert load_group(path, overrides) or load_config(path, overrides)
 
 
 def check_mention(arguments: list[str]) -> None:

@@ -23,6 +23,9 @@ from harness.planning.lengths import measure
 from harness.planning.preparation import prepare
 from harness.prompts.choices import SCORES, ChoiceWording
 from harness.prompts.templates import Template, read_templates
+from harness.reporting.report.gathering import gather
+from harness.reporting.report.positions import orders_of, position_sections
+from harness.reporting.report.wording import scale_of
 from harness.results.samples import CHOICES, read_samples
 from harness.results.store import RunStore
 from tasks.table import TASK
@@ -336,6 +339,10 @@ def test_figures_of_cells_are_those_of_the_records(finished):
             places.append((order.index(r.prediction), order.index(r.gold)))
         answered, right = (np.bincount(column, minlength=5) / len(places) for column in zip(*places, strict=True))
         assert [cell[f"answers_at_{place}"] for place in range(1, 6)] == pytest.approx(answered.tolist())
+        assert [cell[f"right_at_{place}"] for place in range(1, 6)] == pytest.approx(right.tolist())
+        for place in range(5):
+            hits = [given == gold for given, gold in places if gold == place]
+            assert cell[f"found_at_{place + 1}"] == pytest.approx(np.mean(hits) if hits else np.nan, nan_ok=True)
         assert cell["position_bias"] == pytest.approx(np.abs(answered - right).sum() / 2)
 
 
@@ -385,6 +392,50 @@ def test_verbs_know_choices(finished, tmp_path):
     report = tmp_path / "report.html"
     assert told("report", run_dir, "--out", str(report)).exit_code == 0
     assert "부산 광역시" in report.read_text(encoding="utf-8")
+
+
+def table_of(section, caption):
+    return next(table for table in [*section.tables, section.charts[0].table] if table.caption.startswith(caption))
+
+
+def test_the_report_shows_where_answers_stand(finished):
+    data = gather([finished[1]])
+    (section,) = position_sections(data, scale_of("accuracy", [0.5]))
+    cells = summarise(finished[1])
+    labels = data.strategies.set_index(["template", "k"])["label"].to_dict()
+    found = {row[0].text: row for row in table_of(section, "Places of the answers").rows}
+    assert len(found) == 6
+    for cell in cells.to_dict("records"):
+        row = found[labels[cell["template"], cell["k"]]]
+        figures = [cell["position_bias"]]
+        figures += [cell[f"{name}_at_{place}"] for place in range(1, 6) for name in ("answers", "right", "found")]
+        assert [c.value for c in row[2:]] == [None if np.isnan(figure) else figure for figure in figures]
+        assert row[1].text == ("shuffled, seed 3" if cell["template"] == "circled" else "given")
+    assert json.loads(json.dumps(section.charts[0].spec, allow_nan=False))["data"][0]["x"][0] == "place 1"
+    assert "differ in `choices: {order: ...}` alone" in section.notes[-1]
+    worst = cells.loc[cells["position_bias"].idxmax()]
+    assert f"“{labels[worst['template'], worst['k']]}” strays most" in section.lead
+
+
+def test_the_report_has_the_spread_over_orders_of_one_wording(finished):
+    data = gather([finished[1]])
+    templates = data.runs[0].manifest["identity"]["templates"]
+    rotated = {**templates["letters"]["choices"], "order": 2}
+    templates |= {"circled": {**templates["letters"], "name": "circled", "choices": rotated}}
+    found = orders_of(data)
+    means = data.strategies.set_index("label")["mean"]
+    labels = data.strategies.set_index(["template", "k"])["label"].to_dict()
+    pairs = {frozenset(labels[template, k] for template in ("letters", "circled")) for k in (0, 2)}
+    assert {frozenset(one.labels) for one in found} == pairs
+    for one in found:
+        assert one.means == sorted((means[label] for label in one.labels), reverse=True)
+    (section,) = position_sections(data, scale_of("accuracy", [0.5]))
+    rows = table_of(section, "What the order of the choices alone changes").rows
+    assert [row[5].value for row in rows] == sorted((one.spread for one in found), reverse=True)
+    assert "the order of the choices alone moves accuracy" in section.lead
+    # A template that says something else, too, is another wording.
+    templates |= {"circled": {**templates["circled"], "query": "?"}}
+    assert orders_of(data) == []
 
 
 def test_prompts_are_printed_with_their_labels(questions):

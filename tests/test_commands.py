@@ -40,6 +40,7 @@ NOT_HERE = {
         "pytest -s tests/analysis/test_allocation.py tests/analysis/test_sensitivity.py",
         "pytest -s tests/analysis/test_few_differing.py", "pytest -m slow -s tests/analysis/test_chosen_best.py",
         "pytest -m slow -s tests/analysis/test_failures.py", "pytest -m slow -s tests/analysis/test_may_be_best.py",
+        "pytest tests/analysis/test_macro.py",
         "pytest -s tests/analysis/test_familywise.py -k seeds", "pytest -m slow -s tests/analysis/test_one_draw.py",
     ],
     "needs a GPU": [
@@ -96,6 +97,12 @@ NOT_HERE = {
         "harness show data_out/mail --format csv", "harness show data_out/notices --format csv",
         "harness export data_out/notices",
     ],
+    "needs the files of several benchmarks; tests/test_groups.py runs groups of its own": [
+        "harness run configs/korean.yaml data_root=my_data model.path=/models/my-model",
+        "harness run configs/korean.yaml data_root=/data model.path=/models/my-model",
+        "harness compare data_out/korean", "harness report data_out/korean",
+    ],
+    "serves until Ctrl-C; asked by tests/reports/test_live.py": ["harness report data_out/demo --live"],
     "starts Ray; run by tests/distributed": ["harness run configs/demo.yaml cluster.address=local"],
 }  # fmt: skip
 SLOW = [

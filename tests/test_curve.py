@@ -23,10 +23,15 @@ from harness.core.errors import ConfigError, ModelError, RunDirError
 from harness.core.task import Sample
 from harness.planning.curve import nested_subset, split
 from harness.planning.preparation import prepare
+from harness.planning.units import make_plan
 from harness.reporting.comparison import write_comparison
 from harness.reporting.report.build import write_report
+from harness.results.quarantine import Verdict
 from harness.results.store import RunStore
+from harness.running.messages import Handling
+from harness.running.opening import open_worker
 from harness.running.race import race
+from harness.running.specs import Grids, opening
 from tests.conftest import KO_TINY, REPO
 from tests.encoders import random_encoder
 
@@ -164,10 +169,28 @@ def test_a_fine_tuning_that_was_killed_ends_with_the_same_records(tmp_path):
     assert again.returncode == 0, out
     assert "training goes on at checkpoint-" in out
     mine, expected = records_of(tmp_path / "killed"), records_of(tmp_path / "whole")
-    # The unit that a process ended in is taken sample by sample, which moves the last bits of a batch's results.
     logprobs = [np.array(records.pop("label_logprobs").tolist()) for records in (mine, expected)]
-    assert np.abs(logprobs[0] - logprobs[1]).max() < 2e-6
+    assert np.array_equal(*logprobs), "to the last bit"
     assert mine.equals(expected)
+
+
+def test_a_classifier_that_learned_says_the_same_of_samples_that_are_tried_by_themselves_first(tmp_path):
+    prepared = prepare(config_of(tmp_path, "finetune.sizes=[20]", "finetune.seeds=[1]", "finetune.methods=[scratch]"))
+    (tmp_path / "run" / "parts").mkdir(parents=True)
+    plan = make_plan(prepared, 30)
+    (unit,) = (one for one in plan.units if one.model == "scratch")
+    samples = plan.shards[unit.shard].samples
+    _, draw, spec = opening(prepared, "scratch", Grids({}, {}), 0.0)
+    worker = open_worker(spec, draw)
+    found = {}
+    for alone in (False, True):
+        out = (Verdict(samples[0].id, "ReplicaDied", "it ends its process"),)
+        report = worker.run_unit(unit, samples, None, Handling(out, alone, last=frozenset({samples[1].id})))
+        assert (report.statistics.n_records, report.statistics.n_prompts) == (30, 30)
+        found[alone] = worker.store.read_part(unit.id).to_pylist()
+        worker.store.remove_part(unit.id)
+    assert found[True] == found[False]
+    assert [row["sample_id"] for row in found[True] if row["error"] is not None] == [samples[0].id]
 
 
 @pytest.mark.parametrize(

@@ -1,14 +1,16 @@
 """Sliding windows, soft caps and sinks over a prefix tree: prompts share, and score as each by itself."""
 
+import copy
 import random
 
 import numpy as np
 import pytest
 import torch
 
+from harness.core.errors import ModelError
 from harness.engine.local.attention import rules
 from harness.engine.local.generator import Generator
-from harness.engine.local.parity import sharing_error
+from harness.engine.local.parity import LogitsDiffer, rounding_alone, sharing_error
 from harness.engine.local.scorer import Scorer
 from harness.engine.local.tree.tree import Origin
 from tests.models import COMMON, GQA, random_model
@@ -16,6 +18,7 @@ from tests.scoring import naive_scores
 from tests.test_generator import never
 
 WINDOW = 64
+SHARPNESS = 80.0
 NARROW = {**COMMON, **GQA, "sliding_window": WINDOW}
 MODELS = {
     "gemma3_text": {**NARROW, "head_dim": 32, "num_hidden_layers": 4, "pad_token_id": 0,
@@ -120,3 +123,49 @@ def test_a_window_that_no_prompt_reaches_changes_no_bit():
 
 def test_logits_that_are_capped_too_are_not_shared():
     assert "changes its logits after the head" in sharing_error(model_of("gemma2", final_logit_softcapping=30.0), 400)
+
+
+def chaotic_model():
+    """In bfloat16 attention is so sharp that rounding decides whom a token attends to."""
+    model = model_of("gemma3_text")
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if "q_norm" in name:
+                weight.fill_(SHARPNESS)
+    return model.bfloat16()
+
+
+def in_float32(model):
+    return copy.deepcopy(model).float()
+
+
+def test_a_model_that_bfloat16_alone_scatters_shares_all_the_same():
+    model = chaotic_model()
+    notice = sharing_error(model, 400)
+    assert isinstance(notice, LogitsDiffer)
+    assert rounding_alone(model, 400, lambda: in_float32(model))
+    assert model.dtype == torch.bfloat16
+
+
+def test_a_wrong_mask_is_found_behind_the_rounding(monkeypatch):
+    whole = rules.attend_by_options
+
+    def without(state, pack, layer, vectors, scale, options):
+        return whole(state, pack, layer, vectors, scale, {**options, "sliding_window": None})
+
+    monkeypatch.setattr("harness.engine.local.attention.tree_attention.attend_by_options", without)
+    model = chaotic_model()
+    assert isinstance(sharing_error(model, 400), LogitsDiffer)
+    assert not rounding_alone(model, 400, lambda: in_float32(model))
+
+
+def test_float32_itself_and_a_copy_that_does_not_fit_or_load_explain_nothing(monkeypatch):
+    model = chaotic_model()
+
+    def refuse():
+        raise ModelError("weights of 4 bits")
+
+    assert not rounding_alone(model, 400, refuse)
+    assert not rounding_alone(in_float32(model), 400, lambda: model)
+    monkeypatch.setattr("harness.engine.local.parity._free_bytes", lambda device: 1000)
+    assert not rounding_alone(model, 400, lambda: in_float32(model))

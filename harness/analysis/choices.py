@@ -23,6 +23,8 @@ CHOICE_COLUMNS = ["sample_id", "label_logprobs", "label_token_counts"]
 PMI = "pmi"
 PREFIX, PLACE = "accuracy_", "answers_at_"
 """How figures begin: accuracy by a score, and the share of answers at a place of the prompt, counted from 1."""
+RIGHT, FOUND = "right_at_", "found_at_"
+"""The share of right answers at a place, and how many of these were found."""
 BIAS = "position_bias"
 """Total variation between the places of the answers and those of the right answers: the least share of answers that
 stand elsewhere than the right ones would have them."""
@@ -78,17 +80,20 @@ class ChoicesOfRun:
     def _places(
         self, wording: ChoiceWording, samples: Sequence[Sample], golds: Sequence[int], predictions: Sequence[int]
     ) -> dict[str, float]:
-        answered, right = np.zeros(self.most), np.zeros(self.most)
+        answered, right, found = np.zeros(self.most), np.zeros(self.most), np.zeros(self.most)
         for sample, gold, prediction in zip(samples, golds, predictions, strict=True):
             if prediction >= 0:
                 order = wording.order_of(sample)
                 answered[order.index(prediction)] += 1
                 right[order.index(gold)] += 1
+                found[order.index(gold)] += prediction == gold
         if not answered.sum():
             return {}
         shares = answered / answered.sum()
-        named = {f"{PLACE}{place}": float(share) for place, share in enumerate(shares, 1)}
-        return named | {BIAS: float(np.abs(shares - right / right.sum()).sum() / 2)}
+        with np.errstate(invalid="ignore"):
+            columns = {PLACE: shares, RIGHT: right / right.sum(), FOUND: found / right}
+        named = {f"{name}{place}": float(x) for name, own in columns.items() for place, x in enumerate(own, 1)}
+        return named | {BIAS: float(np.abs(shares - columns[RIGHT]).sum() / 2)}
 
 
 def choices_of_run(run_dir: str, manifest: Mapping[str, Any]) -> ChoicesOfRun | None:

@@ -43,7 +43,8 @@ class Comparison:
     """Best first: `label`, the axes, `mean`, `low`, `high`, `method`, `n` (samples behind the mean: those that all
     ranked strategies have), `n_scored`, `n_attempted`, `n_units`, `is_ranked` (else it has too few samples in common
     with the others: its mean is over its own, and it comes last), `is_best`, `may_be_best` (the truly best
-    is one of these with probability `level`), `share_best` (of bootstrap resamples)."""
+    is one of these with probability `level`), `share_best` (of bootstrap resamples), `tokens` (mean of a
+    prompt; NaN where unknown, and for references)."""
     pairs: pd.DataFrame
     """As `analysis.paired.compare_pairs`, with labels."""
     selection: Selection
@@ -62,6 +63,8 @@ class Comparison:
     notes: tuple[str, ...]
     warnings: tuple[str, ...]
     """What could make the choice of the best wrong."""
+    members: pd.DataFrame
+    """The cells that each strategy is averaged over: `label` of the strategy, and the cell's axes."""
     crossings: tuple[Crossing, ...] = ()
     """Learning curves against the best prompt; only where more is better."""
 
@@ -106,7 +109,7 @@ def compare(
     if calibrated and by:
         by = [*by, "calibration"]
     is_quality = name not in FIGURES or FIGURES[name].is_quality
-    strategies = by_axes(table, by) if by else every_cell(table)
+    strategies, tokens = (by_axes(one, by) if by else every_cell(one) for one in (table, table.of_tokens))
     if len(strategies.labels) < 2:
         raise ConfigError("one strategy in these records; comparing needs two (templates, K, seeds, models or runs)")
     if seeds not in SEEDS:
@@ -133,6 +136,7 @@ def compare(
     pairs = pairs.assign(first=pairs["first"].map(labels), second=pairs["second"].map(labels))
     rows["is_best"] = [row == best for row in range(len(rows))]
     rows["may_be_best"] = [row == best or bool(inside) for row, inside in enumerate(group)]
+    rows["tokens"] = tokens.values.mean(axis=(1, 2))
     rows["share_best"] = 0.0
     rows.loc[ranked, "share_best"] = best_shares(common.per_sample[ranked], common.clusters, replicates, seed)
     return Comparison(
@@ -163,8 +167,16 @@ def compare(
         allocation=allocations(as_scored, level),
         notes=(*notes, *notes_on_missing(strategies, samples, ranked)),
         warnings=(*_warnings_on_races(run_dirs, table), *warnings_on(strategies, best)),
+        members=_members(strategies, table),
         crossings=crossings(table, level, seed) if name == ACCURACY else (),
     )
+
+
+def _members(strategies: Strategies, table: ValueTable) -> pd.DataFrame:
+    rows = [(label, row) for label, own in zip(strategies.labels, strategies.members, strict=True) for row in own]
+    cells = table.cells.iloc[[row for _, row in rows]].reset_index(drop=True)
+    cells.insert(0, "label", [label for label, _ in rows])
+    return cells
 
 
 def _warnings_on_races(run_dirs: Sequence[str], table: ValueTable) -> list[str]:

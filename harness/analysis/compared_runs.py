@@ -69,7 +69,8 @@ def values_of_runs(run_dirs: Sequence[str], metric: str | None, calibrated: Sequ
                 f"no metric '{name}' in '{run_dir}', which has {', '.join(found)}; compare runs of one task"
             )
         is_own = name in (manifest.get("answer_metrics") or [ACCURACY])
-        frame = load_records(run_dir, [*KEYS, *(values if is_own else FIGURES[name].columns)], categories=True)
+        columns = dict.fromkeys([*KEYS, "n_prompt_tokens", *(values if is_own else FIGURES[name].columns)])
+        frame = load_records(run_dir, list(columns), categories=True)
         if frame.empty:
             raise RunDirError(
                 f"'{run_dir}' has no records yet, or none that can be read; run or resume it with `harness run`"

@@ -47,6 +47,8 @@ class Strategies:
     """What was left out to keep the comparison balanced."""
     references: frozenset[int] = frozenset()
     """Rows of the strategies that are no prompts."""
+    members: tuple[tuple[int, ...], ...] = ()
+    """Rows of the table's cells that each strategy is averaged over."""
 
     @property
     def scored(self) -> BoolArray:
@@ -95,6 +97,7 @@ def every_cell(table: ValueTable) -> Strategies:
         attempted=table.attempted,
         clusters=table.clusters,
         references=frozenset(np.flatnonzero(table.cells["template"].isna()).tolist()),
+        members=tuple((row,) for row in range(len(table.cells))),
     )
 
 
@@ -151,6 +154,7 @@ def by_axes(table: ValueTable, axes: Sequence[str]) -> Strategies:
         seeds=tuple(seed for seed in seeds if seed is not None),
         averaged=tuple(varied),
         notes=tuple(notes),
+        members=tuple(tuple(np.unique(i).tolist()) for i in index),
     )
     return _with_references(prompts, table, references) if len(references) else prompts
 
@@ -194,6 +198,7 @@ def _with_references(prompts: Strategies, table: ValueTable, cells: pd.DataFrame
         attempted=np.concatenate([prompts.attempted, *attempted]),
         notes=(*prompts.notes, *([note] if left_out else [])),
         references=frozenset(range(n, n + len(labels))),
+        members=(*prompts.members, *(tuple(np.unique(index).tolist()) for index in found)),
     )
 
 

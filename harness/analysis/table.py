@@ -45,6 +45,8 @@ class ValueTable:
     """(cells, samples); NaN where the sample failed or was not attempted."""
     attempted: BoolArray
     """(cells, samples): there is a record."""
+    tokens: FloatArray
+    """(cells,) mean tokens of a prompt; NaN where unknown, and for references."""
 
     def only(self, cells: pd.DataFrame) -> ValueTable:
         """The table of some of its cells, given by their rows."""
@@ -53,6 +55,19 @@ class ValueTable:
             cells=cells.reset_index(drop=True),
             values=self.values[cells.index],
             attempted=self.attempted[cells.index],
+            tokens=self.tokens[cells.index],
+        )
+
+    @property
+    def of_tokens(self) -> ValueTable:
+        """The same cells with their `tokens` as the values of one sample, to be averaged as values are."""
+        return replace(
+            self,
+            name="tokens",
+            sample_ids=self.sample_ids[:1],
+            clusters=None,
+            values=self.tokens[:, None],
+            attempted=np.ones((len(self.cells), 1), dtype=bool),
         )
 
     @property
@@ -73,8 +88,8 @@ def value_table(records: pd.DataFrame, value: str = ACCURACY, clusters: Mapping[
 
     Args:
         records: rows per (cell, sample) with `model`, `task`, `template`, `k`, `seed`,
-            `sample_id`, optionally `run`; for `accuracy` also `gold` and `prediction`, else a
-            column of the value's name.
+            `sample_id`, optionally `run` and `n_prompt_tokens`; for `accuracy` also `gold` and `prediction`,
+            else a column of the value's name.
         value: `accuracy` or the name of a float column; NaN marks failed samples.
         clusters: sample id to cluster; a missing or empty cluster is the sample itself.
 
@@ -94,7 +109,8 @@ def value_table(records: pd.DataFrame, value: str = ACCURACY, clusters: Mapping[
         seed=records["seed"].astype("Int64"),
     )
     frame = _one_row_per_k0_sample(frame)
-    cell_codes = frame.groupby(list(AXES), sort=False, observed=True, dropna=False).ngroup().to_numpy()
+    groups = frame.groupby(list(AXES), sort=False, observed=True, dropna=False).ngroup()
+    cell_codes = np.asarray(groups, dtype=np.int64)
     sample_codes, sample_ids = pd.factorize(frame["sample_id"])
     firsts = np.unique(cell_codes, return_index=True)[1]
     shape = (len(firsts), len(sample_ids))
@@ -105,14 +121,30 @@ def value_table(records: pd.DataFrame, value: str = ACCURACY, clusters: Mapping[
     values = np.full(shape, np.nan)
     values[cell_codes, sample_codes] = frame["value"].to_numpy(dtype=float)
     ids = np.asarray(sample_ids, dtype=object)
+    cells = _cells_of(frame.iloc[firsts][list(AXES)])
     return ValueTable(
         name=value,
-        cells=_cells_of(frame.iloc[firsts][list(AXES)]),
+        cells=cells,
         sample_ids=ids,
         clusters=cluster_codes(ids.tolist(), clusters),
         values=values,
         attempted=attempted,
+        tokens=_tokens(frame, cell_codes, cells),
     )
+
+
+def _tokens(frame: pd.DataFrame, cell_codes: IntArray, cells: pd.DataFrame) -> FloatArray:
+    """Mean tokens of the prompts of each cell; corrected predictions stand on the prompts that they correct."""
+    if "n_prompt_tokens" not in frame:
+        return np.full(len(cells), np.nan)
+    counts = frame["n_prompt_tokens"].astype("Float64").to_numpy(dtype=float, na_value=np.nan)
+    known = np.isfinite(counts)
+    n = np.bincount(cell_codes[known], minlength=len(cells))
+    sums = np.bincount(cell_codes[known], weights=counts[known], minlength=len(cells))
+    means = cells.assign(tokens=np.divide(sums, n, out=np.full(len(cells), np.nan), where=n > 0))
+    prompt = [axis for axis in AXES if axis != "calibration"]
+    filled = means.groupby(prompt, sort=False, dropna=False)["tokens"].transform("max")
+    return np.asarray(filled, dtype=np.float64)
 
 
 def _cells_of(rows: pd.DataFrame) -> pd.DataFrame:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from harness.cli import audit, data, runs
+from harness.cli import audit, data, groups, runs
 from harness.cli.arguments import Config, Format, Overrides, RunDir, load
 from harness.cli.ending import run_to_the_end
 from harness.cli.runs import check_failed, say_how_to_go_on
@@ -54,18 +54,27 @@ def run_command(
         typer.Option("--retry-failed", help="Compute every failed record again, not only those that may pass."),
     ] = False,
 ) -> None:
-    """Run or resume a grid, with live progress; prints the table of cells."""
+    """Run or resume a grid, or with `tasks` one of several; live progress, then the table of cells or tasks."""
     from harness.analysis.cells import over_seeds
     from harness.analysis.summary import table_notes
     from harness.reporting.terminal import write_cells
     from harness.running.driver import run
+    from harness.running.group import run_group
 
-    loaded = load(config, overrides)
+    group = groups.group_of(config, overrides)
     try:
-        result = run(loaded, fresh, retry_failed=retry_failed)
+        if group is not None:
+            several = run_group(group, fresh, retry_failed=retry_failed)
+        else:
+            loaded = load(config, overrides)
+            result = run(loaded, fresh, retry_failed=retry_failed)
     except Interrupted as stop:
         say_how_to_go_on("run", ["--retry-failed"] if retry_failed else [], config, overrides)
         leave(128 + int(stop.args[0]))
+    if group is not None:
+        groups.write_result(several)
+        check_failed(several.failed_share, group.entries[0].config, _shown(several.run_dir))
+        return
     write_cells(
         output_console(), result.cells, over_seeds(result.cells), "table", table_notes(result.run_dir, result.cells)
     )
@@ -89,6 +98,9 @@ def plan_command(config: Config, overrides: Overrides = None) -> None:
     from harness.planning.report import make_report
     from harness.reporting.plans import write_plan
 
+    if (group := groups.group_of(config, overrides)) is not None:
+        groups.write_plans(group)
+        return
     write_plan(output_console(), make_report(load(config, overrides)))
 
 
@@ -116,6 +128,9 @@ def show_command(run_dir: RunDir, fmt: Format = "table") -> None:
 
     _check_format(fmt)
     with told_as_damage([run_dir]):
+        if groups.runs_of(run_dir) is not None:
+            groups.show(run_dir, fmt)
+            return
         cells = summarise(run_dir)
         if cells.empty:
             raise RunDirError(
@@ -149,16 +164,23 @@ def compare_command(
         typer.Option("--calibrated", metavar="METHODS", help="Also what these predict: batch, contextual, PMI_DC."),
     ] = "",
     fmt: Format = "table",
+    everything: Annotated[
+        bool, typer.Option("--all", help="Also pairs, spread over templates, where the variance comes from.")
+    ] = False,
 ) -> None:
-    """Differences between strategies on the same samples: intervals, tests, what is still open."""
+    """Which strategy to use, and which others may be as good, on the same samples with intervals."""
     from harness.analysis.compare import compare
     from harness.reporting.comparison import write_comparison
 
     _check_format(fmt)
-    axes, methods = ([part.strip() for part in text.split(",") if part.strip()] for text in (by, calibrated))
+    axes, methods = _parts(by), _parts(calibrated)
+    given = {"--by": by, "--metric": metric, "--seeds": seeds != "random", "--calibrated": calibrated}
     with told_as_damage(run_dirs):
+        if (several := groups.only_group(run_dirs)) is not None:
+            groups.compare(several, baseline, fmt, [name for name, value in given.items() if value])
+            return
         found = compare(run_dirs, axes, baseline, metric, seeds=seeds, calibrated=methods)
-        write_comparison(output_console(), found, fmt)
+        write_comparison(output_console(), found, fmt, everything)
 
 
 @app.command("calibrate", epilog="Example: harness calibrate data_out/demo")
@@ -181,12 +203,32 @@ def report_command(
     out: Annotated[
         str | None, typer.Option("--out", metavar="FILE", help="report.html in the run directory by default.")
     ] = None,
+    by: Annotated[
+        str,
+        typer.Option("--by", metavar="AXES", help="Axes of a strategy, as of compare; all but seed by default."),
+    ] = "",
+    seeds: Annotated[
+        str,
+        typer.Option("--seeds", metavar="random|pooled|fixed", help="What averaged seeds stand for."),
+    ] = "random",
+    live: Annotated[
+        bool, typer.Option("--live", help="Serve the page on 127.0.0.1 instead; it follows a run that goes on.")
+    ] = False,
+    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="Of --live; 0 takes a free one.")] = 0,
 ) -> None:
     """One self-contained HTML file: which prompt, how sure, at what cost, and every sample."""
     from harness.reporting.report.build import write_report
 
+    given = {"--by": by, "--seeds": seeds != "random", "--live": live}
     with told_as_damage(run_dirs):
-        path = write_report(run_dirs, out)
+        several = groups.only_group(run_dirs)
+        if several is None and live:
+            runs.serve_report(run_dirs, out, _parts(by), seeds, port)
+            return
+        if several is None:
+            path = write_report(run_dirs, out, _parts(by), seeds)
+        else:
+            path = groups.report(run_dirs[0], several, out, [name for name, value in given.items() if value])
     sys.stdout.write(f"{_shown(str(path))}\n")
 
 
@@ -221,6 +263,9 @@ def status_command(
     if fmt not in FORMATS:
         raise ConfigError(f"no format '{fmt}'{did_you_mean(fmt, FORMATS)}")
     with told_as_damage([run_dir]):
+        if (several := groups.runs_of(run_dir)) is not None:
+            groups.status(several, fmt)
+            return
         write_status(output_console(), read_status(run_dir), fmt)
 
 
@@ -252,6 +297,10 @@ app.command("wandb", epilog="Example: harness wandb data_out/first data_out/seco
 app.command("tasks", epilog="Example: harness tasks")(data.tasks_command)
 app.command("init", epilog="Example: harness init reviews.csv --label sentiment")(data.init_command)
 data_app.command("get", epilog="Example: harness data get nsmc --to data_in/nsmc")(data.data_get_command)
+
+
+def _parts(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
 
 
 def _check_format(fmt: str) -> None:

@@ -27,5 +27,10 @@ def load(config: Path, overrides: Sequence[str] | None) -> RunConfig:
     """
     from harness.config.loading import load_config
 
-    sys.path.insert(0, str(Path.cwd()))
+    find_tasks_beside()
     return load_config(config, overrides or [])
+
+
+def find_tasks_beside() -> None:
+    """Let modules in the current directory be imported, as a run's own task may be one."""
+    sys.path.insert(0, str(Path.cwd()))

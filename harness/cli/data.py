@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from harness.core.errors import ConfigError, did_you_mean
 from harness.core.escaping import visible
-from harness.reporting.console import output_console
+from harness.reporting.console import error_console, output_console
 
 
 def print_version(asked: bool) -> None:
@@ -86,4 +85,4 @@ def data_get_command(
             f"task '{name}' has no official files to download; put your own into task.data_dir: "
             f"{', '.join(task.expected_files)}"
         )
-    fetch(task.downloads, to or Path("data_in") / name, Console(stderr=True))
+    fetch(task.downloads, to or Path("data_in") / name, error_console())

@@ -9,30 +9,23 @@ import traceback
 from contextlib import suppress
 
 import typer
-from rich.console import Console
+from rich.highlighter import NullHighlighter
 from rich.logging import RichHandler
 
 from harness.core.errors import BrokenDeviceError, ClusterLostError
 from harness.core.foreign import told, wants_traceback
-from harness.reporting.console import SafeFormatter
+from harness.reporting.console import SafeFormatter, error_console
 from harness.running.stopping import leave
 
+TIME = "%H:%M:%S"
+"""Of log lines; `run.log` has the date."""
 READER_LEFT = 141
 """Exit status where nobody reads the output any more: that of programs which SIGPIPE ends."""
 
 
 def run_to_the_end(app: typer.Typer) -> None:
     """Run the verb that was asked for; every error ends in one line, with status 2 where the user can mend it."""
-    console = Console(stderr=True)
-    handler: logging.Handler = logging.StreamHandler(sys.stderr)
-    if console.is_terminal:
-        handler = RichHandler(console=console, show_path=False, show_level=False, markup=False)
-        handler.setFormatter(SafeFormatter("%(message)s"))
-    else:
-        handler.setFormatter(SafeFormatter("%(asctime)s %(message)s", "%H:%M:%S"))
-    logger = logging.getLogger("harness")
-    logger.handlers[:] = [handler]
-    logger.setLevel(logging.INFO)
+    show_log()
     try:
         _run_app(app)
     except BrokenPipeError:
@@ -54,6 +47,28 @@ def run_to_the_end(app: typer.Typer) -> None:
         except OSError:
             _let_go_of_output()
         sys.exit(status)
+
+
+def show_log() -> None:
+    """Write the harness's log to standard error, on a terminal above the bar."""
+    console = error_console()
+    handler: logging.Handler = logging.StreamHandler(sys.stderr)
+    if console.is_terminal:
+        handler = RichHandler(
+            console=console,
+            show_path=False,
+            show_level=False,
+            markup=False,
+            highlighter=NullHighlighter(),
+            log_time_format=TIME,
+            omit_repeated_times=False,
+        )
+        handler.setFormatter(SafeFormatter("%(message)s"))
+    else:
+        handler.setFormatter(SafeFormatter("%(asctime)s %(message)s", TIME))
+    logger = logging.getLogger("harness")
+    logger.handlers[:] = [handler]
+    logger.setLevel(logging.INFO)
 
 
 def _run_app(app: typer.Typer) -> None:

@@ -11,7 +11,7 @@ import typer
 
 from harness.cli.arguments import Config, Overrides, load
 from harness.core.addresses import redacted
-from harness.core.errors import Interrupted
+from harness.core.errors import ConfigError, Interrupted
 from harness.core.escaping import visible
 from harness.reporting.console import output_console
 from harness.running.stopping import leave
@@ -53,6 +53,21 @@ def race_command(
     run_dir = shown(result.run_dir)
     sys.stdout.write(f"decisions: {run_dir}/race.json   the rest of the grid: harness run\n")
     check_failed(result.failed_share, loaded, run_dir)
+
+
+def serve_report(run_dirs: list[str], out: str | None, by: list[str], seeds: str, port: int) -> None:
+    """Serve the report until Ctrl-C."""
+    from harness.reporting.live import pages_of, serve, state_of
+
+    if out is not None:
+        raise ConfigError("--live serves the page and writes no file; drop --out, or --live")
+    is_over = state_of(run_dirs).is_over
+    with serve(pages_of(run_dirs, by, seeds), port) as server:
+        what = "the run is complete: the page will not change" if is_over else "the page follows the run"
+        sys.stdout.write(f"http://127.0.0.1:{server.server_address[1]}/   {what}; Ctrl-C ends it\n")
+        sys.stdout.flush()
+        with suppress(KeyboardInterrupt):
+            server.serve_forever()
 
 
 def say_how_to_go_on(verb: str, flags: list[str], config: Path, overrides: list[str] | None) -> None:

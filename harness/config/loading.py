@@ -21,6 +21,7 @@ from omegaconf.errors import (
 )
 from omegaconf.grammar.gen.OmegaConfGrammarParser import OmegaConfGrammarParser
 
+from harness.config.hints import WORDS, elsewhere, expected
 from harness.config.places import expanded, find_files
 from harness.config.schema import MOVED_OPTIONS, ModelConfig, ModelEntry, ReferenceEntry, RunConfig
 from harness.config.values import check_values
@@ -44,6 +45,24 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
     Raises:
         ConfigError: missing file, bad YAML, unknown key, wrong type or value.
     """
+    return config_of(_read(path), overrides)
+
+
+def load_values(path: str | Path, overrides: Sequence[str] = ()) -> dict[Any, Any]:
+    """The keys and values of a YAML file with overrides applied, unchecked and with references as they are written.
+
+    Raises:
+        ConfigError: missing file, bad YAML, an override that cannot be applied.
+    """
+    values: Any = _read(path)
+    for override in overrides:
+        values = _overridden(values, override)
+    plain = OmegaConf.to_container(values, resolve=False)
+    assert isinstance(plain, dict)
+    return plain
+
+
+def _read(path: str | Path) -> DictConfig:
     shown, path = one_line(str(path), 160), found_file(str(path))
     text = read_text(path, "configuration file", "a YAML file such as configs/demo.yaml", ConfigError)
     try:
@@ -52,7 +71,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
         raise ConfigError(f"'{shown}' is not valid YAML: {yaml_fault(error)}; mend it there") from None
     if not isinstance(given, DictConfig):
         raise ConfigError(f"'{shown}' holds a {type(given).__name__}, expected keys and values")
-    return config_of(given, overrides)
+    return given
 
 
 def config_of(given: Any, overrides: Sequence[str] = ()) -> RunConfig:
@@ -64,6 +83,11 @@ def config_of(given: Any, overrides: Sequence[str] = ()) -> RunConfig:
     merged = given if isinstance(given, DictConfig) else dict(given)
     for override in overrides:
         merged = _overridden(merged if isinstance(merged, DictConfig) else OmegaConf.create(merged), override)
+    if "tasks" in merged:
+        raise ConfigError(
+            "the configuration names tasks, which makes a group of runs; expected that of one run: give one of the "
+            "tasks alone (harness run, plan, status, show, compare and report take groups)"
+        )
     return config_from(merged)
 
 
@@ -152,7 +176,7 @@ def _overridden(values: Any, override: str) -> Any:
     except Exception as error:
         raise ConfigError(
             f"override '{shown}' cannot be applied: {one_line(redacted(yaml_fault(error)), 240)}; expected "
-            f"{_expected(key)} (key=value, lists as [a,b], odd texts in quotes)"
+            f"{expected(key)} (key=value, lists as [a,b], odd texts in quotes)"
         ) from None
 
 
@@ -170,7 +194,7 @@ def _reject_unknown(node: Any, kind: type, prefix: str) -> None:
     fields = {f.name: f for f in dataclasses.fields(kind)}
     for key in node:
         if key not in fields:
-            hint = _elsewhere(str(key)) or did_you_mean(str(key), fields)
+            hint = elsewhere(str(key)) or did_you_mean(str(key), fields)
             raise ConfigError(f"unknown configuration key '{one_line(prefix + str(key), 120)}'{hint}")
         default = fields[key].default_factory
         _reject_marks(node._get_node(key), prefix + str(key))
@@ -187,18 +211,6 @@ def _reject_unknown(node: Any, kind: type, prefix: str) -> None:
                 shown = one_line(str(found), 120)
                 raise ConfigError(f"configuration key '{prefix}{key}' holds {shown}, expected keys under it")
             _reject_unknown(child, default, f"{prefix}{key}.")
-
-
-def _elsewhere(key: str) -> str:
-    """A hint where another section, or the configuration itself, has a key of that name."""
-    named = []
-    for section in dataclasses.fields(RunConfig):
-        kind: Any = section.default_factory
-        if not dataclasses.is_dataclass(kind):
-            named += [key] if section.name == key else []
-        elif key in {f.name for f in dataclasses.fields(kind)}:
-            named.append(f"{section.name}.{key}")
-    return "; did you mean " + " or ".join(f"'{name}'" for name in named) + "?" if named else ""
 
 
 def _reject_both(container: Any) -> None:
@@ -236,7 +248,7 @@ def _entry(kind: type[Entry], common: Mapping[str, Any], given: Any, where: str)
         except OmegaConfBaseException:
             found = one_line(redacted(repr(value)), 120)
             raise ConfigError(
-                f"configuration key '{where}.{key}' holds {found}, expected {_WORDS[fields[key]]}"
+                f"configuration key '{where}.{key}' holds {found}, expected {WORDS[fields[key]]}"
             ) from None
         if key in ("name", "path") and not values[key].strip():
             raise ConfigError(f"{where}.{key} is {values[key]!r}, expected text")
@@ -304,38 +316,9 @@ def _type_fault(error: OmegaConfBaseException, container: Any) -> str:
     try:
         found = one_line(redacted(repr(OmegaConf.select(container, key, throw_on_missing=False))), 120)
     except OmegaConfBaseException:
-        return f"{where}: {reason}; expected {_expected(key)}"
-    return f"{where} holds {found}, expected {_expected(key)}"
-
-
-def _expected(key: str) -> str:
-    """What a key takes, in words."""
-    kind: Any = RunConfig
-    names, element = re.sub(r"\[\d+\].*", "", key).split("."), "[" in key
-    for name in names:
-        fields = {f.name: f for f in dataclasses.fields(kind)} if dataclasses.is_dataclass(kind) else {}
-        if name not in fields:
-            return "a value"
-        default = fields[name].default_factory
-        kind = default if isinstance(default, type) else str(fields[name].type)
-    if not isinstance(kind, str):
-        return "keys under it"
-    if element and kind.startswith("list["):
-        kind = kind.removeprefix("list[").removesuffix("]")
-    return _WORDS.get(kind, "a value")
+        return f"{where}: {reason}; expected {expected(key)}"
+    return f"{where} holds {found}, expected {expected(key)}"
 
 
 MOST_DOTS = 8
 """Of a key in an override; real ones have one."""
-_WORDS = {
-    "int": "a whole number",
-    "int | None": "a whole number or null",
-    "str": "text",
-    "str | None": "text or null",
-    "bool": "true or false",
-    "float": "a number",
-    "float | None": "a number or null",
-    "list[str]": "a list of texts such as [a, b]",
-    "list[int]": "a list of whole numbers such as [0, 4]",
-}
-"""Types of the sections' fields."""

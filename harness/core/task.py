@@ -181,6 +181,9 @@ class Task:
     of: Callable[[TaskConfig], tuple[Task, object]] | None = None
     """For a task whose classes or metrics depend on its options: the task as they make it, and the options
     completed, such that the same call with these reads no data."""
+    parts: Callable[[TaskConfig], Mapping[str, TaskConfig]] | None = None
+    """For groups: the parts of the task by their names, such as subjects, each with the configuration that takes it
+    alone; empty where the options name none."""
     start: Callable[[Path, StartWishes], Starter] | None = None
     """For `harness init`: from a file or folder to a grid and templates."""
     downloads: Sequence[RemoteFile] = ()

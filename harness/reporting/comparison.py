@@ -14,6 +14,7 @@ from rich.console import Console
 from harness.analysis.calibrate import Calibration
 from harness.analysis.compare import Comparison, selection_facts
 from harness.analysis.crossing import Crossing, crossing_text
+from harness.analysis.recommendation import recommend, sentences
 from harness.analysis.strategies import THIS_DRAW
 from harness.core.escaping import csv_text
 from harness.reporting.console import say, write
@@ -21,9 +22,10 @@ from harness.reporting.terminal import json_rows, markdown, new_table, print_tab
 
 PAIRS_SHOWN = 20
 """Pairs in the table; with more, those of the best strategy."""
+WORSE = {"better": "worse", "higher": "lower"}
 
 
-def write_comparison(console: Console, comparison: Comparison, fmt: str) -> None:
+def write_comparison(console: Console, comparison: Comparison, fmt: str, everything: bool = False) -> None:
     """Print a comparison in one of `harness.reporting.terminal.FORMATS`.
 
     json has everything, md strategies and pairs, csv the pairs; all in full precision.
@@ -32,6 +34,8 @@ def write_comparison(console: Console, comparison: Comparison, fmt: str) -> None
         console: standard output.
         comparison: from `harness.analysis.compare.compare`.
         fmt: the format.
+        everything: whether a table is followed by pairs, spread over templates and what the variance comes from.
+            Pairs with a baseline that was asked for are always there.
     """
     if fmt == "json":
         _write_json(console, _comparison_facts(comparison))
@@ -40,15 +44,19 @@ def write_comparison(console: Console, comparison: Comparison, fmt: str) -> None
     elif fmt == "md":
         write(console, markdown(comparison.strategies) + "\n" + markdown(comparison.pairs))
     elif fmt == "table":
-        _selection_lines(console, comparison)
+        _answer_lines(console, comparison)
         for crossing in comparison.crossings:
             say(console, f"Prompting or labelling: {crossing_text(crossing)}.")
         _strategies_table(console, comparison)
-        _pairs_table(console, comparison)
-        _sensitivity_table(console, comparison)
-        _variance_table(console, comparison)
-        _write_notes(console, allocation_texts(comparison.allocation))
+        if everything or comparison.settings["baseline"] is not None:
+            _pairs_table(console, comparison)
+        if everything:
+            _sensitivity_table(console, comparison)
+            _variance_table(console, comparison)
+            _write_notes(console, allocation_texts(comparison.allocation))
         _write_notes(console, comparison.notes)
+        if not everything:
+            say(console, "- more with --all: pairs, spread over templates, where the variance comes from")
     else:
         raise ValueError(f"no format {fmt!r}")
 
@@ -101,16 +109,16 @@ def _strategies_table(console: Console, comparison: Comparison) -> None:
 
 
 def _pairs_table(console: Console, comparison: Comparison) -> None:
-    pairs, (best, better) = comparison.pairs, _words(comparison)
+    pairs, (best, better) = _pairs_by_rank(comparison), _words(comparison)
     family = len(pairs)
-    title = f"Pairs (p adjusted by Holm over {family}{_draw(comparison)})"
+    adjusted = f"differences are this minus baseline; p adjusted by Holm over {family}"
+    title = f"Pairs ({adjusted}{_draw(comparison)})"
     if family > PAIRS_SHOWN and comparison.settings["baseline"] is None:
-        pairs = pairs[(pairs["first"] == comparison.best) | (pairs["second"] == comparison.best)]
-        all_of_them = f"p adjusted by Holm over all {family}; --format json, csv or md has them"
-        title = f"Pairs with the {best} ({all_of_them}{_draw(comparison)})"
+        pairs = pairs[pairs["second"] == comparison.best]
+        title = f"Pairs with the {best} ({adjusted}, all in --format json, csv or md{_draw(comparison)})"
     table = new_table(console, title)
-    table.add_column("first", overflow="fold")
-    table.add_column("second", overflow="fold")
+    table.add_column("this", overflow="fold")
+    table.add_column("baseline", overflow="fold")
     for name in ("difference", _interval_title(comparison), "p", "p Holm", "n"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("verdict")
@@ -128,14 +136,30 @@ def _pairs_table(console: Console, comparison: Comparison) -> None:
     print_table(console, table, ["p", "n"])
 
 
+def _pairs_by_rank(comparison: Comparison) -> pd.DataFrame:
+    """The pairs, where none was asked for as a baseline with the higher ranked of two as it."""
+    pairs = comparison.pairs
+    if comparison.settings["baseline"] is not None:
+        return pairs
+    rank = {label: place for place, label in enumerate(comparison.strategies["label"])}
+    turned = pairs["first"].map(rank) < pairs["second"].map(rank)
+    return pairs.assign(
+        first=pairs["first"].mask(turned, pairs["second"]),
+        second=pairs["second"].mask(turned, pairs["first"]),
+        difference=pairs["difference"].mask(turned, 0 - pairs["difference"]),
+        low=pairs["low"].mask(turned, 0 - pairs["high"]),
+        high=pairs["high"].mask(turned, 0 - pairs["low"]),
+    )
+
+
 def _words(comparison: Comparison) -> tuple[str, str]:
-    """What the highest mean and the higher of two are called."""
+    """What the highest mean and the higher of two are called; `WORSE` has the other of two."""
     return ("best", "better") if comparison.settings["is_quality"] else ("highest", "higher")
 
 
 def _verdict(row: dict[Any, Any], better: str) -> str:
     if row["differs"]:
-        return f"first {better}" if row["difference"] > 0 else f"second {better}"
+        return f"{better if row['difference'] > 0 else WORSE[better]}"
     if pd.isna(row["more_samples"]):
         return "open"
     return f"open; {row['more_samples']:,} more samples?"
@@ -149,26 +173,25 @@ def _interval_title(comparison: Comparison) -> str:
     return f"{100 * comparison.settings['level']:g}% interval"
 
 
-def _selection_lines(console: Console, comparison: Comparison) -> None:
+def _answer_lines(console: Console, comparison: Comparison) -> None:
     found, level = comparison.selection, f"{100 * comparison.settings['level']:g}%"
-    expected, seen = found.expected, found.as_seen
-    best, _ = _words(comparison)
+    expected = found.expected
+    say(console, _answer(comparison))
     say(
         console,
-        f"{best.capitalize()}: {comparison.best}. Expected {comparison.settings['metric']} {expected.value:.4f} "
-        f"({level}: {expected.low:.4f}-{expected.high:.4f}) on {comparison.scope}; "
-        f"the luck of picking 1 of {found.n_strategies} is taken off.",
-    )
-    say(console, f"As scored, the luck included: {seen.value:.4f} ({seen.low:.4f}-{seen.high:.4f}, n={seen.n}).")
-    inside = int(comparison.strategies["may_be_best"].sum())
-    say(
-        console,
-        f"The truly {best} is one of {inside} of {len(comparison.strategies)} strategies ({level}; marked)."
-        if inside > 1
-        else f"No other strategy may be the {best} ({level}).",
+        f"Expected {comparison.settings['metric']} {expected.value:.4f} ({level}: {expected.low:.4f}-"
+        f"{expected.high:.4f}) on {comparison.scope}; the luck of picking 1 of {found.n_strategies} is taken off.",
     )
     for warning in comparison.warnings:
         say(console, f"Warning: {warning}.")
+
+
+def _answer(comparison: Comparison) -> str:
+    if comparison.settings["is_quality"]:
+        return " ".join(sentences(recommend(comparison)))
+    inside = int(comparison.strategies["may_be_best"].sum()) - 1
+    others = f"{inside:,} others may be" if inside > 1 else "One other may be" if inside else "No other may be"
+    return f"Highest: {comparison.best}. {others}."
 
 
 def _sensitivity_table(console: Console, comparison: Comparison) -> None:
@@ -273,6 +296,7 @@ def _comparison_facts(comparison: Comparison) -> dict[str, Any]:
         "settings": comparison.settings,
         **{name: json_rows(getattr(comparison, name)) for name in frames},
         "best": comparison.best,
+        "recommendation": asdict(recommend(comparison)) if comparison.settings["is_quality"] else None,
         "scope": comparison.scope,
         "is_one_draw": comparison.is_one_draw,
         "selection": selection_facts(comparison.selection),

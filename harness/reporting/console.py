@@ -6,6 +6,7 @@ steers no terminal and is no markup.
 
 from __future__ import annotations
 
+import functools
 import logging
 import sys
 from typing import Any
@@ -30,6 +31,12 @@ class _OutputConsole(Console):
 def output_console() -> Console:
     """Standard output: as wide as the terminal, or wide and plain in a pipe."""
     return _OutputConsole(width=None if sys.stdout.isatty() else PLAIN_WIDTH, soft_wrap=False)
+
+
+@functools.cache
+def error_console() -> Console:
+    """Standard error. There is one: a bar that log lines of another console cross is drawn over them."""
+    return Console(stderr=True)
 
 
 def write(console: Console, text: str) -> None:

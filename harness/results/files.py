@@ -54,13 +54,16 @@ class RunFiles:
         """A path inside the run directory, in the storage's own form."""
         return "/".join((self.root, *names))
 
-    def create(self) -> None:
+    def create(self, folder: str = "parts") -> None:
         """Make the directory and prove that it can be written.
+
+        Args:
+            folder: one in it that is to be there, too; an empty text for none.
 
         Raises:
             RunDirError: it cannot.
         """
-        self._write("parts", lambda: self.fs.create_dir(self.path("parts"), recursive=True))
+        self._write(folder, lambda: self.fs.create_dir(self.path(folder).rstrip("/"), recursive=True))
         self.write_bytes(".writable", b"")
         self.remove(".writable")
 

@@ -248,9 +248,25 @@ PROMPTS = keys(
                 }
             )
         )
-    }
+    },
+    {
+        "around": listed(
+            keys(
+                {
+                    "model": text,
+                    "template": text,
+                    "seed": whole(-(2**63)),
+                    "before": text,
+                    "after": text,
+                    "query": text,
+                    "lengths": mapped(COUNT),
+                }
+            )
+        ),
+        "own": mapped(mapped(mapped(COUNT))),
+    },
 )
-"""`prompts.json`."""
+"""`prompts.json`; the last two keys are not in those of earlier versions."""
 
 QUARANTINE = keys(
     {

@@ -22,6 +22,8 @@ from harness.results import layout
 from harness.results.store import RunStore
 
 NAME = "manifest.json"
+GROUP = "group.json"
+"""Of a folder that holds the run directories of several tasks."""
 SHOWN = 80
 """Characters of a value that a message quotes."""
 PACKAGES = ("ray", "torch", "transformers", "tokenizers", "pyarrow", "pandas", "numpy", "accelerate")
@@ -71,6 +73,10 @@ def read_manifest(store: RunStore, *entries: str) -> dict[str, Any]:
         RunDirError: not a run directory, written by a newer version, or damaged in one of these entries.
     """
     if not store.exists(NAME):
+        if store.exists(GROUP):
+            raise RunDirError(
+                f"'{store.run_dir}' holds the runs of a group; expected one run directory here: name a folder in it"
+            )
         raise RunDirError(f"'{store.run_dir}' is not a run directory (no {NAME}); expected the folder of a run")
     found = store.read_json(NAME)
     fault = layout.keys({name: layout.MANIFEST[name] for name in entries}, layout.LATER)(found, "it")

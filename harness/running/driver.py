@@ -30,6 +30,7 @@ from harness.planning.format_1 import units_of_format_1
 from harness.planning.lengths import measure
 from harness.planning.preparation import Prepared, prepare
 from harness.planning.units import Plan, WorkUnit, choose_shard_size
+from harness.reporting.console import error_console
 from harness.reporting.progress import RunProgress
 from harness.reporting.tracking.run import open_run_tracker, tell_cells, tell_results
 from harness.reporting.tracking.tracker import Tracker
@@ -90,7 +91,7 @@ def run(
         harness.core.errors.Interrupted: on SIGINT or SIGTERM; committed work stays.
         ReplicaError: replicas failed more often than the retry policy allows.
     """
-    console = console or Console(stderr=True)
+    console = console or error_console()
     with stoppable() as stop:
         check_reachable(config)
         prepared = prepare(config)
@@ -123,6 +124,8 @@ def _run_locked(prepared: Prepared, store: RunStore, console: Console, stop: Sto
         )
         growth = grow(store, manifest, prepared)
         _check_task(store, manifest, prepared)
+    elif store.exists(manifests.GROUP):
+        raise RunDirError(f"'{store.run_dir}' holds the runs of a group, expected one run's; set another name=...")
     elif store.part_ids():
         raise RunDirError(f"'{store.run_dir}' holds parts but no {manifests.NAME}; set another name=... or use --fresh")
     else:

@@ -22,7 +22,7 @@ from harness.planning.units import WorkUnit
 from harness.prompts.demonstrations import PoolDraw
 from harness.results.store import RunStore
 from harness.running.asking import open_settings
-from harness.running.messages import WorkerSpec
+from harness.running.messages import Handling, WorkerSpec
 from harness.running.reference_worker import Classification, ReferenceWorker
 from harness.running.work import Work
 
@@ -63,6 +63,13 @@ class LearningWorker(ReferenceWorker):
                 classifier = self.learner.learn(lesson)
             self.asking = Classification(classifier, lesson.n_classes)
         super().compute(work)
+
+    def _compute_alone(self, work: Work, handling: Handling) -> None:
+        """Try each sample by itself first, then ask all together: what a classifier says of a sample depends in its
+        last bits on what shares its batch, and a training that was cut off has the records of one that was not."""
+        super()._compute_alone(work, handling)
+        work.records, work.n_prompts, work.prompt_tokens = [], 0, 0
+        work.batches = self._together(work, handling)
 
     def _lesson(self, unit: WorkUnit, folder: Path) -> Lesson:
         (n,), seed, pool = unit.ks, unit.seed, self.draw.pool

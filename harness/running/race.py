@@ -20,6 +20,7 @@ from harness.planning.lengths import measure
 from harness.planning.preparation import Prepared
 from harness.planning.race_order import Cuts, RaceOrder, cut, race_order
 from harness.planning.units import Plan, make_cells, make_plan
+from harness.reporting.console import error_console
 from harness.reporting.race import RaceBoard
 from harness.results.races import RaceLog
 from harness.results.store import RunStore
@@ -64,7 +65,7 @@ def race(config: RunConfig, fresh: bool = False, console: Console | None = None)
             "a race drops prompts early, and references or learning curves beside it would be left out; drop "
             "references and finetune.sizes, or compare them with harness run"
         )
-    way = _Race(config, console or Console(stderr=True))
+    way = _Race(config, console or error_console())
     course = Course(way.check, way.plan_of, keep_failed=True, board=way, summary=way.summary)
     done = driver.run(config, fresh, way.console, schedule_of=way.schedule_of, course=course)
     assert way.ended is not None

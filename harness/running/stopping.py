@@ -7,12 +7,14 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 from harness.core.errors import Interrupted
+
+log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -41,6 +43,10 @@ class StopFlag:
             raise Interrupted(number)
 
 
+_END = b"\0"
+"""No signal."""
+
+
 @contextmanager
 def stoppable() -> Iterator[StopFlag]:
     """Turn SIGINT, SIGTERM and SIGHUP (a closed terminal) into a stop.
@@ -56,12 +62,42 @@ def stoppable() -> Iterator[StopFlag]:
         numbers.append(signal.SIGHUP)
     before = {number: signal.signal(number, stop.handle) for number in numbers}
     try:
-        yield stop
+        with _told_at_once(numbers):
+            yield stop
     except Interrupted:
         raise Interrupted(stop.signal or signal.SIGINT) from None
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def _told_at_once(numbers: Sequence[int]) -> Iterator[None]:
+    """Log that the run stops when the first of these signals comes, however long its handler has to wait.
+
+    Handlers run between two steps of the interpreter, and a forward pass is one. The interpreter writes the number of
+    a signal into a pipe right away; a thread reads it.
+    """
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    before = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+
+    def tell() -> None:
+        while (number := os.read(reading, 1)) not in (b"", _END):
+            if number[0] in numbers:
+                log.info("stopping, keeping what is done; once more ends it at once")
+                break
+
+    thread = threading.Thread(target=tell, name="tells of signals", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(before)
+        os.write(writing, _END)
+        thread.join()
+        os.close(writing)
+        os.close(reading)
 
 
 def leave(status: int) -> NoReturn:

@@ -98,11 +98,7 @@ class UnitWorker(ABC):
             if handling.again is None and self.store.exists("parts", f"{unit.id}.parquet"):
                 work.report = UnitReport(unit.id, UnitStatistics(**self.store.read_statistics(unit.id)))
             elif not handling.alone:
-                out = {verdict.sample for verdict in handling.out}
-                kept = [sample for sample in samples if sample.id not in out]
-                if kept:
-                    work.batches = self._batches(work, kept, unit.ks)
-                work.batches += self._left_out(work, handling)
+                work.batches = self._together(work, handling)
         return work
 
     def compute(self, work: Work) -> None:
@@ -160,6 +156,12 @@ class UnitWorker(ABC):
             self._compute_batches(work)
             self._judge(work)
         self.store.remove(note_name(unit.id))
+
+    def _together(self, work: Work, handling: Handling) -> list[Batch | Record]:
+        """All samples of a unit, and the records of those that are out."""
+        out = {verdict.sample for verdict in handling.out}
+        kept = [sample for sample in work.samples if sample.id not in out]
+        return [*(self._batches(work, kept, work.unit.ks) if kept else []), *self._left_out(work, handling)]
 
     def _left_out(self, work: Work, handling: Handling) -> list[Record]:
         """The records of samples that are out."""

@@ -40,7 +40,7 @@ def table_of(values, keys, clusters=None, name="accuracy"):
     cells = pd.DataFrame([("", *key, "") for key in keys], columns=list(AXES))
     cells["seed"] = cells["seed"].astype("Int64")
     ids = np.array([f"s{i}" for i in range(values.shape[1])], dtype=object)
-    return ValueTable(name, cells, ids, clusters, values, np.ones(values.shape, dtype=bool))
+    return ValueTable(name, cells, ids, clusters, values, np.ones(values.shape, dtype=bool), np.full(len(keys), np.nan))
 
 
 def records_of(rows):

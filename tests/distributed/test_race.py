@@ -104,7 +104,7 @@ def test_readers_of_a_raced_run_are_told_what_is_not_comparable(raced, capsys, m
     assert "Strategies left in the race" in page and escape(done.claim, quote=False) in page
     assert f"Winner of the race</span> {escape(done.winner)}</h1>" in page
     run(raced())
-    assert "Highest-scoring prompt strategy</span>" in write_report([done.run_dir]).read_text(encoding="utf-8")
+    assert "Recommendation</span> Use " in write_report([done.run_dir]).read_text(encoding="utf-8")
     assert not [words for words in compare([done.run_dir]).warnings if "race" in words], "the grid is whole now"
 
 

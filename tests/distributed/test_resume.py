@@ -150,7 +150,8 @@ def test_signals_stop_the_run_keep_parts_and_print_how_to_go_on(small_grid, numb
     process.send_signal(number)
     _, errors = process.communicate(timeout=30)
     assert process.returncode == status
-    assert "committed work is kept. Go on with: harness run configs/demo.yaml" in errors
+    first, then = "stopping, keeping what is done", "committed work is kept. Go on with: harness run configs/demo.yaml"
+    assert errors.count(first) == 1 and errors.index(first) < errors.index(then)
     assert "Traceback" not in errors
     assert len(part_times(config.run_dir)) >= 3
     assert not list(Path(config.run_dir).glob("parts/*.tmp"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -18,10 +19,11 @@ from harness.engine.local.layers.compiled import NOT_COMPILED, CompiledLayers, c
 from harness.engine.local.layers.packed_weights import PackingError, bound_compiled_products, pack_weights
 from harness.engine.local.layers.reproducibility import fix_order_of_sums
 from harness.engine.local.loading import ModelSpec, load_model
-from harness.engine.local.parity import sharing_error
+from harness.engine.local.parity import LogitsDiffer, rounding_alone, sharing_error
 from harness.engine.local.scorer import Scorer
 from harness.engine.local.transformers_internals import text_config
 
+log = logging.getLogger(__name__)
 FREE_SHARE = 0.8
 """Of a GPU's free memory that a pack is planned to take; the rest is for fragmentation."""
 LEAST_COMPILED_WORK = 1e15
@@ -64,7 +66,7 @@ def load_engine(
     started = time.monotonic()
     too_little = _too_little_to_compile(model, tokens)
     kernels = _kernels_as_they_are(model, size) if too_little else None
-    choice, notice = _choose_sharing(model, size, longest_prompt, kernels) if share_prefixes else (None, None)
+    choice, notice = _choose_sharing(model, spec, size, longest_prompt, kernels) if share_prefixes else (None, None)
     shares = choice is not None and notice is None
     kernel = choice.kernel if choice is not None else PARTS
     compiled = NOT_COMPILED
@@ -116,12 +118,17 @@ def _kernels_as_they_are(model: Any, tokens_per_pack: int) -> list[Kernel]:
 
 
 def _choose_sharing(
-    model: Any, tokens_per_pack: int, longest_prompt: int, kernels: Sequence[Kernel] | None = None
+    model: Any,
+    spec: ModelSpec,
+    tokens_per_pack: int,
+    longest_prompt: int,
+    kernels: Sequence[Kernel] | None = None,
 ) -> tuple[KernelChoice, str | None]:
     """The attention kernel for shared prefixes, and why this model cannot share them all the same.
 
     Args:
         model: the model.
+        spec: by which it was loaded.
         tokens_per_pack: of a full pack.
         longest_prompt: tokens.
         kernels: to choose from; None takes all that can run there.
@@ -129,12 +136,17 @@ def _choose_sharing(
     device = model.get_input_embeddings().weight.device
     choice = choose_kernel(shape_of(model), tokens_per_pack, longest_prompt, device, kernels)
     notice = sharing_error(model, longest_prompt, choice.kernel)
-    if notice is not None and choice.kernel is not PARTS:
+    if notice is None:
+        return choice, None
+    if choice.kernel is not PARTS:
         # Kernels were compared on random vectors; only the whole model shows what else it does.
-        plain = sharing_error(model, longest_prompt, PARTS)
-        if plain is None:
-            reason = f"with {choice.kernel.name} attention {notice}"
-            return replace(choice, kernel=PARTS, notice=reason), None
+        choice = replace(choice, kernel=PARTS, notice=f"with {choice.kernel.name} attention {notice}")
+        notice = sharing_error(model, longest_prompt, PARTS)
+    if isinstance(notice, LogitsDiffer):
+        exact = replace(spec, dtype="float32")
+        if rounding_alone(model, longest_prompt, lambda: load_model(exact)):
+            log.info("%s: %s; in float32 they agree, so that is rounding, and prefixes are shared", spec.path, notice)
+            notice = None
     return choice, notice
 
 

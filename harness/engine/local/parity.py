@@ -2,17 +2,20 @@
 
 A small tree of random tokens is scored packed and prompt by prompt. Models whose attention
 does not go through transformers' interface, or that carry state other than attention,
-differ and are then scored unshared.
+differ and are then scored unshared. Where half precision alone moves logits as far, a copy
+in float32 decides.
 """
 
 from __future__ import annotations
 
+import gc
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
 
-from harness.core.errors import SharingError
+from harness.core.errors import ModelError, SharingError
 from harness.engine.local.attention.cache import Kept
 from harness.engine.local.attention.choice import PARTS, Kernel
 from harness.engine.local.attention.rules import hides, narrow_windows
@@ -29,10 +32,16 @@ from harness.engine.local.tree.tree import build_tree
 TOLERANCE = {torch.float32: 1e-3}
 HALF_TOLERANCE = 0.1
 """Largest root-mean-square difference of logits, as a share of their standard deviation."""
+FREE_SHARE = 0.8
+"""Of free memory that a copy in float32 may take."""
 TRUNK_TOKENS = 144
 DIFFERENT_TOKENS = 64
 CHECKED_WINDOW = 64
 """A window that prompts are longer than is checked at this size at most: the check's own texts are longer."""
+
+
+class LogitsDiffer(str):
+    """A reason that the rounding of a half-precision model may explain: see `rounding_alone`."""
 
 
 def sharing_error(
@@ -68,8 +77,44 @@ def sharing_error(
         model.set_attn_implementation(plain)
     allowed = TOLERANCE.get(model.dtype, HALF_TOLERANCE)
     if not difference <= allowed:
-        return f"packed and plain logits differ by {difference:.2g} of their spread (at most {allowed:.2g} allowed)"
+        return LogitsDiffer(
+            f"packed and plain logits differ by {difference:.2g} of their spread (at most {allowed:.2g} allowed)"
+        )
     return None
+
+
+def rounding_alone(model: Any, longest_prompt: int, load: Callable[[], Any]) -> bool:
+    """Whether a half-precision model's logits differ by rounding alone: in float32 its architecture can share.
+
+    Activations of some models are so large that bfloat16 moves their logits by 0.3 of their spread however they are
+    computed; Gemma 3 is one. Packing in plain operations only is judged here, since fast kernels need half precision.
+
+    Args:
+        model: in half precision, for which `sharing_error` said `LogitsDiffer`.
+        longest_prompt: tokens.
+        load: the same model in float32, on the same device. Not called where that would not fit into free memory.
+    """
+    weights = list(model.parameters())
+    devices = {weight.device for weight in weights}
+    needed = 4 * sum(weight.numel() for weight in weights)
+    if model.dtype in TOLERANCE or len(devices) > 1 or needed > FREE_SHARE * _free_bytes(devices.pop()):
+        return False
+    try:
+        return sharing_error(load(), longest_prompt) is None
+    except ModelError:
+        return False
+    finally:
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+
+def _free_bytes(device: torch.device) -> int:
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    import psutil  # absent on bare GPU machines
+
+    return int(psutil.virtual_memory().available)
 
 
 @torch.inference_mode()

@@ -11,6 +11,10 @@ CHARTED = 30
 ROW, NARROW_ROW, FRAME = 26, 42, 90
 """Pixels per row of a chart, where its label stands above it, and around the rows."""
 
+Pick = tuple[int, int, int]
+"""What a click shows: the samples that one group has right and another wrong, within a slice; -1 asks for none. Groups
+are of `groups.groups_of`, slices of `slices.slices_of`."""
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -23,6 +27,8 @@ class Cell:
     """`best`, `like`, `good`, `bad` or `quiet`: how it is set off; never the only sign."""
     shade: float | None = None
     """0 to 1: depth of the background, of a matrix."""
+    pick: Pick | None = None
+    """What a click shows of the samples."""
 
 
 @dataclass(frozen=True)

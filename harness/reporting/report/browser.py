@@ -17,7 +17,10 @@ import numpy as np
 
 from harness.analysis.table import BoolArray, IntArray
 from harness.reporting.report.gathering import ReportData
+from harness.reporting.report.groups import groups_of
 from harness.reporting.report.predictions import AnswerGrid
+from harness.reporting.report.prompting import Prompts
+from harness.reporting.report.slices import slices_of
 
 MOST_BYTES = 2_000_000
 """Of the samples' JSON."""
@@ -50,12 +53,19 @@ def browser(data: ReportData, most_bytes: int = MOST_BYTES) -> Browser:
     flags: IntArray = np.stack([BITS[name] * kind for name, kind in kinds.items()]).sum(axis=0)
     order = _turns(grid.sample_ids, [np.flatnonzero(kind) for name, kind in kinds.items() if name != "right_all"])
     texts: dict[str, int] = {}
+    slices, prompts = slices_of(data), Prompts(data)
     encode = _generated(data, texts) if grid.texts is not None else _classified(data)
     chosen: dict[int, dict[str, Any]] = {}
     used = 0
     for sample in order:
         before = len(texts)
         entry = _entry(grid, sample, int(flags[sample]), texts) | encode(sample)
+        if own := prompts.own_of(grid.sample_ids[sample]):
+            entry["o"] = own
+        if grid.choices is not None:
+            shown = prompts.choices_of(grid.sample_ids[sample], grid.choices[sample])
+            entry["c"] = {query: texts.setdefault(text, len(texts)) for query, text in shown.items()}
+        entry["s"] = [place for place, one in enumerate(slices) if one.samples[sample]]
         new = itertools.islice(texts, before, None)
         used += len(json.dumps(entry, ensure_ascii=False).encode()) + sum(len(text.encode()) + 3 for text in new)
         if used > most_bytes and chosen:
@@ -64,13 +74,17 @@ def browser(data: ReportData, most_bytes: int = MOST_BYTES) -> Browser:
             break
         chosen[sample] = entry
     document = {
-        "labels": data.strategies["label"].tolist(),
+        "labels": data.cells["label"].tolist(),
+        "groups": [{"name": group.label, "cells": list(group.cells)} for group in groups_of(data)],
+        "slices": [one.name for one in slices],
         "classes": [] if data.is_generated else data.class_names,
         "metrics": list(data.runs[0].manifest.get("answer_metrics") or []),
         "fields": list(grid.fields),
         "glance": _glance(grid),
         "bits": BITS,
         "texts": list(texts),
+        "prompts": prompts.document,
+        "n_samples": len(grid.sample_ids),
         "samples": [chosen[sample] for sample in sorted(chosen)],
     }
     counts = {name: int(kind.sum()) for name, kind in kinds.items()}

@@ -20,13 +20,17 @@ from harness.results.store import RunStore
 NAME = "report.html"
 
 
-def write_report(run_dirs: Sequence[str], out: str | None = None) -> Path:
+def write_report(
+    run_dirs: Sequence[str], out: str | None = None, by: Sequence[str] = (), seeds: str = "random"
+) -> Path:
     """Write the report on one or several run directories of a task.
 
     Args:
         run_dirs: local paths or storage URIs.
         out: the file; None: `report.html` in a single local run directory, else in the working
             directory.
+        by: axes of a strategy, the others averaged; empty: all but the seed.
+        seeds: what averaged seeds stand for, as of `compare`.
 
     Returns:
         Where the file is. The same records give the same bytes.
@@ -34,7 +38,7 @@ def write_report(run_dirs: Sequence[str], out: str | None = None) -> Path:
     Raises:
         RunDirError: not a run directory, or one without records.
         DataError: runs of different tasks or samples.
-        ConfigError: `out` is a folder, or in none.
+        ConfigError: `out` is a folder, or in none; an axis that is none, or that leaves nothing to compare.
     """
     target = Path(out) if out is not None else _default(run_dirs)
     if target.is_dir() or not target.parent.is_dir():
@@ -44,13 +48,19 @@ def write_report(run_dirs: Sequence[str], out: str | None = None) -> Path:
         raise ConfigError(
             f"the report '{target}' cannot be written there; set --out to a file in a folder you may write"
         )
-    text = render(gather(run_dirs))
+    text = render(gather(run_dirs, by, seeds))
     RunStore(str(target.parent)).write_bytes(target.name, text.encode())
     return target
 
 
-def render(data: ReportData) -> str:
-    """The page of gathered data."""
+def render(data: ReportData, live: str | None = None, is_over: bool = False) -> str:
+    """The page of gathered data.
+
+    Args:
+        data: of the report.
+        live: of a page that is served, what tells its state from a later one, for which it reloads itself.
+        is_over: whether there will be no later one.
+    """
     scale = scale_of(data.metric, data.strategies["mean"].tolist())
     chance = None
     if not data.is_generated:
@@ -58,7 +68,8 @@ def render(data: ReportData) -> str:
     shown = browser(data)
     names = [run.name or str(run.manifest["config"].get("name", run.run_dir)) for run in data.runs]
     title = f"{data.task}: {', '.join(last_part(name) for name in names)}"
-    return page(title, answer(data, scale, chance), sections(data, scale, chance, shown), shown.document)
+    parts = sections(data, scale, chance, shown)
+    return page(title, answer(data, scale, chance), parts, shown.document, live, is_over)
 
 
 def _default(run_dirs: Sequence[str]) -> Path:

@@ -46,7 +46,7 @@ def calibration_sections(data: ReportData, scale: Scale) -> Iterator[Section]:
     lead = (
         f"What re-weighting the labels by what a prompt prefers by itself makes of {scale.name}, averaged over cells: "
     )
-    lead += f"{'; '.join(sentences)}{data.draw}."
+    lead += f"{'; '.join(sentences)}{data.cell_draw}."
     yield Section("calibration", "Calibration", "Calibration", lead, found, tables, list(dict.fromkeys(notes)))
 
 
@@ -63,7 +63,7 @@ def _calibration_chart(data: ReportData, run: RunFacts, number: int, method: str
     assert run.calibration is not None
     cells = run.calibration.cells
     keys = ["model", "template", "k", "cell_seed"]
-    own = data.strategies[data.strategies["run"] == run.name][[*keys, "label"]]
+    own = data.cells[data.cells["run"] == run.name][[*keys, "label"]]
     corrected = cells[cells["method"] == method].rename(columns={"seed": "cell_seed"})
     top = own.merge(corrected, on=keys, how="inner").head(CHARTED)
     before, after = (top[name].to_numpy(dtype=float) for name in ("before", "after"))
@@ -95,5 +95,5 @@ def _calibration_table(data: ReportData, run: RunFacts, method: str, title: str,
                 ]
             )
     titles = ("Before", "After", "Difference", f"{100 * data.level:g}% interval", "Scored / attempted")
-    name = titled(f"{scale.name.capitalize()} before and after {CORRECTIONS[method]}{data.draw}", title)
+    name = titled(f"{scale.name.capitalize()} before and after {CORRECTIONS[method]}{data.cell_draw}", title)
     return Table(name, [Column("Cell", False), *map(Column, titles)], rows, folded=True)

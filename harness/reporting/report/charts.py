@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from harness.analysis.table import FloatArray
+from harness.reporting.report.blocks import Pick
 from harness.reporting.report.wording import Scale, share
 
 SERIES = 6
@@ -31,29 +32,35 @@ def safe(text: str) -> str:
     return escape(text, quote=False)
 
 
-def heatmap(seeds: pd.DataFrame, templates: Sequence[str], ks: Sequence[int], scale: Scale) -> Spec:
-    """Templates against K, the mean over seeds as colour and text.
+def matrix(
+    names: Sequence[str],
+    columns: Sequence[str],
+    values: Sequence[Sequence[float]],
+    picks: Sequence[Sequence[Pick]],
+    scale: Scale,
+) -> Spec:
+    """A heatmap with its figures as text, the first row on top.
 
     Args:
-        seeds: of one model, from `harness.analysis.cells.over_seeds`.
-        templates: rows, the first on top.
-        ks: columns.
-        scale: of the means.
+        names: of the rows.
+        columns: their names.
+        values: row by row.
+        picks: what a click on each shows; see `Pick`.
+        scale: of the values.
     """
-    means = {(row["template"], row["k"]): row["mean"] for row in seeds.to_dict("records")}
-    known = seeds["mean"].dropna()
-    varied = len(known) > 1 and bool(known.max() > known.min())
+    known = [v for row in values for v in row if math.isfinite(v)]
+    varied = len(known) > 1 and max(known) > min(known)
     # Without a difference the colours would say something where there is nothing.
     ends: Spec = {} if varied else {"zmin": 0, "zmax": scale.factor}
-    rows = [[means.get((t, k), math.nan) for k in ks] for t in templates]
     return _spec(
         [
             {
                 "type": "heatmap",
-                "x": [f"K={k}" for k in ks],
-                "y": [safe(t) for t in templates],
-                "z": [[_number(scale.factor * v) for v in row] for row in rows],
-                "text": [[scale.value(v) for v in row] for row in rows],
+                "x": [safe(name) for name in columns],
+                "y": [safe(name) for name in names],
+                "z": [[_number(scale.factor * v) for v in row] for row in values],
+                "text": [[scale.value(v) for v in row] for row in values],
+                "customdata": [[list(pick) for pick in row] for row in picks],
                 "texttemplate": "%{text}",
                 "hovertemplate": "%{y}, %{x}: %{text}<extra></extra>",
                 "colorscale": SEQUENTIAL,
@@ -64,7 +71,10 @@ def heatmap(seeds: pd.DataFrame, templates: Sequence[str], ks: Sequence[int], sc
                 "ygap": 2,
             }
         ],
-        {"yaxis": {"autorange": "reversed", "showgrid": False}, "xaxis": {"showgrid": False, "type": "category"}},
+        {
+            "yaxis": {"autorange": "reversed", "showgrid": False, "type": "category"},
+            "xaxis": {"showgrid": False, "type": "category"},
+        },
     )
 
 
@@ -184,6 +194,7 @@ def ranking(strategies: pd.DataFrame, scale: Scale, level: float) -> Spec:
                     for i, row in zip(rows, own.to_dict("records"), strict=True)
                 ],
                 "hoverinfo": "text",
+                "customdata": [[-1, int(i), -1] for i in rows],
             }
         )
     return _spec(
@@ -218,6 +229,7 @@ def difference_matrix(labels: Sequence[str], differences: FloatArray, differs: F
                 "z": [[_number(v) for v in row] for row in z],
                 "text": [["●" if flag else "" for flag in row] for row in differs],
                 "texttemplate": "%{text}",
+                "customdata": [[[row, column, -1] for column in range(len(names))] for row in range(len(names))],
                 "hovertemplate": "%{y} minus %{x}: %{z:+.1f}" + scale.points + "<extra></extra>",
                 "colorscale": DIVERGING,
                 "zmin": -(most or 1.0),

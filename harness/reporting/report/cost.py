@@ -18,7 +18,6 @@ from harness.analysis.table import BoolArray
 from harness.reporting.report.blocks import Cell, Chart, Column, Section, Table
 from harness.reporting.report.charts import Spec, safe
 from harness.reporting.report.gathering import ReportData
-from harness.reporting.report.race import decided_race
 from harness.reporting.report.wording import NOTHING, Scale, count, plural
 
 PER_MILLION = 1_000_000
@@ -28,7 +27,7 @@ PROMPTS = 1000
 
 def cost_sections(data: ReportData, scale: Scale) -> Iterator[Section]:
     """One section where at least two strategies are prompts with a score on the same samples."""
-    if decided_race(data) is not None:
+    if data.decided_race is not None:
         return
     frame = of_prompts(data.strategies)
     frame = frame[np.isfinite(frame["mean"].to_numpy(dtype=float))]
@@ -106,8 +105,11 @@ def _table(data: ReportData, front: pd.DataFrame, name: str, scale: Scale) -> Ta
 
 
 def _price(data: ReportData, run: str, model: str) -> float | None:
-    """Of a million prompt tokens, as the run's configuration has it."""
-    config = next(one for one in data.runs if one.name == run).manifest["config"]
+    """Of a million prompt tokens, as the run's configuration has it; None where runs or models are averaged."""
+    known = [one.manifest["config"] for one in data.runs if one.name == run and model in set(one.cells["model"])]
+    if not known:
+        return None
+    config = known[0]
     named = [one for one in config.get("models", ()) if one.get("name") == model]
     price = (named[0] if named else config.get("model", {})).get("input_price")
     return None if price is None else float(price)

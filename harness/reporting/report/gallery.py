@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.analysis.cells import of_prompts
+from harness.prompts.template_yaml import template_yaml
 from harness.prompts.templates import Template, fill
 from harness.reporting.report.gathering import ReportData, RunFacts
 from harness.reporting.report.wording import count, last_part
@@ -37,6 +38,8 @@ class Example:
     """K, mean and longest prompt in tokens, over the run's samples."""
     parts: tuple[tuple[str, str], ...]
     """Parts of the wording that are not empty: name, text."""
+    yaml: str
+    """The template as the entry of a templates file."""
 
 
 @dataclass(frozen=True)
@@ -59,10 +62,8 @@ def gallery(data: ReportData) -> Gallery:
 
 
 def _example(data: ReportData, run: RunFacts, model: str, template: str, wording: Mapping[str, Any]) -> Example:
-    own = data.strategies[
-        (data.strategies["run"] == run.name)
-        & (data.strategies["model"] == model)
-        & (data.strategies["template"] == template)
+    own = data.cells[
+        (data.cells["run"] == run.name) & (data.cells["model"] == model) & (data.cells["template"] == template)
     ].sort_values(["k", "cell_seed"])
     tokens = []
     for k, cells in own.groupby("k"):
@@ -83,7 +84,14 @@ def _example(data: ReportData, run: RunFacts, model: str, template: str, wording
         prompt = wording["prefix"] + fill(wording["query"], {**dict.fromkeys(_fields(wording), "?"), **fields})
         about = f"K=0, sample {data.answers.sample_ids[0]}"
     several = [last_part(name) for name, many in ((run.name, len(data.runs) > 1), (model, _many_models(data))) if many]
-    return Example(" · ".join([*several, template]), prompt, about, tuple(tokens), _parts(wording))
+    return Example(
+        " · ".join([*several, template]),
+        prompt,
+        about,
+        tuple(tokens),
+        _parts(wording),
+        template_yaml(template, wording),
+    )
 
 
 def _fields(wording: Mapping[str, Any]) -> set[str]:
@@ -92,7 +100,7 @@ def _fields(wording: Mapping[str, Any]) -> set[str]:
 
 
 def _many_models(data: ReportData) -> bool:
-    return data.strategies["model"].nunique() > 1
+    return data.cells["model"].nunique() > 1
 
 
 def _parts(wording: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:

@@ -13,23 +13,22 @@ from datetime import datetime
 from pathlib import PurePosixPath
 from typing import Any
 
-import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from harness.analysis.calibrate import Calibration, calibrate
-from harness.analysis.cells import is_zero_shot, main_figure, of_prompts
-from harness.analysis.compare import Comparison, compare
+from harness.analysis.cells import main_figure, of_prompts
+from harness.analysis.compare import Comparison
 from harness.analysis.compared_runs import read_manifest
 from harness.analysis.intervals import LEVEL
-from harness.analysis.strategies import THIS_DRAW, labels_of
+from harness.analysis.strategies import THIS_DRAW
 from harness.analysis.summary import summarise
-from harness.analysis.table import AXES
 from harness.core.errors import ConfigError, RunDirError
 from harness.planning import examples as prompt_examples
 from harness.reporting.report.predictions import AnswerGrid, answer_grid
+from harness.reporting.report.strategies import averaged, cells_of, compared, ranked
 from harness.results import layout
 from harness.results.parts import checked
+from harness.results.races import read_races
 from harness.results.store import RunStore
 
 log = logging.getLogger(__name__)
@@ -67,6 +66,12 @@ class RunFacts:
     """None where answers were generated."""
     prompts: Sequence[Mapping[str, Any]] | None
     """Entries of `prompts.json`; None where the run directory has none."""
+    around: Sequence[Mapping[str, Any]]
+    """What stands around the queries of cells, of `prompts.json`; empty where the run kept nothing."""
+    own: Mapping[str, Mapping[str, Mapping[str, int]]]
+    """Model and seed to the samples that are demonstrations themselves, of `prompts.json`."""
+    race: Mapping[str, Any] | None
+    """The race that went on last, where it has decided something that can be shown."""
 
     @property
     def n_planned(self) -> int:
@@ -90,12 +95,16 @@ class ReportData:
     level: float
     strategies: pd.DataFrame
     """Best first: `label`, the axes, `mean`, `low`, `high`, `method`, `n_scored`, `n_attempted`,
-    `is_best`, `may_be_best`, `share_best`, `tokens` (mean per prompt), and the figures of the cell."""
+    `is_best`, `may_be_best`, `share_best`, `n_draws` (of demonstrations), and means over its cells of `tokens` (mean
+    per prompt) and the cells' other figures. Axes as of `strategies.averaged`."""
+    cells: pd.DataFrame
+    """What strategies are averaged over, in their order: `label`, the axes, `cell_seed`, `strategy` (the row of its
+    strategy; -1 where none has the cell), `tokens`, and the cell's figures."""
     comparison: Comparison | None
-    comparison_note: str
-    """Why there is no comparison; empty where there is."""
+    comparison_notes: tuple[str, ...]
+    """Why there is no comparison, or why it is not of averaged draws."""
     answers: AnswerGrid
-    """Per strategy (in the order of `strategies`) and sample."""
+    """Per cell (in the order of `cells`) and sample."""
 
     @property
     def is_generated(self) -> bool:
@@ -104,8 +113,20 @@ class ReportData:
 
     @property
     def draw(self) -> str:
-        """What figures of single cells hold for, to stand behind a sentence or title; empty without demonstrations."""
-        return f" ({THIS_DRAW})" if (of_prompts(self.strategies)["k"] > 0).any() else ""
+        """What figures of strategies hold for, to stand behind a sentence or title; empty where draws are averaged."""
+        if self.comparison is None:
+            return self.cell_draw
+        return f" ({THIS_DRAW})" if self.comparison.is_one_draw else ""
+
+    @property
+    def cell_draw(self) -> str:
+        """The same of figures of single cells; empty without demonstrations."""
+        return f" ({THIS_DRAW})" if (of_prompts(self.cells)["k"] > 0).any() else ""
+
+    @property
+    def decided_race(self) -> Mapping[str, Any] | None:
+        """The race that decided what the only run of a report has; None where the full grid was run since."""
+        return _decided(self.runs)
 
     @property
     def class_names(self) -> list[str]:
@@ -118,12 +139,18 @@ class ReportData:
         return str(self.runs[0].manifest["config"]["task"]["name"])
 
 
-def gather(run_dirs: Sequence[str]) -> ReportData:
+def gather(run_dirs: Sequence[str], by: Sequence[str] = (), seeds: str = "random") -> ReportData:
     """Read everything that a report on these run directories shows.
+
+    Args:
+        run_dirs: local paths or storage URIs.
+        by: axes of a strategy, the others averaged; empty: all but the seed.
+        seeds: what averaged seeds stand for, as of `compare`.
 
     Raises:
         RunDirError: not a run directory, or one without records.
         DataError: runs of different tasks or samples.
+        ConfigError: an axis that is none, or that leaves nothing to compare.
     """
     names = run_names(run_dirs)
     runs = tuple(_run_facts(run_dir, name) for run_dir, name in zip(run_dirs, names, strict=True))
@@ -134,16 +161,13 @@ def gather(run_dirs: Sequence[str]) -> ReportData:
                 f"'{run.run_dir}' is judged by {main_figure(run.cells)}, '{runs[0].run_dir}' by {metric}; "
                 "report runs of one task together"
             )
-    comparison, note = None, ""
-    try:
-        comparison = compare(run_dirs)
-    except ConfigError as error:
-        note = str(error)
-    strategies = _strategies(runs, metric, comparison)
-    answers = answer_grid([(run.run_dir, run.name) for run in runs], strategies, metric)
-    strategies = strategies.assign(tokens=answers.mean_prompt_tokens)
+    comparison, notes = compared(run_dirs, by, seeds, _decided(runs) is not None)
+    cells = cells_of({run.name: run.cells for run in runs})
+    strategies, cells = ranked(cells, comparison, metric, interval_columns(metric))
+    answers = answer_grid([(run.run_dir, run.name) for run in runs], cells, metric)
+    cells = cells.assign(tokens=answers.mean_prompt_tokens)
     level = float(comparison.settings["level"]) if comparison else LEVEL
-    return ReportData(runs, metric, level, strategies, comparison, note, answers)
+    return ReportData(runs, metric, level, averaged(strategies, cells), cells, comparison, notes, answers)
 
 
 def run_names(run_dirs: Sequence[str]) -> list[str]:
@@ -172,23 +196,43 @@ def _run_facts(run_dir: str, name: str) -> RunFacts:
     if compares_classes and cells["n_scored"].sum() and manifest.get("method") != "generate":
         calibration = calibrate(run_dir)
     cost, training = _cost(store, manifest)
-    return RunFacts(name, run_dir, manifest, cells, cost, training, calibration, _prompts(store))
+    prompts = _prompts(store)
+    return RunFacts(
+        name, run_dir, manifest, cells, cost, training, calibration,
+        None if prompts is None else prompts["prompts"],
+        (prompts or {}).get("around", ()), (prompts or {}).get("own", {}), _race(store),
+    )  # fmt: skip
 
 
-def _prompts(store: RunStore) -> Sequence[Mapping[str, Any]] | None:
-    """Entries of `prompts.json`; None where it is not there or damaged, since all else can be shown."""
+def _race(store: RunStore) -> Mapping[str, Any] | None:
+    try:
+        races = read_races(store)
+    except RunDirError as error:
+        log.warning("%s; it is not shown", error)
+        return None
+    return races[-1] if races and races[-1]["rounds"] else None
+
+
+def _decided(runs: Sequence[RunFacts]) -> Mapping[str, Any] | None:
+    if len(runs) > 1 or runs[0].cells["n_attempted"].nunique() < 2:
+        return None
+    race = runs[0].race
+    return race if race is not None and race.get("result") is not None else None
+
+
+def _prompts(store: RunStore) -> Mapping[str, Any] | None:
+    """What `prompts.json` holds; None where it is not there or damaged, since all else can be shown."""
     if not store.exists(prompt_examples.NAME):
         return None
     try:
-        document = store.read_json(prompt_examples.NAME)
+        document: Mapping[str, Any] = store.read_json(prompt_examples.NAME)
     except RunDirError as error:
         log.warning("%s", error)
         return None
     if fault := layout.PROMPTS(document, "it"):
         log.warning("'%s/%s' is damaged: %s; its prompts are not shown", store.run_dir, prompt_examples.NAME, fault)
         return None
-    prompts: Sequence[Mapping[str, Any]] = document["prompts"]
-    return prompts
+    return document
 
 
 def _cost(store: RunStore, manifest: Mapping[str, Any]) -> tuple[Cost, Mapping[str, float]]:
@@ -209,23 +253,3 @@ def _cost(store: RunStore, manifest: Mapping[str, Any]) -> tuple[Cost, Mapping[s
     counts = ("n_prompts", "prompt_tokens", "tokens_computed")
     totals = {name: int(sum(row[name] for row in rows)) for name in counts}
     return Cost(**totals, replica_seconds=float(sum(row["seconds"] for row in rows)), wall_seconds=wall), trained
-
-
-def _strategies(runs: Sequence[RunFacts], metric: str, comparison: Comparison | None) -> pd.DataFrame:
-    """The cells, K = 0 once, with what the comparison says of them."""
-    frame = pd.concat([run.cells.assign(run=run.name, calibration="") for run in runs], ignore_index=True)
-    frame["cell_seed"] = frame["seed"]
-    zero = is_zero_shot(frame)
-    copies = frame[zero].sort_values("seed", kind="stable").duplicated(["run", "model", "template"])
-    frame = frame.drop(index=copies.index[copies]).reset_index(drop=True)
-    frame["seed"] = frame["seed"].astype("Int64").mask(is_zero_shot(frame))
-    frame["label"] = labels_of(frame[list(AXES)])
-    if comparison is None:
-        low, high = interval_columns(metric)
-        frame = frame.assign(mean=frame[metric], low=frame[low], high=frame[high], method="", share_best=np.nan)
-        frame = frame.sort_values("mean", ascending=False, kind="stable", ignore_index=True)
-        first: NDArray[np.bool_] = np.arange(len(frame)) == 0
-        return frame.assign(is_best=first, may_be_best=first)
-    shared = ["label", "mean", "low", "high", "method", "is_best", "may_be_best", "share_best"]
-    own = frame.drop(columns=["low", "high"], errors="ignore")
-    return comparison.strategies[shared].merge(own, on="label", how="left", validate="one_to_one")

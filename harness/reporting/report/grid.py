@@ -14,9 +14,13 @@ from harness.analysis.cells import of_prompts, over_seeds
 from harness.analysis.paired import TIE
 from harness.analysis.strategies import THIS_DRAW
 from harness.reporting.report import charts
-from harness.reporting.report.blocks import FRAME, Cell, Chart, Column, Section, Table
-from harness.reporting.report.gathering import ReportData, RunFacts
+from harness.reporting.report.blocks import FRAME, ROW, Cell, Chart, Column, Section, Table
+from harness.reporting.report.gathering import ReportData, RunFacts, interval_columns
+from harness.reporting.report.groups import group_at, groups_of
 from harness.reporting.report.wording import NOTHING, Scale, last_part, plural, titled
+
+ROOMY = 15
+"""Templates up to which a heatmap's rows are tall."""
 
 
 def _groups(data: ReportData) -> Iterator[tuple[str, str, RunFacts, pd.DataFrame]]:
@@ -27,7 +31,7 @@ def _groups(data: ReportData) -> Iterator[tuple[str, str, RunFacts, pd.DataFrame
         # K = 0 is written under every seed, but has none.
         seeds["n_seeds"] = seeds["n_seeds"].where(seeds["k"] > 0, 1)
         for place, model in enumerate(dict.fromkeys(cells["model"])):
-            many = (len(data.runs) > 1, of_prompts(data.strategies)["model"].nunique() > 1)
+            many = (len(data.runs) > 1, of_prompts(data.cells)["model"].nunique() > 1)
             names = [last_part(n) for n, several in zip((run.name, str(model)), many, strict=True) if several]
             yield f"{number}-{place}", ", ".join(names), run, seeds[seeds["model"] == model]
 
@@ -40,21 +44,23 @@ def _one_draw(seeds: pd.DataFrame) -> str:
 def heatmap_section(data: ReportData, scale: Scale) -> Section:
     """A heatmap per run and model: the mean of each template at each K."""
     found: list[Chart] = []
-    for key, title, _, seeds in _groups(data):
+    groups = groups_of(data)
+    for key, title, run, seeds in _groups(data):
         templates, ks = list(dict.fromkeys(seeds["template"])), sorted(set(seeds["k"].tolist()))
-        spec = charts.heatmap(seeds, templates, ks, scale)
+        model = str(seeds["model"].iloc[0])
+        means = {(row["template"], row["k"]): float(row["mean"]) for row in seeds.to_dict("records")}
+        values = [[means.get((t, k), math.nan) for k in ks] for t in templates]
+        at = [[(-1, group_at(data, groups, run.name, model, str(t), k), -1) for k in ks] for t in templates]
+        spec = charts.matrix(templates, [f"K={k}" for k in ks], values, at, scale)
         name = f"{scale.name.capitalize()} by template and K{_one_draw(seeds)}"
         rows = [
-            [
-                Cell(str(t)),
-                *(_mean_cell(seeds[(seeds["template"] == t) & (seeds["k"] == k)], scale) for k in ks),
-            ]
-            for t in templates
+            [Cell(str(t)), *(Cell(scale.value(v), v, pick=pick) for v, pick in zip(own, picks, strict=True))]
+            for t, own, picks in zip(templates, values, at, strict=True)
         ]
         columns = [Column("Template", False), *(Column(f"K={k}") for k in ks)]
         table = Table(titled(f"{name}, mean over seeds", title), columns, rows, folded=True)
         summary = f"Heatmap, {plural(len(templates), 'template')} by {len(ks)} values of K. {_extremes(seeds, scale)}"
-        height = FRAME + 40 * len(templates)
+        height = FRAME + (40 if len(templates) <= ROOMY else ROW) * len(templates)
         found.append(Chart(f"heatmap-{key}", titled(name, title), summary, spec, height, table))
     first = next(_groups(data))[3]
     lead = (
@@ -62,11 +68,6 @@ def heatmap_section(data: ReportData, scale: Scale) -> Section:
         f"seeds{_one_draw(first)}. {_extremes(first, scale)}"
     )
     return Section("heatmap", "Templates and demonstrations", "Templates", lead, found)
-
-
-def _mean_cell(rows: pd.DataFrame, scale: Scale) -> Cell:
-    value = float(rows["mean"].iloc[0]) if len(rows) else math.nan
-    return Cell(scale.value(value), value)
 
 
 def _extremes(seeds: pd.DataFrame, scale: Scale) -> str:
@@ -125,8 +126,9 @@ def against_k_section(data: ReportData, scale: Scale, chance: float | None) -> S
     n_seeds = max(int(seeds["n_seeds"].max()) for *_, seeds in groups)
     band = "the band goes from the worst to the best seed"
     if n_seeds < 2:
-        band = f"one seed was run, so there is no band{data.draw}"
-    widths = (data.strategies["high"] - data.strategies["low"]) / 2
+        band = f"one seed was run, so there is no band{data.cell_draw}"
+    low_end, high_end = interval_columns(data.metric)
+    widths = (data.cells[high_end] - data.cells[low_end]) / 2
     lead = (
         f"How {scale.name} changes with the number of demonstrations: a line per template, its mean over seeds; "
         f"{band}. The choice of samples alone moves any point by about ±{scale.difference(float(widths.median()))[1:]}"

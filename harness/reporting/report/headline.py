@@ -2,43 +2,22 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from harness.analysis.recommendation import recommend, sentences
+from harness.prompts.template_yaml import template_yaml
 from harness.reporting.report.gathering import ReportData
-from harness.reporting.report.race import decided_race
+from harness.reporting.report.prompting import around_of
+from harness.reporting.report.strip import Bar, Tick, strip
 from harness.reporting.report.wording import Scale, count, duration, last_part, plural, rounded_count
 
-STEPS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.25)
-"""Distances between the ticks of the strip."""
 SHOWN = 160
 """Characters of a wording; the prompts' section has all."""
-
-
-@dataclass(frozen=True)
-class Bar:
-    """One line of the strip: a point with its interval, in percent of the strip's width."""
-
-    title: str
-    text: str
-    low: float
-    point: float
-    high: float
-    kind: str
-
-
-@dataclass(frozen=True)
-class Tick:
-    """A place on the strip's axis or one strategy on it."""
-
-    place: float
-    text: str
-    mark: str = ""
 
 
 @dataclass(frozen=True)
@@ -54,7 +33,8 @@ class Fact:
 class Answer:
     """What the first screen says."""
 
-    best: str
+    title: str
+    """What to use, or what has the best figure."""
     metric: str
     value: str
     interval: str
@@ -62,7 +42,7 @@ class Answer:
     bars: tuple[Bar, ...]
     strategies: tuple[Tick, ...]
     axis: tuple[Tick, ...]
-    strip: str
+    strip_title: str
     """What the strip shows."""
     which: tuple[Fact, ...]
     sure: tuple[Fact, ...]
@@ -72,8 +52,12 @@ class Answer:
     """What the strip's dotted line is; empty without one."""
     warning: str
     """That the grid is not finished, or that failures may hide something; empty when all is well."""
-    heading: str = "Highest-scoring prompt strategy"
-    """What the best is."""
+    prompt: str
+    """The best one's, of its first draw, the sample's fields in braces; empty where it is not known."""
+    yaml: str
+    """Its template as the entry of a templates file; empty where it has none."""
+    heading: str = "Recommendation"
+    """What stands over the title."""
 
 
 def answer(data: ReportData, scale: Scale, chance: float | None) -> Answer:
@@ -84,17 +68,18 @@ def answer(data: ReportData, scale: Scale, chance: float | None) -> Answer:
         scale: of its metric.
         chance: share of the most frequent class; None where answers are generated.
     """
-    if (race := decided_race(data)) is not None:
-        return _raced(data, scale, race)
+    race = data.decided_race
+    if race is not None and (winner := _winner(data, race)) >= 0:
+        return _raced(data, scale, race, winner)
     best = data.strategies[data.strategies["is_best"]].iloc[0]
-    bars, strategies, axis = _strip(data, scale, chance)
+    bars, strategies, axis = strip(data, scale, chance)
     metric, value, low, high = scale.name, best["mean"], best["low"], best["high"]
     if data.comparison is not None:
         found = data.comparison.selection.expected
         metric = f"{scale.name} to expect on {data.comparison.scope}"
         value, low, high = found.value, found.low, found.high
     return Answer(
-        best=str(best["label"]),
+        title=str(best["label"]) if data.comparison is None else sentences(recommend(data.comparison))[0],
         metric=metric,
         value=scale.value(value),
         interval=f"{100 * data.level:g}% interval {scale.interval(low, high)}",
@@ -102,23 +87,30 @@ def answer(data: ReportData, scale: Scale, chance: float | None) -> Answer:
         bars=bars,
         strategies=strategies,
         axis=axis,
-        strip=f"{scale.name.capitalize()}: what to expect of the best, the best as scored, and every strategy",
+        strip_title=f"{scale.name.capitalize()}: what to expect of the best, the best as scored, and every strategy",
         which=_which(data),
         sure=_sure(data, scale, chance),
         cost=_cost(data),
         facts=_facts(data),
+        **_to_copy(data),
+        heading="Highest-scoring prompt strategy" if data.comparison is None else "Recommendation",
         key="; dotted: always the most frequent class" if chance is not None else "",
         warning=_warning(data),
     )
 
 
-def _raced(data: ReportData, scale: Scale, race: Mapping[str, Any]) -> Answer:
+def _winner(data: ReportData, race: Mapping[str, Any]) -> int:
+    """The row of the strategy that won a race; -1 where none of the report's is or has it."""
+    name, labels = str(race["result"]["winner"]), data.cells["label"]
+    # Where the race averaged draws of demonstrations, the wording is that of the first.
+    won = ((labels == name) | labels.str.startswith(f"{name} seed=")).to_numpy()
+    return int(data.cells["strategy"].iloc[int(np.argmax(won))]) if won.any() else -1
+
+
+def _raced(data: ReportData, scale: Scale, race: Mapping[str, Any], winner: int) -> Answer:
     """The first screen of a run that was raced and not run as a whole: its strategies have other samples each."""
-    result, labels = race["result"], data.strategies["label"]
-    name = str(result["winner"])
-    # Where draws of demonstrations were averaged, the wording is that of the first.
-    won = (labels == name) | labels.str.startswith(f"{name} seed=")
-    first = data.strategies.index == won.idxmax()
+    result = race["result"]
+    first = data.strategies.index == winner
     data = replace(data, strategies=data.strategies.assign(is_best=first, may_be_best=first), comparison=None)
     row, held = data.strategies[first].iloc[0], result["held_out"]
     own = row.rename({"mean": "value"}) if held is None else held["winner"]
@@ -135,7 +127,7 @@ def _raced(data: ReportData, scale: Scale, race: Mapping[str, Any]) -> Answer:
             )
         )
     return Answer(
-        best=name,
+        title=str(result["winner"]),
         metric=f"{scale.name} on {where}",
         value=scale.value(own["value"]),
         interval=f"{100 * data.level:g}% interval {scale.interval(own['low'], own['high'])}",
@@ -143,11 +135,12 @@ def _raced(data: ReportData, scale: Scale, race: Mapping[str, Any]) -> Answer:
         bars=(),
         strategies=(),
         axis=(),
-        strip="",
+        strip_title="",
         which=_which(data),
         sure=tuple(sure),
         cost=_cost(data),
         facts=_facts(data),
+        **_to_copy(data),
         key="",
         warning=(
             f"A race scored these strategies on {count(attempted.min())} to {count(attempted.max())} samples each: "
@@ -162,22 +155,20 @@ def _verdict(data: ReportData, scale: Scale) -> str:
     frame = data.strategies
     others, alike = len(frame) - 1, int(frame["may_be_best"].sum()) - 1
     if data.comparison is None:
-        return f"There is no comparison: {data.comparison_note}."
+        return f"There is no comparison: {data.comparison_notes[-1]}."
     ties = int((np.abs(frame["mean"] - frame["mean"].max()) < 1e-12).sum()) - 1
     tied = f" {plural(ties, 'other has', 'others have')} the very same score." if ties else ""
-    level = f"{100 * data.level:g}%"
-    if alike == 0:
-        verdict = f"None of the {plural(others, 'other')} may be the best ({level})"
-    elif alike == others:
-        verdict = f"But each of the {plural(others, 'other')} may be the best: these samples do not settle it"
+    verdict = sentences(recommend(data.comparison))[1].removesuffix(".")
+    if rest := others - alike:
+        verdict += f". {plural(rest, 'is', 'are')} shown to be worse ({100 * data.level:g}%)"
     else:
-        verdict = f"{count(alike)} of the {plural(others, 'other')} may be the best as well ({level}), the rest not"
+        verdict += ". These samples do not settle which is best"
     return f"{verdict}{data.draw}.{tied}"
 
 
 def _which(data: ReportData) -> tuple[Fact, ...]:
     best = data.strategies[data.strategies["is_best"]].iloc[0]
-    names = {"run": "Run", "model": "Model", "template": "Template", "k": "K", "seed": "Seed"}
+    names = {"run": "Run", "model": "Model", "template": "Template", "k": "K"}
     facts = []
     if pd.isna(best["template"]):
         run_of = [Fact("Run", last_part(str(best["run"])))] if data.strategies["run"].nunique() > 1 else []
@@ -186,14 +177,39 @@ def _which(data: ReportData) -> tuple[Fact, ...]:
     for column, name in names.items():
         if column in ("run", "model") and data.strategies[column].nunique() < 2:
             continue
-        value = "none (no demonstrations)" if column == "seed" and best["k"] == 0 else last_part(str(best[column]))
-        facts.append(Fact(name, value))
-    run = next(run for run in data.runs if run.name == best["run"])
-    wording = run.manifest["identity"]["templates"].get(best["template"], {"prefix": "", "query": "unknown"})
+        facts.append(Fact(name, "averaged" if pd.isna(best[column]) else last_part(str(best[column]))))
+    if best["n_draws"] > 1:
+        facts.append(Fact("Demonstrations", f"{best['n_draws']} draws, averaged"))
+    elif pd.isna(best["seed"]):
+        facts.append(Fact("Seed", "none (no demonstrations)"))
+    else:
+        facts.append(Fact("Seed", str(best["seed"])))
+    wording = _wording(data, best)
+    if wording is None:
+        return tuple(facts)
     facts.append(Fact("Wording", "", _short(" ".join((wording["prefix"] + wording["query"]).split()))))
     if wording.get("labels"):
         facts.append(Fact("Labels", " / ".join(_short(label.strip()) for label in wording["labels"])))
     return tuple(facts)
+
+
+def _to_copy(data: ReportData) -> dict[str, str]:
+    """The best strategy's prompt and YAML."""
+    row = int(np.flatnonzero(data.strategies["is_best"])[0])
+    best = data.strategies.iloc[row]
+    wording = None if pd.isna(best["template"]) else _wording(data, best)
+    if wording is None:
+        return {"prompt": "", "yaml": ""}
+    cell = data.cells[data.cells["strategy"] == row].iloc[0].to_dict()
+    around = around_of(next(run for run in data.runs if run.name == cell["run"]), cell)
+    return {"prompt": "" if around is None else around.text, "yaml": template_yaml(str(best["template"]), wording)}
+
+
+def _wording(data: ReportData, strategy: pd.Series) -> Mapping[str, Any] | None:
+    """The template of a strategy; None where it is averaged over several, or damaged."""
+    runs = [run for run in data.runs if strategy["run"] in (run.name, f"{len(data.runs)} runs")]
+    found: Mapping[str, Any] | None = runs[0].manifest["identity"]["templates"].get(strategy["template"])
+    return found
 
 
 def _short(text: str) -> str:
@@ -237,10 +253,10 @@ def _cost(data: ReportData) -> tuple[Fact, ...]:
     frame = data.strategies
     best = frame[frame["is_best"]].iloc[0]
     facts = [Fact("Tokens per prompt", count(best["tokens"]), "mean, of the best")]
-    alike = frame[frame["may_be_best"]].sort_values("tokens", kind="stable")
-    if len(alike) > 1 and alike.iloc[0]["tokens"] < best["tokens"]:
-        cheapest = alike.iloc[0]
-        facts.append(Fact("Shortest that may be the best", count(cheapest["tokens"]), f"tokens: {cheapest['label']}"))
+    found = None if data.comparison is None else recommend(data.comparison)
+    if found is not None and found.cheapest is not None:
+        tokens = frame[frame["label"] == found.cheapest]["tokens"].iloc[0]
+        facts.append(Fact("Cheapest that may be as good", count(tokens), f"tokens: {found.cheapest}"))
     one_pass = sum(run.cost.prompt_tokens for run in data.runs)
     computed = sum(run.cost.tokens_computed for run in data.runs)
     # Of generated answers the tokens computed include those written, so the two are no parts of each other.
@@ -279,51 +295,6 @@ def _warning(data: ReportData) -> str:
             name = f"Run {run.name}" if run.name else "This run"
             texts.append(f"{name} is {status}: {count(done)} of {count(run.n_planned)} records are there.")
     if data.comparison is not None:
-        texts += [f"{warning[0].upper()}{warning[1:]}." for warning in data.comparison.warnings]
+        found = (*data.comparison_notes, *data.comparison.warnings)
+        texts += [f"{warning[0].upper()}{warning[1:]}." for warning in found]
     return " ".join(texts)
-
-
-def _strip(
-    data: ReportData, scale: Scale, chance: float | None
-) -> tuple[tuple[Bar, ...], tuple[Tick, ...], tuple[Tick, ...]]:
-    """The strip's bars, strategies and axis; empty when nothing was scored."""
-    frame = data.strategies[np.isfinite(data.strategies["mean"].to_numpy(dtype=float))]
-    if frame.empty:
-        return (), (), ()
-    best = frame[frame["is_best"]].iloc[0]
-    rows = [("Best, as scored", best["low"], best["mean"], best["high"], "best")]
-    if data.comparison is not None:
-        found = data.comparison.selection.expected
-        rows.insert(0, ("Expected of the best", found.low, found.value, found.high, "expected"))
-    ends = [float(v) for _, *values, _ in rows for v in values if math.isfinite(float(v))] + frame["mean"].tolist()
-    if chance is not None:
-        ends.append(chance)
-    least, most, step = _limits(ends)
-
-    def place(value: float) -> float:
-        return round(min(max(100 * (value - least) / (most - least), 0), 100), 3)
-
-    bars = tuple(
-        Bar(title, f"{scale.value(mean)}, {scale.interval(low, high)}", place(low), place(mean), place(high), kind)
-        for title, low, mean, high, kind in rows
-        if math.isfinite(low)
-    )
-    marks = np.where(frame["is_best"], "best", np.where(frame["may_be_best"], "like", "other")).tolist()
-    points = zip(frame["mean"].tolist(), frame["label"].tolist(), marks, strict=True)
-    strategies = [Tick(place(value), f"{label}: {scale.value(value)}", mark) for value, label, mark in points]
-    if chance is not None:
-        strategies.append(Tick(place(chance), f"Always the most frequent class: {scale.value(chance)}", "chance"))
-    n_steps = round((most - least) / step)
-    axis = tuple(Tick(place(least + i * step), scale.tick(least + i * step)) for i in range(n_steps + 1))
-    # The best is drawn last, on top of its ties.
-    return bars, tuple(sorted(strategies, key=lambda tick: tick.mark == "best")), axis
-
-
-def _limits(values: Sequence[float]) -> tuple[float, float, float]:
-    """Ends of an axis around the values, and the distance of its ticks: at most six of them."""
-    low, high = min(values), max(values)
-    if high - low < 0.02:
-        low, high = low - 0.01, high + 0.01
-    magnitude = 1.0 if high - low <= 1.2 else 10 ** math.ceil(math.log10(high - low))
-    step = next((s * magnitude for s in STEPS if (high - low) / (s * magnitude) <= 5), magnitude)
-    return math.floor(low / step) * step, math.ceil(high / step) * step, step

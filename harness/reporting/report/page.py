@@ -22,10 +22,19 @@ from harness.reporting.report.blocks import Section
 from harness.reporting.report.headline import Answer
 
 ASSETS = "assets"
+SCRIPTS = ("page.js", "tables.js", "samples.js", "live.js")
+"""Parts of one script, in this order."""
 _UNSAFE = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
 
 
-def page(title: str, first: Answer, sections: Sequence[Section], samples: Mapping[str, Any]) -> str:
+def page(
+    title: str,
+    first: Answer,
+    sections: Sequence[Section],
+    samples: Mapping[str, Any],
+    live: str | None = None,
+    is_over: bool = False,
+) -> str:
     """The whole document.
 
     Args:
@@ -33,17 +42,21 @@ def page(title: str, first: Answer, sections: Sequence[Section], samples: Mappin
         first: the first screen.
         sections: the rest, in order.
         samples: for the samples' browser.
+        live: of a page that is served, the state that it shows; None: a file.
+        is_over: whether the served page is the last.
     """
-    scripts = {"plotly": get_plotlyjs(), "page": _asset("page.js")}
+    scripts = {"plotly": get_plotlyjs(), "page": _script()}
     specs = {chart.name: chart.spec for section in sections for chart in section.charts}
     return (
         _templates()
         .get_template("page.html.jinja")
         .render(
             title=title,
+            live=live,
+            is_over=is_over,
             answer=first,
             sections=sections,
-            policy=_policy(list(scripts.values())),
+            policy=_policy(list(scripts.values()), live is not None),
             # Escaping would change what a browser runs; these three are files of this package and of plotly.
             css=Markup(_asset("page.css")),  # noqa: S704
             scripts={name: Markup(text) for name, text in scripts.items()},  # noqa: S704
@@ -61,13 +74,13 @@ def embedded_json(value: Any) -> Markup:
     return Markup(text)  # noqa: S704
 
 
-def _policy(scripts: Sequence[str]) -> str:
-    """A Content-Security-Policy: only these scripts, no request to anywhere."""
+def _policy(scripts: Sequence[str], is_served: bool) -> str:
+    """A Content-Security-Policy: only these scripts, no request to anywhere but whence a served page came."""
     hashes = [base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in scripts]
     allowed = " ".join(f"'sha256-{found}'" for found in hashes)
     return (
         f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; img-src data:; "
-        "base-uri 'none'; form-action 'none'"
+        "base-uri 'none'; form-action 'none'" + ("; connect-src 'self'" if is_served else "")
     )
 
 
@@ -81,6 +94,11 @@ def _templates() -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
+
+
+def _script() -> str:
+    parts = "\n".join(_asset(name) for name in SCRIPTS)
+    return f'"use strict";\n(() => {{\n{parts}}})();\n'
 
 
 def _asset(name: str) -> str:

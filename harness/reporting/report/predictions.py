@@ -1,4 +1,4 @@
-"""What each strategy answered to each sample, as dense arrays.
+"""What each cell answered to each sample, as dense arrays.
 
 Knows records and samples; refuses to know what is shown of them.
 """
@@ -32,7 +32,7 @@ TextArray = NDArray[np.object_]
 
 @dataclass(frozen=True)
 class AnswerGrid:
-    """Shapes: S strategies, N samples, C classes, M metrics."""
+    """Shapes: S cells, N samples, C classes, M metrics."""
 
     sample_ids: list[str]
     fields: dict[str, list[str]]
@@ -42,7 +42,7 @@ class AnswerGrid:
     gold_answers: list[list[str]]
     """Right answers of a generation task."""
     value: FloatArray
-    """(S, N) what strategies are ranked by, 0 to 1; NaN where nothing was scored."""
+    """(S, N) what cells are ranked by, 0 to 1; NaN where nothing was scored."""
     predicted: IntArray
     """(S, N) class, -1, `FAILED` or `NOT_ATTEMPTED`; 0 where a text was answered."""
     logprobs: FloatArray | None
@@ -56,13 +56,17 @@ class AnswerGrid:
     metric_values: FloatArray | None
     """(S, N, M) of generated answers."""
     errors: dict[tuple[int, int], str]
-    """(strategy, sample) to what failed."""
+    """(cell, sample) to what failed."""
     mean_prompt_tokens: FloatArray
     """(S,) over samples with a count."""
     longest_prompt: FloatArray
     """(S,) tokens."""
     confusions: list[Confusion] | None
-    """Per strategy, of a classification task."""
+    """Per cell, of a classification task."""
+    choices: list[list[str]] | None
+    """Per sample, where samples bring their own."""
+    clusters: IntArray | None
+    """(N,) codes of dependent samples; None where samples are independent."""
 
     @property
     def failed(self) -> BoolArray:
@@ -71,20 +75,20 @@ class AnswerGrid:
         return failed
 
 
-def answer_grid(runs: Sequence[tuple[str, str]], strategies: pd.DataFrame, metric: str) -> AnswerGrid:
-    """Read the records of the strategies.
+def answer_grid(runs: Sequence[tuple[str, str]], cells: pd.DataFrame, metric: str) -> AnswerGrid:
+    """Read the records of the cells.
 
     Args:
         runs: (run directory, name in the column `run`).
-        strategies: `run`, `model`, `template`, `k`, `cell_seed`, one row per strategy.
+        cells: `run`, `model`, `template`, `k`, `cell_seed`, one row per cell.
         metric: what they are ranked by.
     """
     samples = _samples([run_dir for run_dir, _ in runs])
     ids = samples["sample_id"].tolist()
     place = pd.Series(np.arange(len(ids)), index=ids)
-    keys = strategies[["run", "model", "template", "k", "cell_seed"]].to_numpy(dtype=object).tolist()
+    keys = cells[["run", "model", "template", "k", "cell_seed"]].to_numpy(dtype=object).tolist()
     rows = {_cell_key(key): i for i, key in enumerate(keys)}
-    shape = (len(strategies), len(ids))
+    shape = (len(cells), len(ids))
     filling = _Filling(shape, metric)
     for run_dir, name in runs:
         manifest = read_manifest(run_dir)
@@ -98,8 +102,10 @@ def answer_grid(runs: Sequence[tuple[str, str]], strategies: pd.DataFrame, metri
     fields = {c: samples[c].astype(str).tolist() for c in samples.columns if c not in NOT_FIELDS}
     if CHOICES in samples:
         fields["choices"] = ["\n".join(f"{n}. {c}" for n, c in enumerate(row, 1)) for row in samples[CHOICES].tolist()]
+    choices = [[str(c) for c in row] for row in samples[CHOICES].tolist()] if CHOICES in samples else None
     golds = [[] if a is None else [str(text) for text in a] for a in samples["answers"].tolist()]
-    return filling.grid(ids, fields, samples["gold"].to_numpy(dtype=np.int64), golds)
+    clusters = pd.factorize(samples["cluster"])[0] if samples["cluster"].astype(bool).any() else None
+    return filling.grid(ids, fields, samples["gold"].to_numpy(dtype=np.int64), golds, choices, clusters)
 
 
 def _cell_key(names: Sequence[Any]) -> tuple[Any, ...]:
@@ -108,7 +114,7 @@ def _cell_key(names: Sequence[Any]) -> tuple[Any, ...]:
 
 
 class _Filling:
-    """Arrays that are filled strategy by strategy."""
+    """Arrays that are filled cell by cell."""
 
     def __init__(self, shape: tuple[int, int], metric: str) -> None:
         self.shape, self.metric = shape, metric
@@ -124,7 +130,7 @@ class _Filling:
         self.confusions: dict[int, Confusion] = {}
 
     def add(self, row: int, cell: pd.DataFrame, at: IntArray, metrics: Sequence[str], n_classes: int) -> None:
-        """The records of one strategy; `at` are their samples."""
+        """The records of one cell; `at` are their samples."""
         self.tokens[row, at] = cell["n_prompt_tokens"].to_numpy(dtype=float, na_value=np.nan)
         self.cut_off[row, at] = (cell["finish_reason"] == "length").fillna(False).to_numpy(dtype=bool)
         broken = np.flatnonzero(cell["error"].notna().to_numpy())
@@ -164,7 +170,15 @@ class _Filling:
             if cell["template"].notna().all():
                 self.no_label[row, at[known]] = cell["greedy_prediction"].isna().to_numpy()[known]
 
-    def grid(self, ids: list[str], fields: dict[str, list[str]], gold: IntArray, golds: list[list[str]]) -> AnswerGrid:
+    def grid(
+        self,
+        ids: list[str],
+        fields: dict[str, list[str]],
+        gold: IntArray,
+        golds: list[list[str]],
+        choices: list[list[str]] | None,
+        clusters: IntArray | None,
+    ) -> AnswerGrid:
         """What has been filled."""
         counted = np.isfinite(self.tokens)
         counts = np.maximum(counted.sum(axis=1), 1)
@@ -176,6 +190,7 @@ class _Filling:
             ids, fields, gold, golds, self.value, self.predicted, self.logprobs, self.no_label, self.cut_off,
             self.texts, self.metric_values, self.errors,
             np.where(some, sums / counts, np.nan), np.where(some, longest, np.nan), confusions,
+            choices, clusters,
         )  # fmt: skip
 
 

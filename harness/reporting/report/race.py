@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from harness.analysis.race_result import points
-from harness.core.errors import RunDirError
 from harness.core.escaping import one_line
 from harness.reporting.report.blocks import Cell, Chart, Column, Section, Table
 from harness.reporting.report.charts import Spec, safe
-from harness.reporting.report.gathering import ReportData, RunFacts
+from harness.reporting.report.gathering import ReportData
 from harness.reporting.report.wording import count
-from harness.results.races import read_races
-from harness.results.store import RunStore
 
-log = logging.getLogger(__name__)
 HEIGHT = 320
 NAMED = 4
 """Strategies that a table's cell names."""
@@ -25,27 +20,8 @@ NAMED = 4
 def race_sections(data: ReportData) -> Iterator[Section]:
     """A section per run that was raced, on the race that went on last."""
     for number, run in enumerate(data.runs):
-        found = _race_of(run)
-        if found is not None:
-            yield _section(found, number, run.name)
-
-
-def decided_race(data: ReportData) -> Mapping[str, Any] | None:
-    """The race that decided what the only run of a report has; None where the full grid was run since."""
-    if len(data.runs) > 1 or data.strategies["n_attempted"].nunique() < 2:
-        return None
-    race = _race_of(data.runs[0])
-    return race if race is not None and race.get("result") is not None else None
-
-
-def _race_of(run: RunFacts) -> Mapping[str, Any] | None:
-    """The last race of a run, where it has decided something that can be shown."""
-    try:
-        races = read_races(RunStore(run.run_dir))
-    except RunDirError as error:
-        log.warning("%s; it is not shown", error)
-        return None
-    return races[-1] if races and races[-1]["rounds"] else None
+        if run.race is not None:
+            yield _section(run.race, number, run.name)
 
 
 def _section(race: Mapping[str, Any], number: int, name: str) -> Section:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from harness.analysis.confusion import Confusion
 from harness.reporting.comparison import allocation_texts
 from harness.reporting.report import charts
 from harness.reporting.report.audit import audit_sections
@@ -21,8 +22,10 @@ from harness.reporting.report.curve import curve_sections
 from harness.reporting.report.gallery import gallery
 from harness.reporting.report.gathering import ReportData
 from harness.reporting.report.grid import against_k_section, heatmap_section
+from harness.reporting.report.positions import position_sections
 from harness.reporting.report.provenance import facts_section
 from harness.reporting.report.race import race_sections
+from harness.reporting.report.slices import slice_sections
 from harness.reporting.report.tables import (
     class_table,
     confusion_table,
@@ -53,7 +56,9 @@ def sections(data: ReportData, scale: Scale, chance: float | None, shown: Browse
         *curve_sections(data, scale),
         _ranking(data, scale),
         *cost_sections(data, scale),
+        *position_sections(data, scale),
         *_differences(data, scale),
+        *slice_sections(data, scale),
         *_variance(data, scale),
         *calibration_sections(data, scale),
         *_confusion(data),
@@ -83,7 +88,7 @@ def _ranking(data: ReportData, scale: Scale) -> Section:
     ]
     if len(frame) > CHARTED:
         notes.append(f"The chart shows the first {CHARTED} of {len(frame)}; the table has all.")
-    notes += [] if data.comparison is None else data.comparison.notes
+    notes += data.comparison_notes if data.comparison is None else data.comparison.notes
     return Section("ranking", "Ranking", "Ranking", lead, [chart], [ranking_table(data, scale)], notes)
 
 
@@ -108,7 +113,10 @@ def _differences(data: ReportData, scale: Scale) -> Iterator[Section]:
     height = FRAME + 110 + max(22 * len(labels), 160)
     name = f"Differences in {scale.name}, row minus column{data.draw}"
     chart = Chart("differences", name, f"Matrix. {lead}", spec, height, pairs_table(data, scale), wide=True)
-    notes = ["A dot marks a pair that is shown to differ; blue: the row is better, orange: the column is."]
+    notes = [
+        "A dot marks a pair that is shown to differ; blue: the row is better, orange: the column is.",
+        "A click shows the samples that the row has right and the column wrong.",
+    ]
     if len(data.strategies) > CHARTED:
         notes.append(f"The matrix has the first {CHARTED} of {len(data.strategies)} strategies.")
     yield Section("differences", "Differences between strategies", "Differences", lead, [chart], notes=notes)
@@ -158,23 +166,40 @@ def _effect(effect: str) -> str:
 def _confusion(data: ReportData) -> Iterator[Section]:
     if data.answers.confusions is None:
         return
-    labels = data.strategies["label"].tolist()
-    found = list(zip(labels, data.answers.confusions, strict=True))
-    best = found[0][1]
+    cells = data.cells["label"].tolist()
+    pooled = _pooled(data)
+    if not pooled:
+        return
+    best, draws = pooled[0][1], int(data.strategies["n_draws"].iloc[0])
     recalls = [best.recall(i) for i in range(len(data.class_names))]
     known = [(r, name) for r, name in zip(recalls, data.class_names, strict=True) if math.isfinite(r.value)]
     lead = f"Which classes are taken for which, per strategy{data.draw}."
     if known:
         worst, name = min(known, key=lambda pair: pair[0].value)
+        # Samples come once per draw, so that an interval over all of them would be too short.
+        sure = f"over {draws} draws" if draws > 1 else f"{share(worst.low)} to {share(worst.high)}, n={worst.n}"
         lead = (
             f"Which classes are taken for which: of the gold samples of “{name}”, the class that the best strategy "
-            f"finds least, it finds {share(worst.value)} ({share(worst.low)} to {share(worst.high)}, n={worst.n})"
-            f"{data.draw}."
+            f"finds least, it finds {share(worst.value)} ({sure}){data.draw}."
         )
-    matrices = [confusion_table(label, matrix, data.class_names) for label, matrix in found[:MATRICES]]
-    notes = [f"Matrices of the first {MATRICES} strategies; the table has all."] if len(found) > MATRICES else []
-    tables = [*matrices, class_table(found, data.class_names, data.draw)]
+    matrices = [confusion_table(label, matrix, data.class_names) for label, matrix in pooled[:MATRICES]]
+    notes = [f"Matrices of the first {MATRICES} strategies; the table has all cells."] if len(pooled) > MATRICES else []
+    if (data.strategies["n_draws"] > 1).any():
+        notes.append("Matrices count the records of all draws of demonstrations; the table has each draw.")
+    found = list(zip(cells, data.answers.confusions, strict=True))
+    tables = [*matrices, class_table(found, data.class_names, data.cell_draw)]
     yield Section("confusion", "Confusion matrices", "Confusion", lead, tables=tables, notes=notes)
+
+
+def _pooled(data: ReportData) -> list[tuple[str, Confusion]]:
+    """Label and matrix of every strategy, over all of its cells."""
+    assert data.answers.confusions is not None
+    found = []
+    for row, label in enumerate(data.strategies["label"]):
+        own = [data.answers.confusions[cell] for cell in np.flatnonzero(data.cells["strategy"] == row)]
+        counts = np.sum([one.counts for one in own], axis=0)
+        found.append((str(label), Confusion(counts, sum(one.n_attempted for one in own))))
+    return found
 
 
 def _prompts(data: ReportData) -> Section:

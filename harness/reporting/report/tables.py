@@ -26,7 +26,7 @@ def ranking_table(data: ReportData, scale: Scale) -> Table:
     for place, row in enumerate(data.strategies.to_dict("records"), 1):
         mark = "best" if row["is_best"] else "like" if row["may_be_best"] else ""
         cells = [
-            Cell(str(row["label"]), mark=mark),
+            Cell(str(row["label"]), mark=mark, pick=(-1, place - 1, -1)),
             Cell(str(place), float(place)),
             Cell(scale.value(row["mean"]), row["mean"]),
             Cell(scale.interval(row["low"], row["high"])),
@@ -73,6 +73,7 @@ def pairs_table(data: ReportData, scale: Scale) -> Table:
         pairs = pairs[(pairs["first"] == best) | (pairs["second"] == best)]
         caption += f", those with the best only (p by Holm over all {count(len(data.comparison.pairs))})"
     caption += data.draw
+    place = {label: row for row, label in enumerate(data.strategies["label"])}
     rows = []
     for row in pairs.to_dict("records"):
         sign = -1.0 if row["second"] == best else 1.0
@@ -85,7 +86,7 @@ def pairs_table(data: ReportData, scale: Scale) -> Table:
             [
                 Cell(str(first)),
                 Cell(str(second)),
-                Cell(scale.difference(difference), difference),
+                Cell(scale.difference(difference), difference, pick=(place[first], place[second], -1)),
                 Cell(scale.change(low, high)),
                 Cell(probability(row["p_holm"]), row["p_holm"]),
                 Cell(verdict, mark="like" if row["differs"] else "quiet"),
@@ -162,7 +163,7 @@ def confusion_table(label: str, matrix: Confusion, names: Sequence[str]) -> Tabl
 
 
 def class_table(found: Sequence[tuple[str, Confusion]], names: Sequence[str], draw: str) -> Table:
-    """Recall and share of every class, per strategy; `draw` says what draws of demonstrations they hold for."""
+    """Recall and share of every class, per cell; `draw` says what draws of demonstrations they hold for."""
     rows = []
     for label, matrix in found:
         recalls = [matrix.recall(i) for i in range(len(names))]
@@ -177,7 +178,7 @@ def class_table(found: Sequence[tuple[str, Confusion]], names: Sequence[str], dr
             Cell(count(matrix.n_scored)),
         ]
         rows.append(cells)
-    columns = [Column("Strategy", False)]
+    columns = [Column("Cell", False)]
     for name in names:
         columns += [Column(f"Recall of {name}"), Column("95% interval"), Column(f"Predicted {name}")]
     columns += [Column("MCC"), Column("No label"), Column("n")]

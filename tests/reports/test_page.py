@@ -4,7 +4,6 @@ import base64
 import hashlib
 import json
 import re
-import shutil
 from dataclasses import replace
 
 import pandas as pd
@@ -14,6 +13,7 @@ from bs4 import BeautifulSoup
 from harness.analysis.calibrate import calibrate
 from harness.analysis.cells import over_seeds
 from harness.analysis.compare import compare
+from harness.analysis.recommendation import recommend, sentences
 from harness.analysis.summary import summarise
 from harness.core.errors import ConfigError, DataError, RunDirError
 from harness.planning.examples import NAME as PROMPTS
@@ -25,61 +25,13 @@ from harness.reporting.report.gathering import gather, run_names
 from harness.reporting.report.page import embedded_json
 from harness.reporting.report.wording import scale_of
 from harness.results.store import RunStore
-from tests.simulated_runs import answered_run, classified_run, write_manifest, write_samples
-
-N = 240
-ODD = [
-    '</script><script>document.title = "pwned"</script>',
-    "<img src=x onerror=\"document.title='pwned'\">",
-    "{{ 7 * 7 }} &amp; \u2028 <!-- \\u003c",
-]
-SHARES = {("clear", 0): 0.6, ("clear", 4): 0.85, ("vague", 0): 0.55, ("vague", 4): 0.58}
-FAILED = [("clear", 4, 1, 5), ("vague", 4, 2, 6), ("vague", 4, 2, 7)]
+from tests.reports.pages import AVERAGED, EVERY_CELL, ODD, SHARES, N, data_block, rows_of, texts
+from tests.simulated_runs import classified_run, write_cell, write_manifest, write_samples
 
 
-def texts(n=N):
-    return [*ODD, *(f"영화 {i} 재미있다" for i in range(n - len(ODD)))]
-
-
-@pytest.fixture(scope="module")
-def run_dir(tmp_path_factory):
-    return classified_run(tmp_path_factory.mktemp("runs") / "main", texts(), SHARES, failed=FAILED)
-
-
-@pytest.fixture(scope="module")
-def answered(tmp_path_factory):
-    return answered_run(tmp_path_factory.mktemp("runs") / "answered")
-
-
-@pytest.fixture(scope="module")
-def html(run_dir, tmp_path_factory):
-    return write_report([run_dir], str(tmp_path_factory.mktemp("out") / "r.html")).read_text(encoding="utf-8")
-
-
-@pytest.fixture(scope="module")
-def soup(html):
-    return BeautifulSoup(html, "html.parser")
-
-
-def rows_of(soup, caption):
-    """A table as dicts from column titles to (text, value at full precision)."""
-    table = next(c.find_parent("table") for c in soup.find_all("caption") if c.get_text().startswith(caption))
-    titles = [th.get_text() for th in table.thead.find_all("th")]
-    rows = []
-    for tr in table.tbody.find_all("tr"):
-        cells = tr.find_all(["th", "td"])
-        value = [(c.get_text(), float(c["data-value"]) if c.has_attr("data-value") else None) for c in cells]
-        rows.append(dict(zip(titles, value, strict=True)))
-    return rows
-
-
-def data_block(soup, name):
-    return json.loads(soup.find(id=name).string)
-
-
-def test_ranking_has_the_figures_of_compare_and_summarise(run_dir, soup):
+def test_ranking_has_the_figures_of_compare_and_summarise(run_dir, cell_soup):
     wanted, cells = compare([run_dir]).strategies, summarise(run_dir).set_index(["template", "k", "seed"])
-    found = {row["Strategy"][0]: row for row in rows_of(soup, "Strategies by accuracy")}
+    found = {row["Strategy"][0]: row for row in rows_of(cell_soup, "Strategies by accuracy")}
     assert next(iter(found)) == wanted["label"][0]
     assert len(found) == len(wanted) == 6
     for row in wanted.to_dict("records"):
@@ -92,19 +44,19 @@ def test_ranking_has_the_figures_of_compare_and_summarise(run_dir, soup):
         assert shown["Macro F1"][1] == cell["macro_f1"]
 
 
-def test_the_group_like_the_best_is_that_of_compare(run_dir, soup):
+def test_the_group_like_the_best_is_that_of_compare(run_dir, cell_soup):
     wanted = compare([run_dir]).strategies
     assert 0 < (wanted["may_be_best"] & ~wanted["is_best"]).sum() < len(wanted) - 1
-    found = {r["Strategy"][0]: r["Verdict"][0] for r in rows_of(soup, "Strategies by accuracy")}
+    found = {r["Strategy"][0]: r["Verdict"][0] for r in rows_of(cell_soup, "Strategies by accuracy")}
     for row in wanted.to_dict("records"):
         assert found[row["label"]] == (
             "★ best" if row["is_best"] else "● may be best" if row["may_be_best"] else "worse"
         )
 
 
-def test_the_first_screen_answers_which_how_sure_and_at_what_cost(run_dir, soup):
+def test_the_first_screen_answers_which_how_sure_and_at_what_cost(run_dir, cell_soup):
     comparison = compare([run_dir])
-    answer = soup.find(id="answer")
+    answer = cell_soup.find(id="answer")
     best = comparison.strategies[comparison.strategies["is_best"]].iloc[0]
     text = " ".join(answer.get_text(" ").split())
     assert comparison.best in answer.h1.get_text()
@@ -131,14 +83,85 @@ def test_the_first_screen_answers_which_how_sure_and_at_what_cost(run_dir, soup)
     assert facts["Always the most frequent class"].startswith("50.0%")
 
 
-def test_figures_of_one_draw_say_so_wherever_they_stand(soup):
+def test_figures_of_one_draw_say_so_wherever_they_stand(cell_soup):
     draw = "K > 0: this demonstration draw"
-    assert draw in soup.find(id="answer").select_one(".verdict").get_text()
+    assert draw in cell_soup.find(id="answer").select_one(".verdict").get_text()
     for name in ("ranking", "differences", "confusion"):
-        section = soup.find(id=name)
+        section = cell_soup.find(id=name)
         assert draw in section.select_one(".lead").get_text()
         captions = [c.get_text() for c in section.select("figcaption, caption") if not c.find_parent(class_="matrices")]
         assert captions and all(draw in caption for caption in captions)
+
+
+def test_strategies_are_templates_and_k_with_their_draws_averaged(run_dir, soup):
+    comparison, cells = compare([run_dir], AVERAGED), summarise(run_dir)
+    found = {row["Strategy"][0]: row for row in rows_of(soup, "Strategies by accuracy")}
+    assert list(found) == comparison.strategies["label"].tolist() and len(found) == 4
+    for row in comparison.strategies.to_dict("records"):
+        shown, own = found[row["label"]], cells[(cells["template"] == row["template"]) & (cells["k"] == row["k"])]
+        assert shown["Accuracy"] == (f"{100 * row['mean']:.1f}%", row["mean"])
+        assert row["mean"] == pytest.approx(own["accuracy"].mean(), abs=0.01)
+        assert shown["95% interval"][0] == f"{100 * row['low']:.1f}% to {100 * row['high']:.1f}%"
+        assert shown["Macro F1"][1] == pytest.approx(own["macro_f1"].mean())
+    expected = comparison.selection.expected
+    answer = " ".join(soup.find(id="answer").get_text(" ").split())
+    assert f"{100 * expected.value:.1f}% accuracy to expect on new samples and new draws of demonstrations" in answer
+    assert "Demonstrations 2 draws, averaged" in answer
+    assert "this demonstration draw" not in answer
+
+
+def test_the_first_screen_recommends_as_compare_does(run_dir, soup, cell_soup):
+    for page, by in ((soup, AVERAGED), (cell_soup, EVERY_CELL)):
+        comparison = compare([run_dir], by)
+        use, others = sentences(recommend(comparison))
+        answer = page.find(id="answer")
+        assert answer.h1.get_text().endswith(use)
+        verdict = answer.select_one(".verdict").get_text()
+        assert verdict.startswith(others)
+        worse = int((~comparison.strategies["may_be_best"]).sum())
+        assert (f"{worse} {'is' if worse == 1 else 'are'} shown to be worse (95%)" in verdict) == (worse > 0)
+        facts = {d.dt.get_text(): d.dd.get_text(" ") for d in answer.select("dl > div")}
+        cheapest = recommend(comparison).cheapest
+        assert (cheapest is None) == ("Cheapest that may be as good" not in facts)
+        assert cheapest is None or facts["Cheapest that may be as good"].endswith(f"tokens: {cheapest}")
+
+
+def test_a_lucky_draw_is_not_crowned(tmp_path):
+    store, gold = RunStore(str(tmp_path / "run")), [i % 2 for i in range(N)]
+    store.create()
+    write_manifest(store, ["lucky", "steady"], [4], [1, 2], N)
+    write_samples(store, texts(), gold=gold)
+    shares = {("lucky", 1): 0.9, ("lucky", 2): 0.2, ("steady", 1): 0.7, ("steady", 2): 0.7}
+    for (template, seed), share in shares.items():
+        predicted = [g if i < share * N else 1 - g for i, g in enumerate(gold)]
+        columns = {"gold": gold, "prediction": predicted, "label_logprobs": [[-0.1, -2.0]] * N}
+        write_cell(store, template, 4, seed, columns)
+    assert gather([store.run_dir]).strategies["label"][0] == "steady"
+    assert gather([store.run_dir], EVERY_CELL).strategies["label"][0] == "lucky seed=1"
+
+
+def test_without_a_common_draw_every_draw_stands_for_itself_and_the_page_says_so(tmp_path):
+    one = classified_run(tmp_path / "one", texts(), {("clear", 4): 0.7})
+    soup = BeautifulSoup(write_report([one]).read_text(encoding="utf-8"), "html.parser")
+    assert {row["Strategy"][0] for row in rows_of(soup, "Strategies by accuracy")} == {"seed=1", "seed=2"}
+    assert "Every draw of demonstrations is a strategy of its own here" in soup.select_one(".warning").get_text()
+
+
+@pytest.mark.parametrize("by", [["k"], ["template"], ["seed"], ["template", "seed"]])
+def test_any_axes_may_make_a_strategy(run_dir, by, tmp_path):
+    page = BeautifulSoup(
+        write_report([run_dir], str(tmp_path / "r.html"), by).read_text(encoding="utf-8"), "html.parser"
+    )
+    assert [row["Strategy"][0] for row in rows_of(page, "Strategies by accuracy")] == compare([run_dir], by).strategies[
+        "label"
+    ].tolist()
+    assert not {"nan", "<NA>"} & set(page.main.get_text(" ").split())
+
+
+@pytest.mark.parametrize(("by", "words"), [(["templat"], "did you mean"), (["model"], "comparing needs two")])
+def test_axes_that_cannot_be_compared_by_are_refused(run_dir, by, words):
+    with pytest.raises(ConfigError, match=words):
+        gather([run_dir], by)
 
 
 def test_heatmap_and_lines_hold_the_means_over_seeds(run_dir, soup):
@@ -154,11 +177,12 @@ def test_heatmap_and_lines_hold_the_means_over_seeds(run_dir, soup):
     assert band["y"][1:3] == pytest.approx([100 * seeds.loc[("clear", 4), name] for name in ("most", "least")])
 
 
-def test_pairs_and_matrix_hold_the_differences_of_compare(run_dir, soup):
-    comparison = compare([run_dir])
+@pytest.mark.parametrize(("by", "page", "n"), [(AVERAGED, "soup", 6), (EVERY_CELL, "cell_soup", 15)])
+def test_pairs_and_matrix_hold_the_differences_of_compare(run_dir, by, page, n, request):
+    comparison, soup = compare([run_dir], by), request.getfixturevalue(page)
     found = {frozenset((r["First"][0], r["Second"][0])): r for r in rows_of(soup, "Pairs of strategies")}
     matrix = data_block(soup, "chart-data")["differences"]["data"][0]
-    assert len(found) == len(comparison.pairs) == 15
+    assert len(found) == len(comparison.pairs) == n
     for pair in comparison.pairs.to_dict("records"):
         row = found[frozenset((pair["first"], pair["second"]))]
         sign = 1 if row["First"][0] == pair["first"] else -1
@@ -208,9 +232,9 @@ def test_every_calibration_has_its_own_sentence_chart_and_table(run_dir):
         assert len(rows) == 1 + (found.cells["method"] == "batch").sum()
 
 
-def test_confusion_matrices_count_every_scored_sample(run_dir, soup):
+def test_confusion_matrices_count_every_scored_sample(run_dir, cell_soup):
     best = compare([run_dir]).strategies.iloc[0]
-    rows = rows_of(soup, best["label"])
+    rows = rows_of(cell_soup, best["label"])
     counts = [[row[name][1] for name in ("negative", "positive")] for row in rows]
     assert sum(map(sum, counts)) == best["n_scored"]
     cells = summarise(run_dir)
@@ -319,7 +343,7 @@ def test_generated_answers_have_their_own_columns_and_no_calibration(answered, t
     cells = summarise(answered).set_index(["template", "k"])
     rows = {row["Strategy"][0]: row for row in rows_of(soup, "Strategies by exact match")}
     assert len(rows) == 4
-    shown = rows["long K=2 seed=1"]
+    shown = rows["long K=2"]
     cell = cells.loc[("long", 2)]
     assert shown["Exact match"][1] == cell["exact_match"]
     assert shown["F1"][1] == cell["f1"]
@@ -435,9 +459,6 @@ def test_a_file_that_cannot_be_written_is_refused_before_anything_is_read(tmp_pa
         write_report(["no run at all"], str(tmp_path / out))
 
 
-# In a browser
-
-
 def test_cost_names_what_no_other_beats_on_both(run_dir, soup):
     data = gather([run_dir])
     found = rows_of(soup, "Accuracy against tokens of a prompt")
@@ -462,147 +483,6 @@ def test_prices_stand_beside_tokens_where_the_configuration_has_them(run_dir):
     assert table.columns[2].title == "Price of 1,000 prompts"
     for row in table.rows:
         assert row[2].value == pytest.approx(2.5 * row[1].value / 1000)
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    """Chromium through playwright."""
-    sync = pytest.importorskip("playwright.sync_api", reason="no playwright: pip install playwright")
-    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-    path = next((found for name in names if (found := shutil.which(name))), None)
-    if path is None:
-        pytest.skip("no Chromium on this machine, e.g. apt-get install chromium")
-    with sync.sync_playwright() as driver:
-        opened = driver.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        yield opened
-        opened.close()
-
-
-@pytest.fixture
-def open_page(chromium, html, answered, tmp_path):
-    """A function from a theme and a width to the open report; what went wrong is in `trouble`."""
-    (tmp_path / "r.html").write_text(html, encoding="utf-8")
-    pages = []
-
-    def opened(path=None, theme="light", width=1280):
-        page = chromium.new_page(viewport={"width": width, "height": 900}, color_scheme=theme)
-        pages.append(page)
-        page.trouble = []
-        page.on("console", lambda m: page.trouble.append(m.text) if m.type in ("error", "warning") else None)
-        page.on("pageerror", lambda e: page.trouble.append(str(e)))
-        page.on("request", lambda r: page.trouble.append(r.url) if not r.url.startswith(("file:", "data:")) else None)
-        page.goto(f"file://{path or tmp_path / 'r.html'}")
-        page.wait_for_function(DRAWN)
-        return page
-
-    yield opened
-    for page in pages:
-        page.close()
-
-
-DRAWN = "[...document.querySelectorAll('[data-chart]')].every((p) => p.querySelector('.main-svg'))"
-
-
-@pytest.mark.parametrize("width", [360, 1280])
-@pytest.mark.parametrize("theme", ["light", "dark"])
-def test_the_page_opens_in_both_themes_without_errors_or_requests(open_page, theme, width):
-    page = open_page(theme=theme, width=width)
-    assert page.trouble == []
-    assert page.title() == "nsmc: simulated – prompt strategies compared"
-    assert page.evaluate("document.documentElement.scrollWidth") == width
-    red = page.evaluate("getComputedStyle(document.body).backgroundColor").split("(")[1].split(",")[0]
-    assert (int(red) < 60) == (theme == "dark")
-
-
-def test_the_button_changes_the_theme_of_page_and_charts(open_page):
-    page = open_page()
-    button = page.get_by_role("button", name="Dark theme")
-    tick = "getComputedStyle(document.querySelector('[data-chart] .xtick text')).fill"
-    before = page.evaluate("getComputedStyle(document.body).color"), page.evaluate(tick)
-    button.click()
-    assert button.get_attribute("aria-pressed") == "true"
-    page.wait_for_function(f"{tick} !== '{before[1]}'")
-    assert page.evaluate("getComputedStyle(document.body).color") != before[0]
-    button.click()
-    page.wait_for_function(f"{tick} === '{before[1]}'")
-    assert page.trouble == []
-
-
-def test_filters_and_search_narrow_the_samples(open_page, soup):
-    page = open_page()
-    chips = {chip.input["value"]: int(chip.b.get_text()) for chip in soup.select(".chip")}
-    for kind, number in chips.items():
-        page.locator(f"input[name=kind][value='{kind}']").check()
-        found = "samples" if number != 1 else "sample"
-        assert page.locator("#sample-count").inner_text() == f"{number} {found} of the {N} in this file"
-        assert page.locator("#sample-list > li").count() == min(number, 25)
-    page.locator("input[name=kind][value='']").check()
-    page.get_by_role("searchbox").fill("영화 17 재미")
-    assert page.locator("#sample-list > li").count() == 1
-    page.get_by_role("searchbox").fill("IMG SRC")
-    assert page.locator("#sample-list > li").count() == 1
-    page.get_by_role("searchbox").fill("없는 낱말")
-    assert page.locator("#sample-count").inner_text().startswith("0 samples")
-    page.get_by_role("searchbox").fill("")
-    page.get_by_role("button", name="Later").press("Enter")
-    assert page.locator("#sample-page").inner_text() == "Page 2 of 10"
-    assert page.trouble == []
-
-
-def test_a_script_in_a_review_is_shown_as_text_and_never_runs(open_page):
-    page = open_page()
-    rows = page.locator("#sample-list > li")
-    for place, text in enumerate(ODD):
-        rows.nth(place).locator("summary").click()
-        assert text in rows.nth(place).locator(".full").first.text_content()
-    rows.nth(5).locator("summary").press("Enter")
-    assert "failed: ValueError: <b>broken</b>" in rows.nth(5).locator("table").text_content()
-    assert page.locator("#samples img, #samples b b").count() == 0
-    assert "pwned" not in page.title()
-    assert page.trouble == []
-
-
-def test_a_script_that_is_slipped_in_is_blocked_by_the_policy(open_page):
-    page = open_page()
-    page.evaluate(
-        "(() => { const s = document.createElement('script'); s.textContent = 'document.title = `pwned`';"
-        " document.body.append(s); })()"
-    )
-    assert "pwned" not in page.title()
-    assert any("Content Security Policy" in text for text in page.trouble)
-
-
-def test_generated_answers_open_with_their_values(open_page, answered, tmp_path):
-    path = write_report([answered], str(tmp_path / "answered.html"))
-    page = open_page(path)
-    page.locator("#sample-list summary").first.click()
-    table = page.locator("#sample-list table").first
-    assert "exact match" in table.inner_text()
-    assert table.locator("tbody tr").count() == 4
-    assert page.trouble == []
-
-
-def test_long_names_are_not_cut_off_by_the_edge_of_a_phones_screen(open_page, tmp_path):
-    shares = {(name, k): 0.7 for name in ("a_name_that_no_phone_has_room_for", "b") for k in (0, 4, 8)}
-    run = classified_run(tmp_path / "long", texts(), shares)
-    page = open_page(write_report([run], str(tmp_path / "long.html")), width=360)
-    hidden = page.evaluate(
-        """[...document.querySelectorAll('[data-chart]')].filter((p) => !p.closest('.wide')).flatMap((p) =>
-        [...p.querySelectorAll('.ytick text')].filter((t) =>
-          t.getBoundingClientRect().left < p.getBoundingClientRect().left).map((t) => t.textContent))"""
-    )
-    assert hidden == []
-
-
-def test_everything_that_scrolls_or_acts_can_be_reached_by_keyboard(open_page):
-    page = open_page(width=360)
-    unreachable = page.evaluate(
-        """[...document.querySelectorAll('main *')].filter((e) => e.scrollWidth > e.clientWidth + 1
-        && /auto|scroll/.test(getComputedStyle(e).overflowX) && e.tabIndex < 0).length"""
-    )
-    assert unreachable == 0
-    page.keyboard.press("Tab")
-    assert page.evaluate("document.activeElement.textContent") == "To the results"
 
 
 def luminance(colour):
