@@ -417,6 +417,16 @@ def test_the_report_shows_where_answers_stand(finished):
     assert f"“{labels[worst['template'], worst['k']]}” strays most" in section.lead
 
 
+@pytest.mark.parametrize("by", [["k"], ["template"]])
+def test_places_of_strategies_that_are_averaged_over_templates_or_k(finished, by):
+    data = gather([finished[1]], by)
+    (section,) = position_sections(data, scale_of("accuracy", [0.5]))
+    rows = table_of(section, "Places of the answers").rows
+    assert [row[0].text for row in rows] == data.strategies["label"].tolist()
+    orders = {row[1].text for row in rows}
+    assert orders == ({"–"} if by == ["k"] else {"given", "shuffled, seed 3"})
+
+
 def test_the_report_has_the_spread_over_orders_of_one_wording(finished):
     data = gather([finished[1]])
     templates = data.runs[0].manifest["identity"]["templates"]

@@ -220,16 +220,20 @@ def report_command(
     live: Annotated[
         bool, typer.Option("--live", help="Serve the page on 127.0.0.1 instead; it follows a run that goes on.")
     ] = False,
-    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="Of --live; 0 takes a free one.")] = 0,
+    port: Annotated[
+        int | None, typer.Option("--port", min=0, max=65535, help="Of --live; any that is free by default.")
+    ] = None,
 ) -> None:
     """One self-contained HTML file: which prompt, how sure, at what cost, and every sample."""
     from harness.reporting.report.build import write_report
 
+    if port is not None and not live:
+        raise ConfigError("--port is for --live, which serves the page; add --live, or drop --port")
     given = {"--by": by, "--seeds": seeds != "random", "--live": live}
     with told_as_damage(run_dirs):
         several = groups.only_group(run_dirs)
         if several is None and live:
-            runs.serve_report(run_dirs, out, _parts(by), seeds, port)
+            runs.serve_report(run_dirs, out, _parts(by), seeds, port or 0)
             return
         if several is None:
             path = write_report(run_dirs, out, _parts(by), seeds)

@@ -97,6 +97,7 @@ def test_long_names_are_not_cut_off_by_the_edge_of_a_phones_screen(open_page, tm
           t.getBoundingClientRect().left < p.getBoundingClientRect().left).map((t) => t.textContent))"""
     )
     assert hidden == []
+    assert page.evaluate("document.documentElement.scrollWidth") == 360
 
 
 def test_everything_that_scrolls_or_acts_can_be_reached_by_keyboard(open_page):

@@ -2,11 +2,13 @@
 
 import http.client
 import json
+import sys
 import threading
 from contextlib import contextmanager
 
 import pytest
 
+from harness.cli import main
 from harness.cli.runs import serve_report
 from harness.core.errors import ConfigError, RunDirError
 from harness.reporting.live import Pages, State, pages_of, serve, state_of
@@ -124,6 +126,14 @@ def test_the_verb_says_where_the_page_is_and_ends_with_ctrl_c(tmp_path, capsys, 
         assert said.startswith("http://127.0.0.1:") and words in said and said.endswith("Ctrl-C ends it\n")
     with pytest.raises(ConfigError, match="--live serves the page and writes no file"):
         serve_report([run], "r.html", [], "random", 0)
+
+
+def test_a_port_without_live_is_refused(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["harness", "report", "no run at all", "--port", "80"])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == 2
+    assert "error: --port is for --live" in capsys.readouterr().err
 
 
 def asked_in_thread(server):

@@ -128,6 +128,18 @@ class ReportData:
         """The race that decided what the only run of a report has; None where the full grid was run since."""
         return _decided(self.runs)
 
+    def wording_of(self, strategy: Mapping[Any, Any]) -> Mapping[str, Any] | None:
+        """The template of a strategy, from the manifest; None of references, and where several are averaged.
+
+        Args:
+            strategy: `run` and `template`, as in `strategies`.
+        """
+        runs = [run for run in self.runs if strategy["run"] in (run.name, f"{len(self.runs)} runs")]
+        if not runs or pd.isna(strategy["template"]):
+            return None
+        found: Mapping[str, Any] | None = runs[0].manifest["identity"]["templates"].get(strategy["template"])
+        return found
+
     @property
     def class_names(self) -> list[str]:
         """Of a classification task."""

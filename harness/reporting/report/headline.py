@@ -186,7 +186,7 @@ def _which(data: ReportData) -> tuple[Fact, ...]:
         facts.append(Fact("Demonstrations", "none"))
     else:
         facts.append(Fact("Seed", str(best["seed"])))
-    wording = _wording(data, best)
+    wording = data.wording_of(best.to_dict())
     if wording is None:
         return tuple(facts)
     facts.append(Fact("Wording", "", _short(" ".join((wording["prefix"] + wording["query"]).split()))))
@@ -199,19 +199,12 @@ def _to_copy(data: ReportData) -> dict[str, str]:
     """The best strategy's prompt and YAML."""
     row = int(np.flatnonzero(data.strategies["is_best"])[0])
     best = data.strategies.iloc[row]
-    wording = None if pd.isna(best["template"]) else _wording(data, best)
+    wording = data.wording_of(best.to_dict())
     if wording is None:
         return {"prompt": "", "yaml": ""}
     cell = data.cells[data.cells["strategy"] == row].iloc[0].to_dict()
     around = around_of(next(run for run in data.runs if run.name == cell["run"]), cell)
     return {"prompt": "" if around is None else around.text, "yaml": template_yaml(str(best["template"]), wording)}
-
-
-def _wording(data: ReportData, strategy: pd.Series) -> Mapping[str, Any] | None:
-    """The template of a strategy; None where it is averaged over several, or damaged."""
-    runs = [run for run in data.runs if strategy["run"] in (run.name, f"{len(data.runs)} runs")]
-    found: Mapping[str, Any] | None = runs[0].manifest["identity"]["templates"].get(strategy["template"])
-    return found
 
 
 def _short(text: str) -> str:

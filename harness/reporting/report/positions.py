@@ -73,6 +73,8 @@ def position_sections(data: ReportData, scale: Scale) -> Iterator[Section]:
         "the least share of answers that stand elsewhere than right ones would have them. Chance alone gives it some.",
         "Found: of the right answers at a place, how many were given. A model without bias finds as many at each.",
     ]
+    if (frame["n_draws"] > 1).any():
+        notes.append("Of averaged draws, each draw's figures are averaged.")
     if not orders:
         notes.append(
             "Templates that differ in `choices: {order: ...}` alone (given, shuffled, or by how many places to "
@@ -84,10 +86,9 @@ def position_sections(data: ReportData, scale: Scale) -> Iterator[Section]:
 
 def orders_of(data: ReportData) -> list[Orders]:
     """Groups of at least two strategies whose templates differ in the order of the choices alone."""
-    wordings = {run.name: run.manifest["identity"]["templates"] for run in data.runs}
     groups: dict[tuple[Any, ...], list[tuple[float, str]]] = {}
     for row in data.strategies.to_dict("records"):
-        wording = wordings[row["run"]].get(row["template"]) if not pd.isna(row["template"]) else None
+        wording = data.wording_of(row)
         if wording is not None and wording.get("choices") and math.isfinite(row["mean"]):
             rest = {key: value for key, value in wording["choices"].items() if key not in _ORDER}
             same = json.dumps({**wording, "choices": rest, "name": ""}, sort_keys=True)
@@ -170,8 +171,10 @@ def _orders_table(orders: list[Orders], data: ReportData, scale: Scale) -> Table
 
 
 def _order(row: Mapping[Any, Any], data: ReportData) -> str:
-    run = next(run for run in data.runs if run.name == row["run"])
-    choices = run.manifest["identity"]["templates"][row["template"]]["choices"]
+    wording = data.wording_of(row)
+    if wording is None:
+        return NOTHING
+    choices = wording["choices"]
     order = choices.get("order", GIVEN)
     if isinstance(order, int):
         return f"rotated by {order}"
