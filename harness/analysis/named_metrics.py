@@ -15,8 +15,9 @@ import numpy as np
 import pandas as pd
 import scipy
 
+from harness.analysis.calibration_error import ece_interval
 from harness.analysis.intervals import LEVEL
-from harness.analysis.resampling import bootstrap_weights
+from harness.analysis.resampling import bootstrap_weights, unit_sums
 from harness.analysis.table import FloatArray, IntArray, cluster_codes
 
 RESAMPLES, SEED = 1000, 20_000
@@ -193,9 +194,7 @@ def _of_class(of_classes: Callable[[FloatArray], FloatArray], place: int, sums: 
     return np.asarray(of_classes(_matrix(sums))[:, place])
 
 
-def with_interval(
-    name: str, figure: Figure, features: FloatArray, clusters: IntArray | None, is_biased: bool = False
-) -> dict[str, float]:
+def with_interval(name: str, figure: Figure, features: FloatArray, clusters: IntArray | None) -> dict[str, float]:
     """A figure of sums with a 95% interval from resampled samples or clusters.
 
     Args:
@@ -203,13 +202,11 @@ def with_interval(
         figure: from sums to its values.
         features: (samples, features), what is summed.
         clusters: codes of the samples; None where they are independent.
-        is_biased: whether a sample's figure is too high on average, by as much as a resample's is above the sample's.
     """
     if not len(features):
         return _named(name, np.nan, np.empty(0))
     value = float(figure(features.sum(0)[None])[0])
-    values = figure(_resampled(features, clusters))
-    return _named(name, value, np.maximum(2 * value - values, 0) if is_biased else values)
+    return _named(name, value, figure(_resampled(features, clusters)))
 
 
 def _named(name: str, value: float, resampled: FloatArray) -> dict[str, float]:
@@ -243,7 +240,7 @@ def _of_probabilities(
         return _named(name, np.nan, np.empty(0))
     rows = [scipy.special.softmax(np.asarray(row, dtype=float)) for row in logprobs]
     if name == "ece":
-        return with_interval(name, ece, _calibration_features(rows, gold, predicted), codes, is_biased=True)
+        return _calibration_error(name, _calibration_features(rows, gold, predicted), codes)
     if name == "brier":
         halves = [0.5 if len(row) == 2 else 1.0 for row in rows]
         distances = [
@@ -264,6 +261,19 @@ def _calibration_features(rows: Sequence[FloatArray], gold: IntArray, predicted:
     for part, values in enumerate((np.ones(len(rows)), confidence, gold == predicted)):
         features[places, part, bins] = values
     return features.reshape(len(rows), -1)
+
+
+def _calibration_error(name: str, features: FloatArray, codes: IntArray | None) -> dict[str, float]:
+    """The error with its interval; clusters count by how much more their gaps vary than those of samples do."""
+    sums = features.sum(0)
+    n, confidence, right = sums.reshape(3, BINS)
+    effect = 1.0
+    if codes is not None:
+        gaps = features[:, BINS : 2 * BINS] - features[:, 2 * BINS :]
+        units = unit_sums(gaps.T, codes)
+        effect = max(1.0, float((units**2).sum() / max(float((gaps**2).sum()), 1e-12)))
+    low, high = ece_interval(n, confidence, right, LEVEL, SEED, effect)
+    return {name: float(ece(sums[None])[0]), f"{name}_low": low, f"{name}_high": high}
 
 
 def auroc(scores: FloatArray, gold: IntArray, weights: FloatArray) -> FloatArray:

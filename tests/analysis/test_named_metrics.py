@@ -7,9 +7,11 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
+from scipy.special import softmax
 from sklearn import metrics as sk
 
-from harness.analysis import named_answers, named_metrics
+from harness.analysis import calibration_error, named_answers, named_metrics
+from harness.analysis.calibration_error import ece_interval
 from harness.analysis.named_answers import NamedAnswers, extracted, last_number, rouge_l, same_number
 from harness.analysis.named_metrics import BINS, MATRIX_FIGURES, NamedMetrics, auroc
 from harness.config import values
@@ -97,6 +99,7 @@ def test_figures_of_each_class_equal_the_library(monkeypatch):
 @pytest.mark.filterwarnings("ignore")
 def test_figures_of_probabilities_equal_the_library_and_a_loop(monkeypatch):
     monkeypatch.setattr(named_metrics, "RESAMPLES", 2)
+    monkeypatch.setattr(calibration_error, "DRAWS", 2)
     rng = np.random.default_rng(13)
     for case in range(CASES):
         gold, predicted, logprobs = random_case(rng, n_classes=2 if case % 2 else None)
@@ -166,23 +169,72 @@ def test_intervals_cover_what_they_are_of(clustered):
     assert all(times >= 88 for times in covered.values()), covered
 
 
-@pytest.mark.parametrize(("temperature", "least"), [(1.0, 65), (3.0, 88)])
-def test_the_interval_of_ece_takes_its_bias_out(temperature, least):
-    """Of a model that errs in its confidence it covers; of a calibrated one, whose error cannot be less, not always."""
+def tempered(rng, n, n_classes, temperature):
+    """Confidence and right or wrong of a model that is too confident by a factor of its logits."""
+    logits = rng.normal(0, 1.5, (n, n_classes))
+    truth, said = softmax(logits, axis=1), softmax(logits * temperature, axis=1)
+    gold = (truth.cumsum(axis=1) > rng.random((n, 1))).argmax(axis=1)
+    return said.max(axis=1), said.argmax(axis=1) == gold
+
+
+def in_some_bins(rng, n, *_):
+    """Too confident where it is most confident alone."""
+    confidence = rng.uniform(0.5, 1, n)
+    return confidence, rng.random(n) < np.where(confidence > 0.85, confidence - 0.2, confidence)
+
+
+def binned(confidence, right):
+    bins = np.clip(np.ceil(confidence * BINS).astype(int) - 1, 0, BINS - 1)
+    return [np.bincount(bins, weights, BINS).astype(float) for weights in (None, confidence, right)]
+
+
+def share_covered(runs, world, n_classes, temperature, n):
     rng = np.random.default_rng(18)
+    sizes, confidence, right = binned(*world(rng, 400_000, n_classes, temperature))
+    truth = 0.0 if temperature == 1.0 else np.abs(confidence - right).sum() / sizes.sum()
+    covered = 0
+    for _ in range(runs):
+        low, high = ece_interval(*binned(*world(rng, n, n_classes, temperature)), 0.95, 1)
+        assert 0 <= low <= high <= 1
+        covered += low <= truth <= high
+    return covered / runs
 
-    def draw(n):
-        logits = rng.normal(size=n) * 2
-        gold = (rng.random(n) < 1 / (1 + np.exp(-logits))).astype(int)
-        logprobs = np.stack([np.zeros(n), logits * temperature], axis=1)
-        return cell_of(gold, (logits > 0).astype(int), logprobs)
 
-    metrics = NamedMetrics(["ece"], ["0", "1"], {})
-    truth = metrics.figures(draw(200_000))["ece"]
-    found = [metrics.figures(draw(300)) for _ in range(100)]
-    assert sum(one["ece_low"] - 0.005 <= truth <= one["ece_high"] for one in found) >= least
-    if temperature == 1.0:
-        assert np.mean([one["ece"] for one in found]) > truth + 0.02
+@pytest.mark.parametrize("temperature", [1.0, 3.0])
+def test_the_interval_of_ece_holds_the_true_error_whether_there_is_one_or_none(temperature):
+    # Three standard errors of 40 draws are 0.10.
+    assert share_covered(40, tempered, 2, temperature, 200) >= 0.84
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("world", "n_classes", "temperature", "n"),
+    [
+        (tempered, 2, 1.0, 100),
+        (tempered, 2, 1.0, 1000),
+        (tempered, 4, 1.0, 300),
+        (tempered, 2, 1.5, 300),
+        (tempered, 4, 1.5, 1000),
+        (tempered, 2, 3.0, 300),
+        (tempered, 2, 3.0, 1000),
+        (in_some_bins, 2, 0.0, 300),
+    ],
+)
+def test_the_interval_of_ece_covers_near_its_level(world, n_classes, temperature, n):
+    # Three standard errors of 400 draws are 0.033.
+    assert 0.905 <= share_covered(400, world, n_classes, temperature, n) <= 0.995
+
+
+def test_dependent_samples_widen_the_interval_of_ece():
+    rng = np.random.default_rng(3)
+    logits = np.repeat(rng.normal(0, 2, 40), 10)
+    gold = np.repeat(rng.integers(0, 2, 40), 10)
+    logprobs = np.stack([np.zeros(400), logits], axis=1)
+    cell = cell_of(gold, (logits > 0).astype(int), logprobs)
+    alone = NamedMetrics(["ece"], ["0", "1"], {}).figures(cell)
+    together = NamedMetrics(["ece"], ["0", "1"], {str(i): f"g{i // 10}" for i in range(400)}).figures(cell)
+    assert together["ece"] == alone["ece"]
+    assert together["ece_high"] - together["ece_low"] > 1.5 * (alone["ece_high"] - alone["ece_low"])
 
 
 def test_figures_of_probabilities_are_unknown_where_labels_were_written():
