@@ -1,10 +1,12 @@
-"""Tiny encoders for sequence classification, made where they will be used."""
+"""Tiny encoders with heads of their own, made where they will be used."""
 
+import json
 import shutil
 
 import torch
 from transformers import AutoTokenizer, BertConfig, BertForMaskedLM, BertForSequenceClassification, BertModel
 
+from harness.engine.local.encoders.characters import character_tokenizer
 from tests.conftest import KO_TINY
 
 NAMES = ("negative", "positive")
@@ -54,6 +56,19 @@ def renamed(folder, labels, to):
     config.id2label = dict(enumerate(labels))
     config.save_pretrained(to)
     return to
+
+
+def reading_encoder(folder, texts, head, longest=160, seed=0):
+    """A random checkpoint with another head, whose tokens are the characters of some texts, saved; the folder."""
+    torch.manual_seed(seed)
+    tokenizer = character_tokenizer(texts, longest)
+    sizes = SIZES | {"vocab_size": len(tokenizer), "max_position_embeddings": longest}
+    head(BertConfig(**sizes, pad_token_id=tokenizer.pad_token_id)).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    names = ["input_ids", "token_type_ids", "attention_mask"]
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings | {"model_input_names": names}))
+    return folder
 
 
 HEADLESS = {"BertModel": BertModel, "BertForMaskedLM": BertForMaskedLM}

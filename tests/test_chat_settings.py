@@ -1,9 +1,14 @@
 """What templates of chats may say: a system message, how the answer begins, and whether the model thinks first."""
 
+from io import StringIO
+
 import pytest
 import yaml
+from rich.console import Console
 
 import harness
+from harness.analysis.cells import over_seeds
+from harness.analysis.summary import summarise
 from harness.config.loading import config_from
 from harness.config.schema import GenerationConfig
 from harness.core.errors import ConfigError, TemplateError
@@ -15,6 +20,9 @@ from harness.prompts.endings import StopTexts
 from harness.prompts.prompt import Prompt
 from harness.prompts.templates import Template, read_templates
 from harness.prompts.tokenizing import PromptTokenizer
+from harness.reporting.report.browser import browser
+from harness.reporting.report.gathering import gather
+from harness.reporting.terminal import write_cells
 from harness.running.cleaning import answer_of
 from tests.conftest import DEMO, KO_TINY
 
@@ -176,11 +184,11 @@ def thinking_prompt(thinks=True):
     return Prompt(Sample("s", {}), 0, ("[assistant]\n",), [1], (), 0, thinks=thinks)
 
 
-def test_the_answer_is_cut_behind_the_reasoning_which_is_kept():
+def test_the_answer_is_cut_behind_the_reasoning_which_is_kept_apart():
     text, settings = "<think>\n하나\n</think>\n\n'정답'\n더", GenerationConfig(clean=["quotes"])
-    assert answer_of(text, thinking_prompt(), settings) == ("<think>\n하나\n</think>\n\n'정답'", "정답")
-    assert answer_of(text, thinking_prompt(thinks=False), settings) == ("<think>", "<think>")
-    assert answer_of("<think>\n하나", thinking_prompt(), settings) == ("<think>\n하나", "")
+    assert answer_of(text, thinking_prompt(), settings) == ("<think>\n하나\n</think>\n\n", "'정답'", "정답")
+    assert answer_of(text, thinking_prompt(thinks=False), settings) == (None, "<think>", "<think>")
+    assert answer_of("<think>\n하나", thinking_prompt(), settings) == ("<think>\n하나", "", "")
 
 
 def test_stop_texts_count_behind_the_reasoning(ko_tokenizer):
@@ -214,5 +222,14 @@ def test_a_run_with_thinking_keeps_reasoning_and_answers_apart(prepared, monkeyp
     for row in records.itertuples():
         text = said[row.sample_id, row.k]
         answered = text.endswith("긍정\n")
-        assert row.raw_answer == (text.removesuffix("\n") if answered else text)
+        assert (row.reasoning, row.raw_answer) == (("<think>\n흠\n</think>\n", "긍정") if answered else (text, ""))
         assert (row.answer, row.prediction) == (("긍정", 1) if answered else ("", -1))
+    cells = summarise(run.config.run_dir)
+    lengths = records.groupby("k")["reasoning"].apply(lambda texts: texts.str.len().mean())
+    assert cells.set_index("k")["reasoning_length"].to_dict() == pytest.approx(lengths.to_dict())
+    console = Console(file=StringIO(), width=200)
+    write_cells(console, cells, over_seeds(cells), "table")
+    assert "thought chars" in console.file.getvalue()
+    document = browser(gather([run.config.run_dir])).document
+    thoughts = {document["texts"][at] for sample in document["samples"] for at in sample["r"].values()}
+    assert thoughts == {"<think>\n흠\n</think>", "<think>\n흠"}

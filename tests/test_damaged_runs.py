@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -127,6 +128,26 @@ def test_a_part_that_is_not_the_units_is_left_out_and_named(run_dir, change, met
     result = call("show", run_dir)
     assert result.status == 0 and words in result.err and part.stem in result.err
     assert len(load_records(run_dir)) == whole - 12
+
+
+def test_parts_of_format_3_lack_the_column_of_reasoning_and_are_read_and_amended(run_dir):
+    whole = load_records(run_dir)
+    paths = sorted(Path(run_dir, "parts").glob("*.parquet"))
+    for path in paths:
+        rewrite(path, lambda table: table.drop_columns(["reasoning"]), harness_format=b"3")
+    pd.testing.assert_frame_equal(load_records(run_dir), whole)
+    assert whole["reasoning"].isna().all()
+    assert call("show", run_dir).status == 0
+    store, unit = RunStore(run_dir), paths[0].stem
+    rewrite(paths[0], lambda table: filled(table, "error_type", "Broken"))
+    again = store.read_part(unit).slice(0, 3)
+    assert store.amend_part(unit, filled(again, "reasoning", "흠"), store.read_statistics(unit))
+    assert store.read_part(unit)["reasoning"].to_pylist()[:4] == ["흠"] * 3 + [None]
+
+
+def test_a_part_without_any_other_column_is_another_versions(run_dir):
+    rewrite(some_part(run_dir), lambda table: table.drop_columns(["finish_reason"]))
+    assert "holds the records of another unit or version" in call("show", run_dir).err
 
 
 def test_rows_beyond_what_a_unit_can_have_are_not_read(run_dir, monkeypatch):

@@ -57,6 +57,16 @@ def test_answers_equal_the_librarys_one_by_one(random_models, contexts, kind, sh
     assert set(found.reasons) <= {"length", "end"}
 
 
+@pytest.mark.parametrize("share", [True, False])
+def test_it_tells_of_every_answer_once_as_it_ends(random_models, contexts, share):
+    told = []
+    scorer = Scorer(random_models["llama"], 512, share)
+    scorer.told = told.append
+    Generator(scorer).generate(contexts, NEW, lambda ids: len(ids) >= 3 + sum(ids) % 5)
+    assert sum(told) == len(contexts)
+    assert sum(n > 0 for n in told) > 1
+
+
 @pytest.mark.parametrize("kind", ["bloom", "mamba", "gemma2", "cohere"])
 def test_models_that_cannot_share_answer_in_padded_batches(make_model, contexts, kind):
     model = make_model(kind, **OTHERS[kind])

@@ -74,13 +74,13 @@ def test_what_may_pass_is_told_from_what_stays(store):
         '{"samples": {"a": [{"unit": "u"}]}, "units": []}',
         '{"samples": {}, "units": [1]}',
         '{"samples": {"a": [{"unit": "u", "process": 1, "ending": "died", "cause": ""}]}, "units": []}',
-        '{"format": 4, "samples": {}, "units": []}',
+        '{"format": 5, "samples": {}, "units": []}',
         "no json",
     ],
 )
 def test_a_damaged_file_is_refused_in_one_line(store, text):
     store.write_bytes(NAME, text.encode())
-    with pytest.raises(RunDirError, match=r"quarantine\.json' (is damaged|has the format 4)"):
+    with pytest.raises(RunDirError, match=r"quarantine\.json' (is damaged|has the format 5)"):
         Quarantine(store)
 
 
@@ -89,7 +89,7 @@ def test_the_file_says_what_its_description_says(store):
     quarantine.add("a", trial("host/1"))
     quarantine.mark("u")
     assert json.loads(store.read_bytes(NAME)) == {
-        "format": 3,
+        "format": 4,
         "samples": {"a": [{"unit": "u", "process": "host/1", "ending": "died", "cause": "segfault"}]},
         "units": ["u"],
     }

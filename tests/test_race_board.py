@@ -57,7 +57,7 @@ def test_the_board_names_who_leads_who_is_out_and_why(caplog):
 def test_the_bar_has_the_board_above_it():
     console = terminal()
     board = RaceBoard(console, LABELS, 100_000)
-    with RunProgress(console, None, 0, None, board):
+    with RunProgress(console, None, 0, None, board=board):
         raced(board)
     shown = console.file.getvalue()
     assert shown.index("candidate") < shown.rindex("units")

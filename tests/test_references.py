@@ -17,7 +17,7 @@ from harness.analysis.summary import summarise
 from harness.analysis.table import value_table
 from harness.planning.units import Cell
 from harness.reporting.report.build import write_report
-from harness.reporting.tracking.charts import charts, strategies
+from harness.reporting.tracking.charts import BEST, charts, strategies
 from harness.reporting.tracking.run import tell_cells
 from harness.results.parts import cells_of
 from harness.results.records import load_records
@@ -168,7 +168,11 @@ def test_charts_and_rows_of_wandb_carry_both_kinds(run_dir):
     cells = summarise(run_dir)
     assert {(s.model, s.template, s.k) for s in strategies(cells)} >= {(ENCODER, None, None), (TFIDF, None, 50)}
     against_k, bars, every, against_labels = charts(cells)
-    assert [(row[0], row[3]) for row in against_labels.rows] == [(TFIDF, 50), (TFIDF, 200)]
+    assert [(row[2], row[3]) for row in against_labels.rows] == [
+        ("a", 4), ("b", 4), (TFIDF, 50), (BEST, 50), (TFIDF, 200), (BEST, 200)
+    ]  # fmt: skip
+    level = [row for row in against_labels.rows if row[2] == BEST]
+    assert {row[5] for row in level} == {max(row[5] for row in bars.rows if row[1] is not None)}
     assert len(charts(cells[cells["model"] != TFIDF])) == 3
     assert {row[bars.columns.index("label")] for row in bars.rows} >= {ENCODER, f"{TFIDF} n=50", "a K=4"}
     assert all(row[1] is not None for row in (*against_k.rows, *every.rows)), "what has no K is on no axis of K"

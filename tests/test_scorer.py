@@ -321,6 +321,17 @@ def test_packs_are_cut_before_the_model_is_needed_and_again_only_when_their_size
         assert np.abs(scores.logprobs - first.logprobs).max() < 1e-5
 
 
+@pytest.mark.parametrize("share", [True, False])
+def test_it_tells_of_every_prompt_once_while_it_computes(random_models, share):
+    contexts, labels = random_grid(seed=13)
+    scorer = Scorer(random_models["llama"], 64, share)
+    told = []
+    scorer.told = told.append
+    scorer.score(contexts, labels)
+    assert sum(told) == len(contexts)
+    assert sum(n > 0 for n in told) > 2
+
+
 def test_other_errors_are_not_taken_for_lack_of_memory(random_models):
     contexts, labels = random_grid(seed=13)
     scorer = Scorer(random_models["llama"], 1024, True)

@@ -219,9 +219,11 @@ def test_requests_go_out_in_the_order_of_their_prefixes(model, serve):
     server = serve(Vllm(model))
     entry = ModelEntry(str(KO_TINY), base_url=server.url, served_name="tiny", engine="server", concurrency=1)
     opened = find_engine("server").open(entry, OpenSettings())
-    asked = len(server.asked)
+    asked, told = len(server.asked), []
+    opened.watch(told.append)
     prompts = [[5, 6, 9], [8], [5, 6], [7, 1], [5, 6, 7, 8], [5]]
     found = opened.score([prompt_of(ids, [[7], [8]], family=str(i)) for i, ids in enumerate(prompts)])
     assert [body["prompt"] for _, body in server.asked[asked:]] == sorted(prompts)
     expected = [[model.logprobs(ids)[-1][label] for label in (7, 8)] for ids in prompts]
     assert found.logprobs == pytest.approx(np.array(expected), abs=1e-4), "answers come back in their own order"
+    assert told == [1] * len(prompts), "each is told of as it comes"

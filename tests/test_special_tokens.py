@@ -7,6 +7,7 @@ import pytest
 from tokenizers import AddedToken, Tokenizer
 from transformers import PreTrainedTokenizerFast
 
+from harness.config.schema import GenerationConfig
 from harness.core.errors import DataError
 from harness.core.task import Sample
 from harness.planning.identity import grid_identity
@@ -19,6 +20,7 @@ from harness.prompts.literals import MARK, notes_on_literals
 from harness.prompts.rendering import Renderer
 from harness.prompts.templates import Chat, Template
 from harness.prompts.tokenizing import PromptTokenizer
+from harness.running.cleaning import answer_of
 from tests.conftest import KO_TINY
 from tests.test_boundaries import (
     added_everywhere,
@@ -200,3 +202,55 @@ def test_tokenizers_that_split_special_tokens_by_themselves_need_no_marks():
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=gemma_with_turns(), split_special_tokens=True)
     sample = Sample("a", {"document": "<|turn|>"})
     assert PromptTokenizer(tokenizer).literals.marked(sample) is sample
+
+
+THINKS = TURNS.replace("model\n{%", "model\n{% if not enable_thinking %}<think>\n\n</think>\n{% endif %}{%")
+THOUGHTS = ["<think>", "</think> 뒤", "가<think>나</think>다", "<|fim|>과 <tool>", "<<think>>"]
+
+
+def thinking_tokenizer(make):
+    """As those of Qwen 3: tags of thinking blocks are added tokens that are not called special."""
+    tokenizer = chat_tokenizer(make)
+    names = ["<think>", "</think>", "<|fim|>", "<tool>", "<table>"]
+    tokenizer.add_tokens([AddedToken(name, special=False, normalized=False) for name in names])
+    tokenizer.chat_template = "{# <tool> #}" + THINKS
+    return tokenizer
+
+
+@pytest.mark.parametrize("place", Chat, ids=str)
+@pytest.mark.parametrize("make", [llama2, gemma, pieces_of_bytes], ids=lambda f: f.__name__)
+def test_control_tokens_that_are_not_called_special_are_text_in_data_too(make, place):
+    tokenizer = thinking_tokenizer(make)
+    names = ["<think>", "</think>", "<|fim|>", "<tool>"]
+    assert PromptTokenizer(tokenizer).literals.controls == tuple(names)
+    control = set(tokenizer.convert_tokens_to_ids(names))
+    template = replace(CHAT, chat=place)
+    harmless = prompts_of(template, tokenizer, [f"재미 {i}" for i in range(len(THOUGHTS))])
+    for prompt, other in zip(prompts_of(template, tokenizer, THOUGHTS), harmless, strict=True):
+        assert [i for i in prompt.ids if i in control] == [i for i in other.ids if i in control]
+        assert any(i in control for i in prompt.ids), "the chat template's own block"
+        assert MARK not in prompt.text
+
+
+def test_words_that_are_added_tokens_stay_what_they_are():
+    tokenizer = thinking_tokenizer(gemma)
+    (prompt,) = prompts_of(PLAIN, tokenizer, ["표 <table> 하나"], [0])
+    assert tokenizer.convert_tokens_to_ids("<table>") in prompt.ids
+
+
+def test_a_tag_in_data_does_not_begin_the_models_reasoning():
+    thinking = replace(CHAT, thinks=True)
+    for document in ["<think>", "<think> 생각", "영화 [THINK]"]:
+        (prompt,) = prompts_of(thinking, thinking_tokenizer(gemma), [document], [0])
+        assert document in prompt.text
+        assert prompt.header.endswith("<|turn|>model\n")
+        assert answer_of("긍정", prompt, GenerationConfig()) == ("", "긍정", "긍정")
+
+
+def test_a_run_says_that_data_spells_controls_which_earlier_ones_took_for_such(make_config, write_nsmc):
+    spelt = prepare(spelling_config(make_config, write_nsmc))
+    assert "controls_in_data" not in grid_identity(spelt)
+    spelt.models[0].tokenizer.literals.controls = ("<|endoftext|>",)
+    assert grid_identity(spelt)["controls_in_data"] == "text"
+    spelt.models[0].tokenizer.literals.controls = ("<think>",)
+    assert "controls_in_data" not in grid_identity(spelt)

@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from harness.analysis.cells import over_seeds
-from harness.reporting.terminal import new_table, print_table, write_cells
+from harness.reporting.terminal import new_table, print_table, with_short_names, write_cells
 
 CELLS = pd.DataFrame(
     {
@@ -52,6 +52,33 @@ def test_a_narrow_terminal_has_fewer_columns_and_whole_figures(width, left_out):
     assert max(map(len, text.splitlines())) <= width
     note = re.search(r"- not shown for want of width: (.*)", text)
     assert (note[1] if note else "") == left_out
+
+
+MODELS = ["data_in/models/gemma-3-270m-it-korean-reviews-v2", "data_in/models/EXAONE-4.0-1.2B-instruct-finetuned"]
+
+
+def whole_words(text, words):
+    """Which of these words, or their parts after marks, do not stand in the text as a whole."""
+    found = set(re.split(r"[\s|─│]+", text))
+    return [word for word in words if word not in found]
+
+
+def test_several_models_keep_the_interval_and_have_short_whole_names():
+    cells = pd.concat([CELLS.assign(model=model) for model in MODELS], ignore_index=True)
+    seeds = over_seeds(cells.assign(seed=2, k=16))
+    file = io.StringIO()
+    console = Console(file=file, width=80, force_terminal=True, no_color=True, legacy_windows=False)
+    write_cells(console, cells, seeds.assign(n_seeds=2), "table")
+    text = re.sub(r"\x1b\[[0-9;]*m", "", file.getvalue())
+    assert max(map(len, text.splitlines())) <= 80 and "…" not in text and "data_in" not in text
+    names = ["gemma-3-270m-it-korean-", "reviews-v2", "EXAONE-4.0-1.2B-instruct-", "finetuned", "document_first"]
+    assert not whole_words(text, [*names, "0.8123", "0.8000-0.8300"])
+
+
+def test_names_that_differ_in_their_folders_alone_stay_whole():
+    frame = pd.DataFrame({"model": ["a/tiny", "b/tiny", "c/large"]})
+    assert with_short_names(frame)["model"].tolist() == ["a/tiny", "b/tiny", "c/large"]
+    assert with_short_names(frame[1:])["model"].tolist() == ["tiny", "large"]
 
 
 def test_k0_has_one_row_under_any_seed_and_no_spread():

@@ -27,6 +27,8 @@ COLUMNS = [
     "off_label_mass",
 ]
 """What `cell_figures` needs of the records."""
+REASONING = "reasoning_length"
+"""The figure on what was thought, of cells whose template says `thinking: on`."""
 Metric = Callable[[Sequence[int], Sequence[int]], float]
 
 
@@ -120,6 +122,16 @@ def figures_of_cell(cell: pd.DataFrame, n_classes: int, metrics: Mapping[str, Me
     for name, metric in (metrics or {}).items():
         row[name] = metric(gold.tolist(), predicted.tolist()) if n else float("nan")
     return row
+
+
+def reasoning_figures(cell: pd.DataFrame) -> dict[str, float]:
+    """Mean characters of what was thought before the answers; nothing of a cell that was not to think.
+
+    Args:
+        cell: its records, with the column `reasoning`.
+    """
+    lengths = cell["reasoning"].dropna().str.len()
+    return {REASONING: float(lengths.mean())} if len(lengths) else {}
 
 
 def names_of_cell(cell: pd.DataFrame) -> dict[str, Any]:

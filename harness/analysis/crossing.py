@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from harness.analysis.intervals import LEVEL, Estimate, mean_interval, paired_interval
-from harness.analysis.selection import judged_values, selection
+from harness.analysis.selection import judged_values, luck_variance, selection
 from harness.analysis.table import FloatArray, IntArray, ValueTable
 
 POINTS = 8
@@ -104,9 +104,9 @@ def crossing_point(
     """Where a curve reaches the best prompt, and the interval.
 
     An n is in the interval where the curve at n and the best prompt are not shown to differ, paired on the same
-    samples, with the variance of seeds and samples (`paired_interval`): the interval holds the true n as often as that
-    interval holds the true difference there. What the best prompt makes of a sample is judged by samples that did not
-    choose it (`selection`).
+    samples, with the variance of seeds, of samples and of the choice (`paired_interval`, `luck_variance`): the
+    interval holds the true n as often as that interval holds the true difference there. What the best prompt makes of a
+    sample is judged by samples that did not choose it (`selection`).
 
     Args:
         curve: (sizes, seeds, samples) in 0..1, without NaN.
@@ -122,12 +122,13 @@ def crossing_point(
     best = prompts[int(prompts.mean(axis=1).argmax())]
     # The mean is judged, the spread is that of one prompt: averages over choices vary less than any of them.
     luck = float(best.mean() - judged_values(prompts, clusters, seed).mean())
+    uncertain = luck_variance(prompts, clusters, seed)
     logs = np.log(np.asarray(sizes, dtype=float))
     places = np.linspace(0.0, len(sizes) - 1, POINTS * (len(sizes) - 1) + 1)
 
     def verdict(place: float) -> int:
         """1 where the curve is shown to be better, -1 where it is shown to be worse, else 0."""
-        found = paired_interval(_between(curve, place) - best, clusters, level)
+        found = paired_interval(_between(curve, place) - best, clusters, level, added_variance=uncertain)
         return int(found.low + luck > 0) - int(found.high + luck < 0)
 
     def n_at(place: float) -> float:

@@ -7,7 +7,7 @@ codes of dependent samples. Refuses to know what the values mean, and how a vari
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -166,7 +166,11 @@ def wilson_form(mean: float, half: float) -> tuple[float, float]:
 
 
 def paired_interval(
-    differences: FloatArray, clusters: IntArray | None = None, level: float = LEVEL, pool: SeedPool | None = None
+    differences: FloatArray,
+    clusters: IntArray | None = None,
+    level: float = LEVEL,
+    pool: SeedPool | None = None,
+    added_variance: float = 0.0,
 ) -> Estimate:
     """The mean of paired differences of values in 0..1.
 
@@ -180,10 +184,12 @@ def paired_interval(
         clusters: (samples,) codes.
         level: of the interval.
         pool: the seeds' variance over all strategies, to be used in place of the pair's own.
+        added_variance: of a figure that is put to the mean, over samples, beside that of the differences.
     """
     table = _one_row_if_equal(np.atleast_2d(differences))
     error = with_pool(mean_error(table, clusters), pool)
-    if clusters is None and len(table) == 1 and np.isin(table, (-1.0, 0.0, 1.0)).all():
+    error = replace(error, sample_variance=error.sample_variance + added_variance)
+    if not added_variance and clusters is None and len(table) == 1 and np.isin(table, (-1.0, 0.0, 1.0)).all():
         low, high = score_interval(int((table == 1).sum()), int((table == -1).sum()), error.n, level)
         return Estimate(error.value, low, high, "Tango", error.n, error.n_units)
     centre, method = error.value, "Tango over units"

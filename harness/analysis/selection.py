@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from harness.analysis.intervals import LEVEL, Estimate, half_width, mean_interval, wilson_form, wilson_of_share
-from harness.analysis.resampling import unit_sums
+from harness.analysis.resampling import bootstrap_weights, unit_sums
 from harness.analysis.sampling_error import MeanError, mean_error
 from harness.analysis.table import FloatArray, IntArray
 
@@ -20,6 +20,7 @@ FOLDS = 5
 """Parts of the samples; all but one choose, the last one judges. With halves the choice is so much worse
 that the figure is up to 1.2 points too low for the strategy that all samples choose; with five at most 0.4."""
 REPEATS = 20
+RESAMPLES = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +140,37 @@ def judged_values(
             judges = (dealt == place)[codes]
             found[judges] += values[chosen, judges]
     return found / repeats
+
+
+def luck_variance(values: FloatArray, clusters: IntArray | None = None, seed: int = 0, repeats: int = REPEATS) -> float:
+    """How uncertain the luck is that `judged_values` takes off the best mean: its variance over samples.
+
+    Samples (whole clusters) are drawn again and the dealing is kept. Who is chosen in a resample depends on the luck of
+    the samples and on that of the resample, alike in size, so that where strategies tie the luck varies about twice as
+    much as over samples: half of the variance is taken. Where one strategy is always chosen there is none.
+
+    Args:
+        values: (strategies, samples) without NaN.
+        clusters: (samples,) codes.
+        seed: of the dealing and of the resamples.
+        repeats: how often the samples are dealt.
+    """
+    sums, sizes = unit_sums(values, clusters), unit_sums(np.ones(values.shape[1]), clusters)
+    units = sums.shape[-1]
+    if units < 2 or len(values) < 2:
+        return 0.0
+    parts = min(FOLDS, units)
+    dealings = np.argsort(np.random.default_rng(seed).random((repeats, units)), axis=1) % parts
+    best = sums[int(sums.sum(axis=1).argmax())]
+    lucks = []
+    for weights in bootstrap_weights(units, RESAMPLES, seed):
+        judged = np.zeros(len(weights))
+        for dealt in dealings:
+            held = np.stack([weights[:, dealt == part] @ sums[:, dealt == part].T for part in range(parts)], axis=1)
+            chosen = (held.sum(axis=1, keepdims=True) - held).argmax(axis=2)
+            judged += np.take_along_axis(held, chosen[..., None], axis=2).sum(axis=(1, 2))
+        lucks.append((weights @ best - judged / repeats) / (weights @ sizes))
+    return float(np.concatenate(lucks).var(ddof=1)) / 2
 
 
 def _interval(

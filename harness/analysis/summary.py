@@ -13,7 +13,7 @@ from pandas.api.types import is_numeric_dtype
 
 from harness.analysis import answer_figures as answers
 from harness.analysis.cautions import cautions
-from harness.analysis.cells import COLUMNS, KEYS, figures_of_cell, frame_of_cells
+from harness.analysis.cells import COLUMNS, KEYS, figures_of_cell, frame_of_cells, reasoning_figures
 from harness.analysis.choices import CHOICE_COLUMNS, choices_of_run
 from harness.analysis.named_answers import ANSWER_METRICS, NamedAnswers
 from harness.analysis.named_metrics import CLASS_METRICS, LABEL_COLUMNS, NamedMetrics
@@ -53,9 +53,11 @@ def summarise(
     if manifest.get("answer_metrics"):
         clusters = sample_clusters(store)
         named = _named_answers(store, manifest, clusters)
-        records = records_by_cell(run_dir, answers.COLUMNS, unit_ids)
+        records = records_by_cell(run_dir, [*answers.COLUMNS, "reasoning"], unit_ids)
         rows = [
-            answers.answers_of_cell(cell, manifest["answer_metrics"], clusters) | named.figures(cell)
+            answers.answers_of_cell(cell, manifest["answer_metrics"], clusters)
+            | reasoning_figures(cell)
+            | named.figures(cell)
             for cell in records
         ]
         return order_cells(frame_of_cells(rows), manifest)
@@ -64,6 +66,9 @@ def summarise(
     known = known and {name: _blamed(metric, f"task '{task}': its metric '{name}'") for name, metric in known.items()}
     further: list[Callable[[pd.DataFrame], dict[str, float]]] = []
     columns = dict.fromkeys(COLUMNS)
+    if manifest.get("method") == "generate":
+        further.append(reasoning_figures)
+        columns |= dict.fromkeys(["reasoning"])
     if (choices := choices_of_run(run_dir, manifest)) is not None:
         further.append(choices.figures)
         columns |= dict.fromkeys(CHOICE_COLUMNS)

@@ -80,8 +80,10 @@ def run_command(
     )
     shown = _shown(result.run_dir)
     sys.stdout.write(
-        f"records: {shown}/parts   figures: harness show {shown}\n"
-        f"next: harness compare {shown} --by template,k   harness report {shown}\n"
+        f"records: {shown}/parts\n"
+        f"figures: harness show {shown}\n"
+        f"next: harness compare {shown} --by template,k\n"
+        f"      harness report {shown}\n"
     )
     check_failed(result.failed_share, loaded, shown)
 
@@ -184,14 +186,18 @@ def compare_command(
 
 
 @app.command("calibrate", epilog="Example: harness calibrate data_out/demo")
-def calibrate_command(run_dir: RunDir, fmt: Format = "table") -> None:
+def calibrate_command(
+    run_dir: RunDir,
+    fmt: Format = "table",
+    everything: Annotated[bool, typer.Option("--all", help="Also each cell.")] = False,
+) -> None:
     """Accuracy before and after calibration and template ensembling, from stored label scores."""
     from harness.analysis.calibrate import calibrate
-    from harness.reporting.comparison import write_calibration
+    from harness.reporting.calibration import write_calibration
 
     _check_format(fmt)
     with told_as_damage([run_dir]):
-        write_calibration(output_console(), calibrate(run_dir), fmt)
+        write_calibration(output_console(), calibrate(run_dir), fmt, everything)
 
 
 app.command("audit", epilog="Example: harness audit configs/demo.yaml --samples 100")(audit.audit_command)

@@ -26,12 +26,16 @@ if TYPE_CHECKING:
     from harness.running.worker import UnitWorker
 
 
+WATCHING = "watching"
+"""The calls that a replica answers beside its work."""
+
+
 class BrokenReplicaError(Exception):
     """The device of a replica is broken, so its process has to end. Its argument is the cause."""
 
 
 class ReplicaActor:
-    """A worker that is made by `load` and does one unit after the other, in the actor's own thread."""
+    """A worker that is made by `load` and does one unit after the other, both in one thread."""
 
     def __init__(self) -> None:
         self._worker: UnitWorker | None = None
@@ -48,6 +52,11 @@ class ReplicaActor:
     def node(self) -> tuple[str, str]:
         """Id and host name of the node that this actor is on."""
         return ray.get_runtime_context().get_node_id(), platform.node()
+
+    @ray.method(concurrency_group=WATCHING)
+    def under_way(self) -> dict[str, int]:
+        """See `harness.running.worker.UnitWorker.under_way`; answers while a unit runs."""
+        return self.worker.under_way()
 
     def run_unit(self, unit: WorkUnit, blocks: list[Any], handling: Handling | None, name: str) -> UnitReport:
         """Do one unit.
@@ -98,6 +107,10 @@ class PipelinedReplicaActor:
     def node(self) -> tuple[str, str]:
         """See `ReplicaActor.node`."""
         return self._actor.node()
+
+    async def under_way(self) -> dict[str, int]:
+        """See `ReplicaActor.under_way`."""
+        return self._actor.worker.under_way()
 
     async def run_unit(self, unit: WorkUnit, blocks: list[Any], handling: Handling | None, name: str) -> UnitReport:
         """See `ReplicaActor.run_unit`."""

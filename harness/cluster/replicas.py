@@ -10,6 +10,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from itertools import count
 from pathlib import PurePosixPath
 from typing import Any
@@ -17,7 +18,7 @@ from typing import Any
 import ray
 from ray.exceptions import ActorUnavailableError, RayError, RayTaskError
 
-from harness.cluster.actors import BrokenReplicaError, PipelinedReplicaActor, ReplicaActor
+from harness.cluster.actors import WATCHING, BrokenReplicaError, PipelinedReplicaActor, ReplicaActor
 from harness.cluster.blocks import shard_refs
 from harness.cluster.deaths import cause_of, ending_of, original_of
 from harness.cluster.session import Head, ReplicaShape, can_hold, live_nodes, own_raylet, room_on_gpus
@@ -86,7 +87,8 @@ class RayPool:
         should_stop: Callable[[], bool],
         overlap: bool,
     ) -> None:
-        self._actor_class = ray.remote(PipelinedReplicaActor if overlap else ReplicaActor)
+        watching: Any = {"concurrency_groups": {WATCHING: 1}}
+        self._actor_class = ray.remote(PipelinedReplicaActor) if overlap else ray.remote(**watching)(ReplicaActor)
         self.units_in_flight = pipeline.UNITS_IN_FLIGHT if overlap else UNITS_IN_FLIGHT
         self._spec, self._shape, self._should_stop = spec, shape, should_stop
         # Without GPUs more nodes would mean other shares of processors.
@@ -105,6 +107,8 @@ class RayPool:
         self._loading: dict[Any, RayReplica] = {}
         self._resting: dict[RayReplica, float] = {}
         self._cut_off: set[str] = set()
+        self._watched: dict[Any, RayReplica] = {}
+        self._through: dict[RayReplica, dict[str, int]] = {}
         self._replicas = [self._start() for _ in range(min(useful, shape.count))]
         self._started = time.monotonic()
         self.facts: EngineFacts | None = None
@@ -147,6 +151,20 @@ class RayPool:
             raise ReplicaDiedError(cause_of(error), Ending.NODE) from None
         except RayError as error:
             raise ReplicaDiedError(cause_of(error), ending_of(error)) from None
+
+    def under_way(self) -> dict[str, int]:
+        """See `harness.running.pool.Pool.under_way`: what replicas answered last, while they are asked anew."""
+        for handle in ray.wait([*self._watched], num_returns=len(self._watched), timeout=0)[0] if self._watched else ():
+            replica = self._watched.pop(handle)
+            with suppress(RayError):  # the loop that runs its units learns of that
+                self._through[replica] = ray.get(handle)
+        asked, ready = set(self._watched.values()), [replica for replica in [*self._replicas] if replica.ready]
+        self._watched |= {one.actor.under_way.remote(): one for one in ready if one not in asked}
+        counts: dict[str, int] = {}
+        for replica in ready:
+            for unit_id, n in self._through.get(replica, {}).items():
+                counts[unit_id] = max(n, counts.get(unit_id, 0))
+        return counts
 
     def replace(self, replica: Replica) -> None:
         """Start another in the place of one that died, or whose device did; ask one that could not be reached."""

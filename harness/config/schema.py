@@ -79,13 +79,18 @@ class ModelEntry(ServerKeys):
 
 @dataclass(frozen=True)
 class ReferenceEntry(ModelEntry):
-    """A classifier that needs no prompt, to stand beside the prompts."""
+    """A classifier, reader or chooser that needs no prompt, to stand beside the prompts."""
 
     dtype: str = "float32"
     engine: str = "encoder"
-    """What computes: a registered name of the group `harness.classifiers`, or `module:attribute`."""
+    """What computes: a registered name of the group `harness.classifiers` (of tasks with classes), `harness.readers`
+    (whose answers are written) or `harness.choosers` (whose samples bring choices), or `module:attribute`."""
     fields: list[str] = field(default_factory=list)
-    """The fields of a sample that it reads, one or a pair; empty: the only one, or the one of the task's length."""
+    """The fields of a sample that it reads, one or a pair; empty: the only one, or `question` and `context`."""
+    stride: int = 128
+    """Tokens that neighbouring windows of a long context share; for readers alone."""
+    max_answer_tokens: int = 30
+    """Of a reader's answer."""
 
 
 @dataclass(frozen=True)

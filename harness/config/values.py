@@ -192,6 +192,8 @@ def _check_references(config: RunConfig) -> None:
             raise ConfigError(f"{where}.fields is {entry.fields}, expected one field of the samples, or a pair")
         if entry.max_length is not None:
             _check_range(f"{where}.max_length", entry.max_length, 1)
+        _check_range(f"{where}.stride", entry.stride, 0)
+        _check_range(f"{where}.max_answer_tokens", entry.max_answer_tokens, 1)
         if entry.adapter is not None:
             raise ConfigError(f"{where}.adapter would not be loaded; merge it first, and give the merged checkpoint")
     names = [*config.model_names, *(entry.name for entry in config.references)]

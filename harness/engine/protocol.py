@@ -290,6 +290,10 @@ class LoadedEngine(ABC):
     cost: float = 0.0
     """What its requests have cost so far, where they are paid for."""
 
+    def watch(self, told: Callable[[int], None]) -> None:
+        """Call this with numbers of prompts as they go through; of an engine that does not, bars show whole units."""
+        del told
+
     def prepare(self, prompts: Sequence[Prompt]) -> Any:
         """What can be worked out about prompts to be scored without the device, while it computes others."""
         return None

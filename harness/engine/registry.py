@@ -1,4 +1,5 @@
-"""Finds the engine that `model.engine` names, the classifiers of references, and what a run trains.
+"""Finds the engine that `model.engine` names, the classifiers, readers and choosers of references, and what a run
+trains.
 
 Knows the groups of entry points; refuses to know which engines exist.
 """
@@ -11,9 +12,11 @@ from harness.core.entry_points import Kind
 
 if TYPE_CHECKING:
     from harness.config.schema import ModelEntry
+    from harness.engine.choosing import ChooserEngine
     from harness.engine.classifying import ClassifierEngine
     from harness.engine.learning import LearnerEngine
     from harness.engine.protocol import Engine, ModelDescription
+    from harness.engine.reading import ReaderEngine
 
 
 def _is_engine(found: Any) -> bool:
@@ -46,6 +49,32 @@ def find_classifier(name: str) -> ClassifierEngine:
         ConfigError: no such engine, the module cannot be imported, or it holds none.
     """
     engine: ClassifierEngine = CLASSIFIERS.find(name)
+    return engine
+
+
+READERS = Kind("reader", "harness.readers", "my_reader:ENGINE", "a reader (methods describe and open)", _is_engine)
+
+
+def find_reader(name: str) -> ReaderEngine:
+    """The reader engine of a registered name, or at `module:attribute`.
+
+    Raises:
+        ConfigError: no such engine, the module cannot be imported, or it holds none.
+    """
+    engine: ReaderEngine = READERS.find(name)
+    return engine
+
+
+CHOOSERS = Kind("chooser", "harness.choosers", "my_chooser:ENGINE", "a chooser (methods describe and open)", _is_engine)
+
+
+def find_chooser(name: str) -> ChooserEngine:
+    """The chooser engine of a registered name, or at `module:attribute`.
+
+    Raises:
+        ConfigError: no such engine, the module cannot be imported, or it holds none.
+    """
+    engine: ChooserEngine = CHOOSERS.find(name)
     return engine
 
 

@@ -16,7 +16,7 @@ from harness.core.sampling import draw_order
 from harness.core.task import Sample, Task, TaskData
 from harness.engine.protocol import ModelDescription
 from harness.engine.registry import LEARNERS, find_learner
-from harness.planning.references import check_task_has_classes, fields_of
+from harness.planning.references import fields_of
 from harness.prompts.demonstrations import Pool, PoolDraw
 from harness.prompts.draws import draw_of
 
@@ -67,7 +67,12 @@ def set_up_curve(config: RunConfig, task: Task, data: TaskData) -> tuple[tuple[C
     given = config.finetune
     if not given.sizes:
         return (), ()
-    check_task_has_classes("finetune.sizes", task)
+    if not task.class_names or task.choices:
+        what = "its samples bring choices of their own" if task.choices else "its answers are written"
+        raise ConfigError(
+            f"finetune.sizes trains classifiers, but task '{task.name}' has no classes: {what}; drop it, or take "
+            "a task with classes"
+        )
     known = LEARNERS.registered()
     for name in given.methods:
         if name not in known:

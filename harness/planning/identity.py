@@ -73,9 +73,19 @@ def _readings(prepared: Prepared) -> dict[str, Any]:
     ]
     return {
         **({"special_tokens_in_data": "text"} if any(setup.notes for setup in prepared.models) else {}),
+        **({"controls_in_data": "text"} if any(_spells_controls(setup, prepared) for setup in prepared.models) else {}),
         **({"templates_with_start_token": started} if started else {}),
         **({"chat_time": prepared.chat_time} if prepared.chat_time else {}),
     }
+
+
+def _spells_controls(setup: ModelSetup, prepared: Prepared) -> bool:
+    """Whether data spells control tokens that the tokenizer does not call special; earlier runs took them for such."""
+    literals = setup.tokenizer.literals
+    if not setup.notes or not literals.controls:
+        return False
+    samples = [*prepared.data.samples, *setup.draw.pool.samples]
+    return any(not set(literals.controls).isdisjoint(literals.found_in(sample)) for sample in samples)
 
 
 def _engines(prepared: Prepared) -> dict[str, Any]:

@@ -97,7 +97,7 @@ class Prepared:
     def notes(self) -> tuple[str, ...]:
         """What the loaders dropped, changed or passed over, in data and model folders."""
         models = (note for setup in self.models for note in setup.info.notes)
-        references = (reference.note for reference in self.references)
+        references = (reference.note for reference in self.references if reference.note)
         return (
             *self.data.notes,
             *models,

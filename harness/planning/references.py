@@ -1,4 +1,4 @@
-"""References of a run, checked against its task: classifiers that stand beside the prompts.
+"""References of a run, checked against its task: classifiers, readers and choosers that stand beside the prompts.
 
 Knows labels, fields and rows of the pool; refuses to know weights, and how anything is trained or computed.
 """
@@ -8,33 +8,55 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any
 
 from harness.config.schema import ReferenceEntry, RunConfig
 from harness.core.errors import ConfigError, did_you_mean
 from harness.core.sampling import nested_order
 from harness.core.task import Sample, Task, TaskData
-from harness.engine.classifying import ClassifierDescription
-from harness.engine.registry import find_classifier
+from harness.engine.protocol import ModelDescription
+from harness.engine.registry import find_chooser, find_classifier, find_reader
 from harness.prompts.demonstrations import Pool, PoolDraw
 from harness.prompts.draws import draw_of
 
 CHECKED_ROWS = 256
 """Labelled rows of the pool on which the order of a classifier's classes is checked."""
+QUESTION_AND_CONTEXT = ("question", "context")
+"""Fields that a reader reads where samples have them and none are chosen."""
+
+
+class Purpose(StrEnum):
+    """What a reference does, which the task decides."""
+
+    CLASSIFY = "classify"
+    """It names one of the task's classes."""
+    READ = "read"
+    """It finds an answer in a text."""
+    CHOOSE = "choose"
+    """It picks one of the sample's choices."""
+
+    @classmethod
+    def of(cls, task: Task) -> Purpose:
+        """What a reference of a task does."""
+        return cls.READ if task.generates else cls.CHOOSE if task.choices else cls.CLASSIFY
 
 
 @dataclass(frozen=True)
 class ReferenceSetup:
-    """One classifier, and how it meets the task."""
+    """One reference, and how it meets the task."""
 
-    info: ClassifierDescription
+    info: ModelDescription
+    purpose: Purpose
     fields: tuple[str, ...]
     """Of a sample, that it reads."""
-    order: tuple[int, ...] | None
-    """The task's class of each of its labels, by their names; None where the names do not tell."""
     rows: PoolDraw
-    """Labelled rows on which that is checked."""
-    note: str
+    """Labelled rows on which a classifier's order of classes is checked; none for others."""
+    labels: tuple[str, ...] = ()
+    """Of a classifier, in its own order."""
+    order: tuple[int, ...] | None = None
+    """The task's class of each label, by their names; None where the names do not tell."""
+    note: str = ""
     """What names tell, for the log."""
 
     @property
@@ -45,12 +67,17 @@ class ReferenceSetup:
     @property
     def identity(self) -> dict[str, Any]:
         """What all its records depend on, in plain data."""
+        entry = self.info.model
+        windows = {}
+        if self.purpose is Purpose.READ and isinstance(entry, ReferenceEntry):
+            windows = {"stride": entry.stride, "max_answer_tokens": entry.max_answer_tokens}
         return {
             "files": self.info.told_identity,
-            "engine": self.info.model.engine,
-            "dtype": self.info.model.dtype,
+            "engine": entry.engine,
+            "dtype": entry.dtype,
             "fields": list(self.fields),
-            "max_length": self.info.model.max_length,
+            "max_length": entry.max_length,
+            **windows,
         }
 
 
@@ -58,35 +85,47 @@ def set_up_references(config: RunConfig, task: Task, data: TaskData) -> tuple[Re
     """The references of a configuration, in its order.
 
     Raises:
-        ConfigError: the task has no classes, a classifier has another number of them, or no such field.
-        ModelError: a checkpoint that is no classifier.
+        ConfigError: a classifier has another number of classes than the task, or samples lack a field.
+        ModelError: a checkpoint with another head than the task asks for.
     """
-    if config.references:
-        check_task_has_classes("references", task)
+    ways = {Purpose.CLASSIFY: _set_up_classifier, Purpose.READ: _set_up_reader, Purpose.CHOOSE: _set_up_chooser}
+    set_up = ways[Purpose.of(task)]
     return tuple(
-        _set_up(config, task, data, entry, f"references[{place}]") for place, entry in enumerate(config.references)
+        set_up(config, task, data, entry, f"references[{place}]") for place, entry in enumerate(config.references)
     )
 
 
-def check_task_has_classes(key: str, task: Task) -> None:
-    """Refuse a task whose samples have no classes in common.
+def _set_up_reader(config: RunConfig, task: Task, data: TaskData, entry: ReferenceEntry, where: str) -> ReferenceSetup:
+    names = _question_fields(entry.fields, data, where)
+    return ReferenceSetup(find_reader(entry.engine).describe(entry), Purpose.READ, names, _no_rows(config, task, data))
 
-    Args:
-        key: of the configuration that asks for classifiers.
-        task: of the run.
 
-    Raises:
-        ConfigError: its answers are generated, or its samples bring choices of their own.
-    """
-    if not task.class_names or task.choices:
-        what = "its samples bring choices of their own" if task.choices else "its answers are generated"
+def _set_up_chooser(config: RunConfig, task: Task, data: TaskData, entry: ReferenceEntry, where: str) -> ReferenceSetup:
+    names, rows = fields_of(entry.fields, data, where), _no_rows(config, task, data)
+    return ReferenceSetup(find_chooser(entry.engine).describe(entry), Purpose.CHOOSE, names, rows)
+
+
+def _no_rows(config: RunConfig, task: Task, data: TaskData) -> PoolDraw:
+    return PoolDraw(Pool((), len(task.class_names), data.length_field), draw_of(config.demos))
+
+
+def _question_fields(chosen: Sequence[str], data: TaskData, where: str) -> tuple[str, ...]:
+    """The fields that hold a reader's question and its context."""
+    known = list(data.samples[0].fields)
+    if not chosen and set(QUESTION_AND_CONTEXT) <= set(known):
+        return QUESTION_AND_CONTEXT
+    if len(chosen) != 2:
+        found = f"is {list(chosen)}" if chosen else f"is empty, and samples have {', '.join(known)}"
         raise ConfigError(
-            f"{key} are classifiers, but task '{task.name}' has no classes: {what}; drop them, or take a task with "
-            "classes"
+            f"{where}.fields {found}; a reference of a task whose answers are written finds them in a text: expected "
+            "the field of the question and that of the text, such as [question, context]"
         )
+    return fields_of(chosen, data, where)
 
 
-def _set_up(config: RunConfig, task: Task, data: TaskData, entry: ReferenceEntry, where: str) -> ReferenceSetup:
+def _set_up_classifier(
+    config: RunConfig, task: Task, data: TaskData, entry: ReferenceEntry, where: str
+) -> ReferenceSetup:
     names = fields_of(entry.fields, data, where)
     info = find_classifier(entry.engine).describe(entry)
     n_classes = len(task.class_names)
@@ -102,17 +141,13 @@ def _set_up(config: RunConfig, task: Task, data: TaskData, entry: ReferenceEntry
     # Without clusters: the rows are to be as different as they can.
     places = nested_order([Sample(row.id, row.fields, row.gold) for row in data.pool], 0)[:CHECKED_ROWS]
     rows = Pool(tuple(data.pool[place] for place in sorted(places)), n_classes, data.length_field)
-    return ReferenceSetup(
-        info,
-        names,
-        order,
-        PoolDraw(rows, draw_of(config.demos)),
-        f"reference {entry.name}: its labels {', '.join(info.labels)} {what}",
-    )
+    note = f"reference {entry.name}: its labels {', '.join(info.labels)} {what}"
+    draw = PoolDraw(rows, draw_of(config.demos))
+    return ReferenceSetup(info, Purpose.CLASSIFY, names, draw, info.labels, order, note)
 
 
 def fields_of(chosen: Sequence[str], data: TaskData, where: str) -> tuple[str, ...]:
-    """The fields that a classifier reads: those chosen, the only one, or the one whose length counts.
+    """The fields that a reference reads: those chosen, the only one, or the one whose length counts.
 
     Raises:
         ConfigError: no such field, or several and none is chosen.
@@ -123,8 +158,8 @@ def fields_of(chosen: Sequence[str], data: TaskData, where: str) -> tuple[str, .
             raise ConfigError(f"{where}.fields names '{name}', which no sample has{did_you_mean(name, known)}")
     if not chosen and len(known) > 1:
         raise ConfigError(
-            f"{where}.fields is empty, but samples have several fields ({', '.join(known)}); name the one that a "
-            "classifier is to read, or a pair such as [premise, hypothesis]"
+            f"{where}.fields is empty, but samples have several fields ({', '.join(known)}); name the one that is to "
+            "be read, or a pair such as [premise, hypothesis]"
         )
     return tuple(chosen) or (data.length_field,)
 

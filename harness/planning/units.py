@@ -117,8 +117,11 @@ class Plan:
 
     def n_records(self, units: Iterable[WorkUnit]) -> int:
         """Records that units of this plan commit, without those of content-free inputs."""
-        work = ((self.shards[unit.shard], unit) for unit in units)
-        return sum(len(shard.samples) * len(unit.ks) for shard, unit in work if not shard.content_free)
+        return self.n_prompts(unit for unit in units if not self.shards[unit.shard].content_free)
+
+    def n_prompts(self, units: Iterable[WorkUnit]) -> int:
+        """Prompts of units of this plan, those over content-free inputs included."""
+        return sum(len(self.shards[unit.shard].samples) * len(unit.ks) for unit in units)
 
     def without(self, covered: Coverage) -> tuple[Plan, Mapping[str, tuple[WorkUnit, ...]]]:
         """The plan less what is covered.

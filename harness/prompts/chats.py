@@ -30,17 +30,22 @@ def open_thinking(header: str) -> str | None:
     return tags[-1].group()
 
 
-def without_reasoning(text: str, prompt: str) -> str:
+def is_thinking_tag(text: str) -> bool:
+    """Whether a text opens or closes a thinking block, and is nothing else."""
+    return _TAG.fullmatch(text) is not None
+
+
+def without_reasoning(text: str, header: str) -> str:
     """What a model wrote after its reasoning; nothing where the reasoning did not end.
 
     Args:
         text: what it wrote.
-        prompt: that it went on from, which may have begun the reasoning.
+        header: what stands before it and behind the last message; it may have begun the reasoning.
     """
     ends = [tag.end() for tag in _TAG.finditer(text) if tag.group(1) or _CLOSING.search(tag.group(2) or "")]
     if ends:
         return text[ends[-1] :].lstrip()
-    return "" if open_thinking(prompt) or open_thinking(text) else text
+    return "" if open_thinking(header) or open_thinking(text) else text
 
 
 def writes_time(chat_template: str) -> bool:

@@ -51,7 +51,8 @@ class StopTexts:
     Args:
         tokenizer: that decodes.
         texts: none empty.
-        after_reasoning_of: a prompt whose answer is thought about first, so that stop texts count after that alone.
+        after_reasoning_of: header of a prompt whose answer is thought about first, so that stop texts count after that
+            alone.
     """
 
     def __init__(self, tokenizer: PromptTokenizer, texts: Sequence[str], after_reasoning_of: str | None = None) -> None:

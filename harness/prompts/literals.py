@@ -4,6 +4,10 @@ A tokenizer takes special tokens out of a text before all else, wherever they st
 `<|im_end|>` would end its turn. Such places in data are marked before templates are filled. A marked text
 is tokenised by a copy of the tokenizer in which special tokens have other names, that nobody writes;
 those of the template are renamed likewise, those of the data stay what they are: text.
+
+Some tokenizers have control tokens that they do not call special, such as `<think>` of Qwen 3. These count where they
+look like it: `<|...|>`, the tags of thinking blocks, and tags that the chat template writes. Other added tokens, such
+as `<table>` or two blanks, are words that data may hold.
 """
 
 from __future__ import annotations
@@ -20,11 +24,13 @@ from tokenizers import Tokenizer
 
 from harness.core.errors import DataError, TemplateError
 from harness.core.task import Sample
+from harness.prompts.chats import is_thinking_tag
 
 MARK = "\uffff"
 """Stands before each special token in text of data; no character of any script."""
 _NAMED = 5  # ids in a message
 _NAME = "\U0010fff0{}\U0010fff1"
+_BARRED, _BRACKETED = re.compile(r"<\|\S+\|>"), re.compile(r"[<\[]\S+[>\]]")
 
 
 class Literals:
@@ -37,7 +43,9 @@ class Literals:
 
     def __init__(self, tokenizer: Any, backend: Any) -> None:
         self._tokenizer, self._backend = tokenizer, backend
-        self.contents = _special_contents(tokenizer, backend)
+        self.controls = _unspecial_controls(tokenizer, backend)
+        """Control tokens that the tokenizer does not call special."""
+        self.contents = (*_special_contents(tokenizer, backend), *self.controls)
         either = "|".join(map(re.escape, sorted(self.contents, key=lambda text: (-len(text), text))))
         self._any = re.compile(either) if either else None
         self._each = re.compile(f"(?={either})")
@@ -187,8 +195,23 @@ def _texts(sample: Sample) -> tuple[str, ...]:
 
 
 def _special_contents(tokenizer: Any, backend: Any) -> tuple[str, ...]:
-    if backend is not None:
-        added = {} if backend.encode_special_tokens else backend.get_added_tokens_decoder()
-    else:
-        added = getattr(tokenizer, "added_tokens_decoder", {})
-    return tuple(str(token.content) for token in added.values() if token.special and token.content)
+    if backend is not None and backend.encode_special_tokens:
+        return ()
+    return tuple(str(token.content) for token in _added(tokenizer, backend) if token.special and token.content)
+
+
+def _unspecial_controls(tokenizer: Any, backend: Any) -> tuple[str, ...]:
+    written = str(getattr(tokenizer, "chat_template", None) or "")
+    contents = [str(token.content) for token in _added(tokenizer, backend) if not token.special and token.content]
+    return tuple(
+        content
+        for content in contents
+        if _BARRED.fullmatch(content)
+        or is_thinking_tag(content)
+        or (_BRACKETED.fullmatch(content) is not None and content in written)
+    )
+
+
+def _added(tokenizer: Any, backend: Any) -> list[Any]:
+    added = getattr(tokenizer, "added_tokens_decoder", {}) if backend is None else backend.get_added_tokens_decoder()
+    return list(added.values())

@@ -39,6 +39,12 @@ class Prompt:
         return plain("".join(self.segments))
 
     @property
+    def header(self) -> str:
+        """Of a chat what its template writes behind the last message, whose text may spell anything; else all."""
+        text = self.text
+        return text.rpartition(self.messages[-1]["content"].strip())[2] if self.messages else text
+
+    @property
     def family(self) -> str:
         """Prompts of one family are computed together: those of one sample."""
         return self.sample.id

@@ -1,4 +1,4 @@
-"""Printing of comparisons and calibrations. Rounds only where people read."""
+"""Printing of comparisons. Rounds only where people read."""
 
 from __future__ import annotations
 
@@ -11,14 +11,13 @@ from typing import Any
 import pandas as pd
 from rich.console import Console
 
-from harness.analysis.calibrate import Calibration
 from harness.analysis.compare import Comparison, selection_facts
 from harness.analysis.crossing import Crossing, crossing_text
 from harness.analysis.recommendation import recommend, sentences
 from harness.analysis.strategies import THIS_DRAW
 from harness.core.escaping import csv_text
 from harness.reporting.console import say, write
-from harness.reporting.terminal import json_rows, markdown, new_table, print_table
+from harness.reporting.terminal import json_rows, markdown, new_table, print_table, with_short_names
 
 PAIRS_SHOWN = 20
 """Pairs in the table; with more, those of the best strategy."""
@@ -38,7 +37,7 @@ def write_comparison(console: Console, comparison: Comparison, fmt: str, everyth
             Pairs with a baseline that was asked for are always there.
     """
     if fmt == "json":
-        _write_json(console, _comparison_facts(comparison))
+        write_json(console, _comparison_facts(comparison))
     elif fmt == "csv":
         write(console, csv_text(comparison.pairs))
     elif fmt == "md":
@@ -53,35 +52,10 @@ def write_comparison(console: Console, comparison: Comparison, fmt: str, everyth
         if everything:
             _sensitivity_table(console, comparison)
             _variance_table(console, comparison)
-            _write_notes(console, allocation_texts(comparison.allocation))
-        _write_notes(console, comparison.notes)
+            write_notes(console, allocation_texts(comparison.allocation))
+        write_notes(console, comparison.notes)
         if not everything:
             say(console, "- more with --all: pairs, spread over templates, where the variance comes from")
-    else:
-        raise ValueError(f"no format {fmt!r}")
-
-
-def write_calibration(console: Console, calibration: Calibration, fmt: str) -> None:
-    """Print accuracies before and after calibration; formats as in `write_comparison`.
-
-    Args:
-        console: standard output.
-        calibration: from `harness.analysis.calibrate.calibrate`.
-        fmt: the format; csv has the cells, md both tables.
-    """
-    if fmt == "json":
-        facts = {"cells": json_rows(calibration.cells), "overall": json_rows(calibration.overall)}
-        _write_json(console, facts | {"notes": list(calibration.notes)})
-    elif fmt == "csv":
-        write(console, csv_text(calibration.cells))
-    elif fmt == "md":
-        write(console, markdown(calibration.overall) + "\n" + markdown(calibration.cells))
-    elif fmt == "table":
-        several = calibration.cells["model"].nunique() > 1
-        keys = [*(["model"] if several else []), "template", "k", "seed", "method"]
-        _calibration_table(console, calibration.cells, keys, None)
-        _calibration_table(console, calibration.overall, ["method", "n_cells"], "Averaged over cells")
-        _write_notes(console, calibration.notes)
     else:
         raise ValueError(f"no format {fmt!r}")
 
@@ -110,22 +84,25 @@ def _strategies_table(console: Console, comparison: Comparison) -> None:
 
 def _pairs_table(console: Console, comparison: Comparison) -> None:
     pairs, (best, better) = _pairs_by_rank(comparison), _words(comparison)
-    family = len(pairs)
-    adjusted = f"differences are this minus baseline; p adjusted by Holm over {family}"
-    title = f"Pairs ({adjusted}{_draw(comparison)})"
+    family, adjusted = len(pairs), f"p adjusted by Holm over {len(pairs)}{_draw(comparison)}"
     if family > PAIRS_SHOWN and comparison.settings["baseline"] is None:
         pairs = pairs[pairs["second"] == comparison.best]
-        title = f"Pairs with the {best} ({adjusted}, all in --format json, csv or md{_draw(comparison)})"
-    table = new_table(console, title)
+        adjusted = f"{adjusted}; all pairs: --format json, csv or md"
+    baselines = pairs["second"].unique()
+    against = "this minus baseline" if len(baselines) > 1 else f"this minus {baselines[0]}"
+    if len(baselines) == 1 and baselines[0] == comparison.best:
+        against += f", the {best}"
+    table = new_table(console, f"Differences are {against} ({adjusted})")
     table.add_column("this", overflow="fold")
-    table.add_column("baseline", overflow="fold")
+    if len(baselines) > 1:
+        table.add_column("baseline", overflow="fold")
     for name in ("difference", _interval_title(comparison), "p", "p Holm", "n"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("verdict")
     for row in pairs.to_dict("records"):
         table.add_row(
             str(row["first"]),
-            str(row["second"]),
+            *([str(row["second"])] if len(baselines) > 1 else []),
             f"{row['difference']:+.4f}",
             f"{row['low']:+.4f} {row['high']:+.4f}",
             f"{row['p']:.4f}",
@@ -133,7 +110,7 @@ def _pairs_table(console: Console, comparison: Comparison) -> None:
             str(row["n"]),
             _verdict(row, better),
         )
-    print_table(console, table, ["p", "n"])
+    print_table(console, table, ["p", "n", "p Holm"])
 
 
 def _pairs_by_rank(comparison: Comparison) -> pd.DataFrame:
@@ -202,11 +179,13 @@ def _sensitivity_table(console: Console, comparison: Comparison) -> None:
         console, "Over templates (by chance: the spread if all were equally good on other samples and seeds)"
     )
     keys = [name for name in ("run", "model") if frame[name].nunique() > 1] + ["k"]
-    for name in (*keys, "templates", "best", "worst", "mean", _interval_title(comparison), "spread", "by chance"):
+    for name in keys:
+        table.add_column(name, overflow="fold")
+    for name in ("templates", "best", "worst", "mean", _interval_title(comparison), "spread", "by chance"):
         table.add_column(name, justify="right", no_wrap=True)
     for name in ("saturation", "combined", "n"):
         table.add_column(name, justify="right", no_wrap=True)
-    for row in frame.to_dict("records"):
+    for row in with_short_names(frame).to_dict("records"):
         table.add_row(
             *(str(row[name]) for name in keys),
             str(row["n_templates"]),
@@ -215,7 +194,7 @@ def _sensitivity_table(console: Console, comparison: Comparison) -> None:
             *(f"{row[name]:.4f}" for name in ("spread", "spread_by_chance", "saturation", "combined")),
             str(row["n"]),
         )
-    print_table(console, table, ["combined", "saturation", "by chance", "n"])
+    print_table(console, table, ["combined", "saturation", "n", "by chance", "templates"])
 
 
 def _variance_table(console: Console, comparison: Comparison) -> None:
@@ -228,7 +207,7 @@ def _variance_table(console: Console, comparison: Comparison) -> None:
         table.add_column(name, overflow="fold")
     for name in ("component", "s.e.", "share", "s.e.", "n"):
         table.add_column(name, justify="right", no_wrap=True)
-    for row in frame.to_dict("records"):
+    for row in with_short_names(frame).to_dict("records"):
         table.add_row(
             *(str(row[name]) for name in keys),
             str(row["effect"]),
@@ -236,14 +215,14 @@ def _variance_table(console: Console, comparison: Comparison) -> None:
             *(f"{row[name]:.3f}" for name in ("share", "share_se")),
             str(row["n_samples"]),
         )
-    console.print(table)
-    _write_notes(console, [str(note) for note in frame["note"].unique() if note])
+    print_table(console, table, ["n"])
+    write_notes(console, [str(note) for note in frame["note"].unique() if note])
 
 
 def allocation_texts(frame: pd.DataFrame) -> list[str]:
     """What limits a difference between two (template, K) and what to buy next, a sentence per run and model."""
     texts = []
-    for row in frame.to_dict("records"):
+    for row in with_short_names(frame).to_dict("records"):
         names = [str(row[name]) for name in ("run", "model") if frame[name].nunique() > 1]
         where = f" ({', '.join(names)})" if names else ""
         if row["n_seeds"] < 2:
@@ -267,25 +246,8 @@ def allocation_texts(frame: pd.DataFrame) -> list[str]:
     return texts
 
 
-def _calibration_table(console: Console, frame: pd.DataFrame, keys: Sequence[str], title: str | None) -> None:
-    table = new_table(console, title)
-    for name in keys:
-        table.add_column(name, overflow="fold")
-    for name in ("before", "after", "difference", "95% interval", "n"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for row in frame.to_dict("records"):
-        table.add_row(
-            *(str(row[name]) for name in keys),
-            f"{row['before']:.4f}",
-            f"{row['after']:.4f}",
-            f"{row['difference']:+.4f}",
-            f"{row['low']:+.4f} {row['high']:+.4f}",
-            f"{row['n']}/{row['n_attempted']}",
-        )
-    print_table(console, table, ["n"])
-
-
-def _write_notes(console: Console, notes: Sequence[str]) -> None:
+def write_notes(console: Console, notes: Sequence[str]) -> None:
+    """Print lines below a table."""
     for note in notes:
         say(console, f"- {note}")
 
@@ -312,5 +274,6 @@ def _crossing_facts(crossing: Crossing) -> dict[str, Any]:
     return facts | {name: facts[name] if 0 < facts[name] < math.inf else None for name in ("value", "low", "high")}
 
 
-def _write_json(console: Console, facts: dict[str, Any]) -> None:
+def write_json(console: Console, facts: dict[str, Any]) -> None:
+    """Print plain data in full precision."""
     write(console, json.dumps(facts, ensure_ascii=False, indent=2) + "\n")

@@ -8,16 +8,21 @@ from __future__ import annotations
 
 import functools
 import logging
+import re
 import sys
 from typing import Any
 
-from rich.console import Console, RenderableType
+from rich.cells import cell_len
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
 from harness.core.addresses import redacted
 from harness.core.escaping import visible
 
+NAME_WIDTH = 20
+"""Columns of a name that stay on one line."""
 PLAIN_WIDTH = 200
 """Columns where the output is no terminal: wide enough that nothing is cut."""
 
@@ -57,12 +62,40 @@ class SafeFormatter(logging.Formatter):
         return visible(redacted(super().format(record)), keep="\n\t")
 
 
+class _Name:
+    """A text that goes on in a new line after a mark, where there is no room for it or for `NAME_WIDTH` of it."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._pieces = re.split(r"(?<=[-_/. ])", text)
+
+    def __str__(self) -> str:
+        return self._text
+
+    def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
+        whole = cell_len(self._text)
+        return Measurement(max(min(whole, NAME_WIDTH), *map(cell_len, self._pieces)), whole)
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        lines = [""]
+        for piece in self._pieces:
+            if lines[-1] and cell_len(lines[-1] + piece.rstrip()) > options.max_width:
+                lines.append("")
+            lines[-1] += piece
+        yield Text("\n".join(lines))
+
+
 class PlainTable(Table):
-    """A table whose titles and cells are text, never markup."""
+    """A table whose titles and cells are text, never markup; texts that may fold do so after marks."""
 
     def add_row(self, *cells: RenderableType | None, **options: Any) -> None:
         """As `rich.table.Table`, with escaped texts."""
-        super().add_row(*(_plain(cell) for cell in cells), **options)
+        folds = [column.overflow == "fold" and not column.no_wrap for column in self.columns]
+        plain = [
+            _Name(visible(cell)) if fold and isinstance(cell, str) else _plain(cell)
+            for cell, fold in zip(cells, folds, strict=True)
+        ]
+        super().add_row(*plain, **options)
 
     def add_column(self, header: RenderableType = "", *more: Any, **options: Any) -> None:
         """As `rich.table.Table`, with an escaped header."""

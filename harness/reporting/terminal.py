@@ -8,11 +8,12 @@ from typing import Any
 
 import pandas as pd
 from rich import box
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from harness.analysis.cells import is_zero_shot, main_figure, of_prompts
+from harness.analysis.cells import REASONING, is_zero_shot, main_figure, of_prompts
 from harness.analysis.choices import BIAS, PLACE, PREFIX
 from harness.analysis.named_metrics import CLASS_METRICS
 from harness.analysis.strategies import THIS_DRAW
@@ -20,6 +21,8 @@ from harness.core.escaping import csv_text, visible
 from harness.reporting.console import PlainTable, say, write
 
 FORMATS = ("table", "json", "csv", "md")
+INTERVAL = "95% interval"
+"""The column that goes last where a terminal is narrow."""
 
 
 def write_cells(
@@ -103,6 +106,9 @@ def print_table(console: Console, table: Table, spare: Iterable[str]) -> None:
         spare: titles of columns that may be left out, the first to go first; of columns with one
             title the last goes. A line names what was left out.
     """
+    for column in table.columns:
+        if column.no_wrap:
+            column.min_width = max(cell_len(str(text)) for text in (column.header, *column.cells))
     wide = console.options.update_width(10 * console.width)
     left_out = []
     for title in spare:
@@ -117,6 +123,15 @@ def print_table(console: Console, table: Table, spare: Iterable[str]) -> None:
         say(console, f"- not shown for want of width: {', '.join(left_out)}")
 
 
+def with_short_names(frame: pd.DataFrame) -> pd.DataFrame:
+    """A frame whose models and runs are named by the last parts of their paths, as in labels, where these differ."""
+    for column in {"model", "run"} & set(frame):
+        names = frame[column].astype(str)
+        short = names.str.rstrip("/").str.rsplit("/", n=1).str[-1]
+        frame = frame.assign(**{column: short if short.nunique() == names.nunique() else names})
+    return frame
+
+
 def _table(console: Console, cells: pd.DataFrame) -> None:
     table = new_table(console)
     several = [name for name in ("model", "task") if cells[name].nunique() > 1]
@@ -126,10 +141,14 @@ def _table(console: Console, cells: pd.DataFrame) -> None:
     failed = bool((cells["n_failed"] > 0).any())
     main = main_figure(cells)
     names, figures = _class_figures(cells) if main == "accuracy" else _answer_figures(cells)
+    if REASONING in cells:
+        names.append("thought chars")
+        for texts, length in zip(figures, cells[REASONING], strict=True):
+            texts.append("" if pd.isna(length) else f"{length:.1f}")
     for name in ("K", "seed", "scored", *(["failed"] if failed else []), *names):
         table.add_column(name, justify="right", no_wrap=True)
     best = cells[main].max()
-    for row, texts in zip(cells.to_dict("records"), figures, strict=True):
+    for row, texts in zip(with_short_names(cells).to_dict("records"), figures, strict=True):
         table.add_row(
             *(str(row[name]) for name in several),
             *(_text(row[name]) for name in ("template", "k", "seed")),
@@ -138,14 +157,21 @@ def _table(console: Console, cells: pd.DataFrame) -> None:
             *texts,
             style="bold" if row[main] == best else "",
         )
-    print_table(console, table, reversed(names[1:]))
+    # Of two intervals the second goes with its figure, the first only when all else is gone.
+    whole = [] if failed else ["scored"]
+    print_table(console, table, [*_spare(names), *whole, INTERVAL])
+
+
+def _spare(names: Sequence[str]) -> list[str]:
+    """Columns of figures that may be left out, the first to go first; never the first figure and its interval."""
+    return [name for place, name in reversed([*enumerate(names)]) if place > names.index(INTERVAL)]
 
 
 def _class_figures(cells: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
     """Column names, and each cell's texts."""
     if BIAS in cells:
         return _choice_figures(cells)
-    names = ["accuracy", "95% interval", "macro F1"]
+    names = ["accuracy", INTERVAL, "macro F1"]
     shares = [("positive", "predicted_positive_share"), ("off-label", "off_label_mass")]
     shares = [(title, column) for title, column in shares if cells[column].notna().any()]
     named = _named(cells)
@@ -177,7 +203,7 @@ def _choice_figures(cells: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
     """Accuracy by the templates' scores, by each score, and where the answers stand."""
     scores = [str(name) for name in cells if str(name).startswith(PREFIX)]
     places = [str(name) for name in cells if str(name).startswith(PLACE)]
-    names = ["accuracy", "95% interval", "bias", "answers by place"]
+    names = ["accuracy", INTERVAL, "bias", "answers by place"]
     names += [name.replace("_", " ") for name in _named(cells)]
     names += [name.removeprefix(PREFIX).replace("_", " ") for name in scores]
     rows = [
@@ -199,7 +225,7 @@ def _answer_figures(cells: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
     metrics = [str(name) for name in cells if f"{name}_low" in cells]
     names: list[str] = []
     for place, name in enumerate(metrics):
-        names += [name.replace("_", " "), *(["95% interval"] if place < 2 else [])]
+        names += [name.replace("_", " "), *([INTERVAL] if place < 2 else [])]
     names += ["chars", "empty", "truncated"]
     rows = []
     for row in cells.to_dict("records"):
@@ -217,11 +243,11 @@ def _seeds_table(console: Console, seeds: pd.DataFrame, figure: str) -> None:
     table = new_table(console, f"{figure.replace('_', ' ').capitalize()} over demonstration seeds")
     several = seeds["model"].nunique() > 1
     for name in (["model"] if several else []) + ["template"]:
-        table.add_column(name, no_wrap=not several)
+        table.add_column(name, overflow="fold", no_wrap=name == "template")
     for name in ("K", "seeds", "mean", "least", "most", "spread"):
         table.add_column(name, justify="right")
     is_drawn = seeds.index.isin(_drawn(seeds).index).tolist()
-    for row, drawn in zip(seeds.to_dict("records"), is_drawn, strict=True):
+    for row, drawn in zip(with_short_names(seeds).to_dict("records"), is_drawn, strict=True):
         table.add_row(
             *([str(row["model"])] if several else []),
             _text(row["template"]),

@@ -11,9 +11,10 @@ from typing import Any
 
 from harness.core.escaping import one_line
 
-FORMAT = 3
-"""Of manifest, prompts, samples and parts; a newer one is refused. Under format 2 every cell is a prompt. Under format
-1 records of K=0 stood under every seed, and parts did not say what they depend on."""
+FORMAT = 4
+"""Of manifest, prompts, samples and parts; a newer one is refused. Under format 3 parts have no column `reasoning`.
+Under format 2 every cell is a prompt. Under format 1 records of K=0 stood under every seed, and parts did not say what
+they depend on."""
 Check = Callable[[Any, str], str]
 """Value and where it stands, to what is wrong with it; an empty text where nothing is."""
 _SHOWN = 60

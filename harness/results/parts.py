@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from harness.core.errors import RunDirError
 from harness.core.escaping import one_line
 from harness.results import layout
-from harness.results.schema import SCHEMA, holds, table_digest
+from harness.results.schema import LATER, SCHEMA, holds, table_digest
 
 UNIT_KEY, STATISTICS_KEY, DIGEST_KEY = b"harness_unit", b"harness_statistics", b"harness_digest"
 FORMAT_KEY, CELLS_KEY = b"harness_format", b"harness_cells"
@@ -87,7 +87,8 @@ def decode(data: bytes, unit_id: str, columns: list[str] | None = None, most_row
         raise ValueError(f"part {unit_id} cannot be read: {one_line(str(error), 200)}") from None
     found = schema.metadata or {}
     check_format(f"part {unit_id}", found)
-    if found.get(UNIT_KEY) != unit_id.encode() or not schema.equals(SCHEMA, check_metadata=False):
+    known = pa.schema([field for field in SCHEMA if field.name in schema.names or field.name not in LATER])
+    if found.get(UNIT_KEY) != unit_id.encode() or not schema.equals(known, check_metadata=False):
         raise ValueError(f"part {unit_id} holds the records of another unit or version")
     said = _rows_said(found.get(STATISTICS_KEY, b""))
     if said is not None and said != file.metadata.num_rows:
@@ -98,6 +99,8 @@ def decode(data: bytes, unit_id: str, columns: list[str] | None = None, most_row
         raise ValueError(f"part {unit_id} cannot be read: {one_line(str(error), 200)}") from None
     if not holds(table, found.get(DIGEST_KEY, b"").decode(errors="replace")):
         raise ValueError(f"part {unit_id} does not hold what was written")
+    for field in list(SCHEMA)[len(known) :]:
+        table = table.append_column(field, pa.nulls(table.num_rows, field.type))
     return table if columns is None else table.select(columns)
 
 

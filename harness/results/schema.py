@@ -29,15 +29,18 @@ SCHEMA = pa.schema(
         ("greedy_prediction", pa.int32()),  # class whose label text is argmax_text, else null
         ("off_label_mass", pa.float64()),
         ("n_prompt_tokens", pa.int32()),
-        ("raw_answer", pa.string()),  # generated text before the stop string
+        ("raw_answer", pa.string()),  # generated text before the stop string, without reasoning
         ("answer", pa.string()),  # the same, stripped and cleaned as configured
         ("n_generated_tokens", pa.int32()),
         ("finish_reason", pa.string()),  # stop, end or length
         ("answer_values", pa.list_(pa.float64())),  # the task's answer metrics, in the manifest's order
         ("error_type", pa.string()),
         ("error", pa.string()),  # null when scored
+        ("reasoning", pa.string()),  # generated text before the answer, where the model was to think first
     ]
 )
+LATER = ("reasoning",)
+"""Columns at the end that parts of earlier versions lack; all null there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +69,7 @@ class Record:
     answer_values: list[float] | None = None
     error_type: str | None = None
     error: str | None = None
+    reasoning: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,7 @@ from harness.results.schema import SCHEMA
 
 log = logging.getLogger(__name__)
 FOOTER_BYTES = 2**18
-"""More than a part's footer takes: 22 columns of one row group, their least and greatest values cut at 4 KiB."""
+"""More than a part's footer takes: 23 columns of one row group, their least and greatest values cut at 4 KiB."""
 READERS = 8
 """Parts read at a time: object stores answer slowly, but many at once."""
 TELL_EVERY_S = 5.0

@@ -82,7 +82,7 @@ class Asking:
         stops, texts = self._stops, tuple(self.generation.stop)
         if prompts[0].thinks:
             # An engine that stops at texts by itself would stop within the reasoning.
-            stops, texts = StopTexts(self._tokenizer, texts, after_reasoning_of=prompts[0].text), ()
+            stops, texts = StopTexts(self._tokenizer, texts, after_reasoning_of=prompts[0].header), ()
         ending = Ending(self.most_new_tokens(prompts), self._end_tokens, texts, stops)
         found = self.engine.generate(prompts, ending)
         if len(found.tokens) != len(prompts) or len(found.reasons) != len(prompts):

@@ -26,20 +26,24 @@ def cut_at_stop(text: str, stop: Sequence[str]) -> str:
     return text[: min(ends)] if ends else text
 
 
-def answer_of(text: str, prompt: Prompt, settings: GenerationConfig) -> tuple[str, str]:
-    """What a model wrote, before the first stop text, and the answer in it.
+def answer_of(text: str, prompt: Prompt, settings: GenerationConfig) -> tuple[str | None, str, str]:
+    """What a model wrote: its reasoning, then what stands before the first stop text, and the answer in it.
 
     Args:
         text: all that it wrote; of a prompt that it thinks about, stop texts count after its reasoning.
         prompt: that it went on from.
         settings: stop texts and cleanings.
+
+    Returns:
+        The reasoning as it was written, tags and white space around it included (None of a prompt that it does not
+        think about), what follows it, and the answer.
     """
-    if not prompt.thinks:
-        raw = cut_at_stop(text, settings.stop)
-        return raw, clean(raw, settings.clean)
-    answer = without_reasoning(text, prompt.text)
-    cut = cut_at_stop(answer, settings.stop)
-    return text[: len(text) - len(answer)] + cut, clean(cut, settings.clean)
+    reasoning, rest = None, text
+    if prompt.thinks:
+        rest = without_reasoning(text, prompt.header)
+        reasoning = text[: len(text) - len(rest)]
+    raw = cut_at_stop(rest, settings.stop)
+    return reasoning, raw, clean(raw, settings.clean)
 
 
 def first_line(answer: str) -> str:

@@ -237,9 +237,8 @@ def _compute(work: _Work, store: RunStore, backend: Backend, onlookers: _Onlooke
     config, feed = prepared.config, ledger.feed
     samples = [[sample.id for sample in shard.samples] for shard in ledger.work.shards]
     n_done = ledger.n_committed - len(ledger.again)
-    with RunProgress(
-        onlookers.console, manifest["n_units"], n_done, ledger.n_records_left(), onlookers.board
-    ) as progress:
+    left, before = ledger.n_prompts_left(), ledger.n_prompts_before
+    with RunProgress(onlookers.console, manifest["n_units"], n_done, left, before, onlookers.board) as progress:
 
         def on_done(unit: WorkUnit, report: UnitReport) -> None:
             unit_log.info(json.dumps({"unit": unit.id, **_place(unit), **asdict(report.statistics)}))
@@ -252,8 +251,8 @@ def _compute(work: _Work, store: RunStore, backend: Backend, onlookers: _Onlooke
             if progress.n_units is None and feed.expected is not None:
                 manifest.update(ledger.expected)
                 store.write_json(manifests.NAME, manifest)
-                progress.expect(manifest["n_units"], ledger.n_records_left())
-            progress.unit_done(report.statistics)
+                progress.expect(manifest["n_units"], ledger.n_prompts_left())
+            progress.unit_done(unit.id, report.statistics)
             tracker.progress(progress.done, progress.n_units, *progress.speed())
             if cells:
                 tell_cells(tracker, store, cells, parts, prepared.task.metrics)
@@ -274,7 +273,7 @@ def _compute(work: _Work, store: RunStore, backend: Backend, onlookers: _Onlooke
                 precautions = Precautions(samples, work.quarantine, partial(note_of, store), ledger.again)
                 hang_after_s = spec.config.run.hang_after_s if backend.replaces else 0.0
                 try:
-                    with progress.working():
+                    with progress.working(pool.under_way):
                         dispatch(units, pool, on_done, stop.is_set, precautions, Timing(hang_after_s))
                 except BudgetError as error:
                     raise BudgetError(f"{error}; {ledger.n_missing:,} records are missing") from None

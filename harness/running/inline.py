@@ -113,6 +113,10 @@ class InlinePool:
             n_samples = 1 if is_alone else max(2, len(self._shards[unit.shard].samples))
             self._watchdog.watch(unit, self._pace.limit_s(n_samples), is_alone)
 
+    def under_way(self) -> Mapping[str, int]:
+        """See `harness.running.pool.Pool.under_way`."""
+        return self._worker.under_way()
+
     def replace(self, replica: Replica) -> None:
         """Nothing can die here but the driver itself."""
 

@@ -55,7 +55,7 @@ class Judge:
             try:
                 records.append(self._by_labels(unit, prompt, logprobs, argmax, off_label, text))
             except BaseException as error:
-                records.append(self._unjudged(unit, prompt, error))
+                records.append(unjudged(self.task, unit, prompt.sample, prompt.k, error))
         return records
 
     def _by_labels(
@@ -84,30 +84,22 @@ class Judge:
             try:
                 records.append(self._by_answer(unit, prompt, tokens, reason))
             except BaseException as error:
-                records.append(self._unjudged(unit, prompt, error))
+                records.append(unjudged(self.task, unit, prompt.sample, prompt.k, error))
         return records
 
     def _by_answer(self, unit: WorkUnit, prompt: Prompt, tokens: list[int], reason: str) -> Record:
-        raw, answer = answer_of(self.tokenizer.decode(tokens), prompt, self.generation)
+        reasoning, raw, answer = answer_of(self.tokenizer.decode(tokens), prompt, self.generation)
         sample = prompt.sample
         prediction = values = None
         if self.task.generates:
-            values = [float(metric(answer, sample)) for metric in self.task.answer_metrics.values()]
+            values = answer_values(self.task, answer, sample)
         else:
             prediction = self._written_label(tokens, prompt, answer)
         return Record(
             unit.model, unit.task, unit.template, prompt.k, unit.seed, sample.id, sample.gold, prediction,
             greedy_prediction=prediction, n_prompt_tokens=len(prompt.ids), raw_answer=raw, answer=answer,
-            n_generated_tokens=len(tokens), finish_reason=reason, answer_values=values,
+            n_generated_tokens=len(tokens), finish_reason=reason, answer_values=values, reasoning=reasoning,
         )  # fmt: skip
-
-    def _unjudged(self, unit: WorkUnit, prompt: Prompt, error: BaseException) -> Record:
-        """The record of a sample whose judging raised; a task cannot end the program (`SystemExit`) in there."""
-        if is_the_users(error):
-            raise error
-        if not isinstance(error, Exception):
-            error = TaskLeftError(f"task '{self.task.name}' raised {described(error)} while it judged")
-        return failed(unit, prompt.sample, prompt.k, error)
 
     def _written_label(self, tokens: list[int], prompt: Prompt, answer: str) -> int:
         """The class whose label the model wrote, as the lecture judges: text without white space around.
@@ -131,6 +123,20 @@ def predicted(task: Task, prompt: Prompt, scores: LabelScores) -> int:
     if prompt.choices is None:
         return task.score(scores)
     return prompt.choices.choose(prompt.sample, scores.logprobs, scores.token_counts)
+
+
+def answer_values(task: Task, answer: str, sample: Sample) -> list[float]:
+    """What the task's metrics say of an answer."""
+    return [float(metric(answer, sample)) for metric in task.answer_metrics.values()]
+
+
+def unjudged(task: Task, unit: WorkUnit, sample: Sample, k: int | None, error: BaseException) -> Record:
+    """The record of a sample whose judging raised; a task cannot end the program (`SystemExit`) in there."""
+    if is_the_users(error):
+        raise error
+    if not isinstance(error, Exception):
+        error = TaskLeftError(f"task '{task.name}' raised {described(error)} while it judged")
+    return failed(unit, sample, k, error)
 
 
 def failed(unit: WorkUnit, sample: Sample, k: int | None, error: Exception) -> Record:

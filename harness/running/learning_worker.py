@@ -22,8 +22,8 @@ from harness.planning.units import WorkUnit
 from harness.prompts.demonstrations import PoolDraw
 from harness.results.store import RunStore
 from harness.running.asking import open_settings
+from harness.running.classifier_worker import ClassesWorker, Classification
 from harness.running.messages import Handling, WorkerSpec
-from harness.running.reference_worker import Classification, ReferenceWorker
 from harness.running.work import Work
 
 log = logging.getLogger(__name__)
@@ -31,7 +31,7 @@ FOLDER = "training"
 """In a run directory: checkpoints of trainings that are under way."""
 
 
-class LearningWorker(ReferenceWorker):
+class LearningWorker(ClassesWorker):
     """One learner that does work units.
 
     Args:
@@ -51,7 +51,7 @@ class LearningWorker(ReferenceWorker):
         settings = open_settings(spec.config.engine, spec.longest_prompt, threads=spec.threads)
         self.learner = find_learner(spec.model.engine).open(spec.model, settings)
         self.facts = self.learner.facts
-        self._order = np.arange(draw.pool.n_classes)
+        self.order = np.arange(draw.pool.n_classes)
         self.asking = Classification(None, draw.pool.n_classes)
 
     def compute(self, work: Work) -> None:

@@ -69,10 +69,16 @@ class Ledger:
             "calibration_units": sorted(content_free | self._committed.content_free),
         }
 
-    def n_records_left(self) -> int | None:
-        """Records that the rest of the schedule commits; None while that is not known."""
+    def n_prompts_left(self) -> int | None:
+        """Prompts of the rest of the schedule, over content-free inputs too; None while that is not known."""
         expected = self.feed.expected
-        return None if expected is None else self.work.n_records([*self._retries, *self._pieces_of(expected)])
+        return None if expected is None else self.work.n_prompts([*self._retries, *self._pieces_of(expected)])
+
+    @property
+    def n_prompts_before(self) -> int:
+        """The same of the parts that were there at first, without those that are computed again."""
+        known = sum(statistics.n_records for statistics in self._committed.statistics.values())
+        return known - self.work.n_prompts(self._retries)
 
     @property
     def n_missing(self) -> int:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from harness.config.schema import ModelEntry, RunConfig
 from harness.core.errors import RunDirError
 from harness.engine.protocol import Resources
+from harness.planning.references import Purpose
 from harness.prompts.draws import LectureTable as LectureTable
 from harness.prompts.templates import Template
 from harness.results import layout
@@ -21,12 +22,13 @@ from harness.results.store import RunStore
 
 @dataclass(frozen=True)
 class ReferenceSpec:
-    """How a classifier meets the task."""
+    """How a reference meets the task."""
 
+    purpose: Purpose
     fields: tuple[str, ...]
     """Of a sample, that it reads."""
     labels: tuple[str, ...]
-    """In its own order."""
+    """Of a classifier, in its own order."""
     order: tuple[int, ...] | None
     """The task's class of each label, by name; None where the names do not tell."""
 
@@ -66,7 +68,7 @@ class WorkerSpec:
     tokens: int | None = None
     """Of the grid, every shared one counted once per shard; None where that is not known."""
     reference: ReferenceSpec | None = None
-    """Where the model is a classifier that needs no prompt."""
+    """Where the model needs no prompt."""
     learning: LearningSpec | None = None
     """Where it learns first, anew for every unit."""
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from harness.planning.references import Purpose
 from harness.prompts.demonstrations import PoolDraw
+from harness.running.chooser_worker import ChooserWorker
+from harness.running.classifier_worker import ClassifierWorker
 from harness.running.learning_worker import LearningWorker
 from harness.running.messages import WorkerSpec
+from harness.running.reader_worker import ReaderWorker
 from harness.running.reference_worker import ReferenceWorker
 from harness.running.worker import UnitWorker, Worker
 
@@ -22,4 +26,11 @@ def open_worker(spec: WorkerSpec, draw: PoolDraw) -> UnitWorker:
     """
     if spec.learning is not None:
         return LearningWorker(spec, draw)
-    return Worker(spec, draw) if spec.reference is None else ReferenceWorker(spec, draw)
+    if spec.reference is None:
+        return Worker(spec, draw)
+    workers: dict[Purpose, type[ReferenceWorker]] = {
+        Purpose.CLASSIFY: ClassifierWorker,
+        Purpose.READ: ReaderWorker,
+        Purpose.CHOOSE: ChooserWorker,
+    }
+    return workers[spec.reference.purpose](spec, draw)

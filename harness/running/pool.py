@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from harness.planning.units import WorkUnit
@@ -60,6 +60,13 @@ class Pool(Protocol):
         Raises:
             ReplicaDiedError: the replica is gone.
             Exception: what the unit raised.
+        """
+        ...
+
+    def under_way(self) -> Mapping[str, int]:
+        """Prompts that have gone through a model so far, of each unit under way by its id, as far as it is known.
+
+        Returns at once; called by another thread than everything else here.
         """
         ...
 

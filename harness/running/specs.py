@@ -57,7 +57,8 @@ def opening(prepared: Prepared, name: str, grids: Grids, spent: float) -> tuple[
         return info, setup.draw, spec
     plain = WorkerSpec(config, info.fixed, CLASSIFY, {}, info.context_length, 1, info.resources)
     if isinstance(setup, ReferenceSetup):
-        return info, setup.rows, replace(plain, reference=ReferenceSpec(setup.fields, setup.info.labels, setup.order))
+        reference = ReferenceSpec(setup.purpose, setup.fields, setup.labels, setup.order)
+        return info, setup.rows, replace(plain, reference=reference)
     learning = LearningSpec(setup.fields, setup.settings.learning_rate, setup.settings.keep)
     # A training may take as long as it likes.
     patient = replace(config, run=replace(config.run, hang_after_s=0.0))

@@ -65,6 +65,13 @@ class Work:
     seconds: float = 0.0
     scoring_seconds: float = 0.0
     cost: float = 0.0
+    n_through: int = 0
+    """Prompts that have gone through the model while it computes; of a batch that is tried again once more."""
+
+    @property
+    def n_under_way(self) -> int:
+        """The same, never more than the unit has."""
+        return min(self.n_through, len(self.samples) * len(self.unit.ks))
 
     def pay(self, cost: float) -> None:
         """Count what requests have cost as the unit's."""

@@ -54,6 +54,17 @@ class UnitWorker(ABC):
         self.task, _ = configured(find_task(spec.config.task.name), spec.config.task)
         self.store = RunStore(spec.config.run_dir)
         self._has_scored = False
+        self._computing: Work | None = None
+        self._begun: dict[str, Work] = {}
+
+    def under_way(self) -> dict[str, int]:
+        """Prompts that have gone through the model, of each unit that is not committed by its id; for any thread."""
+        return {unit_id: work.n_under_way for unit_id, work in self._begun.copy().items()}
+
+    def _told(self, n_prompts: int) -> None:
+        """The engine says that so many more prompts have gone through."""
+        if self._computing is not None:
+            self._computing.n_through += n_prompts
 
     @abstractmethod
     def _prompts(self, work: Work, samples: Sequence[Sample], ks: Sequence[int | None]) -> list[Any]:
@@ -107,13 +118,26 @@ class UnitWorker(ABC):
         Raises:
             BrokenDeviceError: the device failed for good.
         """
-        with work.working():
-            if work.report is None and work.handling.alone:
-                self._compute_alone(work, work.handling)
-            self._compute_batches(work)
+        self._computing = self._begun[work.unit.id] = work
+        try:
+            with work.working():
+                if work.report is None and work.handling.alone:
+                    self._compute_alone(work, work.handling)
+                self._compute_batches(work)
+        except BaseException:
+            del self._begun[work.unit.id]
+            raise
+        finally:
+            self._computing = None
 
     def commit(self, work: Work) -> UnitReport:
         """Judge what was found and write the unit's part."""
+        try:
+            return self._commit(work)
+        finally:
+            self._begun.pop(work.unit.id, None)
+
+    def _commit(self, work: Work) -> UnitReport:
         if work.report is not None:
             return work.report
         with work.working():
@@ -241,6 +265,7 @@ class Worker(UnitWorker):
         self.judge = Judge(self.task, self.tokenizer, spec.config.generation)
         settings = open_settings(spec.config.engine, spec.longest_prompt, threads=spec.threads, tokens=spec.tokens)
         opened = engine.open(spec.model, replace(settings, method=spec.method, spent=spec.spent))
+        opened.watch(self._told)
         self.facts = opened.facts
         self.asking: Asking = Asking(opened, spec.method, self.task, spec.config.generation, self.tokenizer)
         self._renderers: dict[str, Renderer] = {}

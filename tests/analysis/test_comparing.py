@@ -18,7 +18,8 @@ from harness.analysis.compare import compare
 from harness.analysis.intervals import mean_interval, paired_interval
 from harness.analysis.summary import summarise
 from harness.core.errors import ConfigError, DataError, RunDirError
-from harness.reporting.comparison import write_calibration, write_comparison
+from harness.reporting.calibration import write_calibration
+from harness.reporting.comparison import write_comparison
 from harness.results.schema import Record, to_table
 from harness.results.store import RunStore
 
@@ -343,7 +344,7 @@ def test_the_table_marks_the_best_and_is_plain_in_a_pipe(run_dir):
     text = printed(write_all, compare([run_dir], replicates=50), "table")
     assert text.isascii()
     assert text.count("|* |") == 1
-    assert "Pairs with the best" in text
+    assert "Differences are this minus good" in text
     first, second = text.splitlines()[:2]
     assert first.startswith("Use good")
     assert "on new samples" in second and "the luck of picking 1 of 9 is taken off" in second
@@ -398,6 +399,43 @@ def test_markdown_has_both_tables(run_dir):
 @pytest.mark.parametrize("fmt", ["table", "json", "csv", "md"])
 def test_a_calibration_prints_in_every_format(run_dir, fmt):
     assert "ensemble" in printed(write_calibration, calibrate(run_dir), fmt)
+
+
+def test_a_calibration_leads_with_a_row_per_method(run_dir):
+    found = calibrate(run_dir)
+    short = printed(write_calibration, found, "table")
+    rows = [line for line in short.splitlines() if line.startswith("|")][2:]
+    assert [row.split("|")[1].strip() for row in rows] == found.overall["method"].tolist() == ["batch", "ensemble"]
+    assert "--all" in short.splitlines()[-1]
+    everything = printed(lambda *args: write_calibration(*args, everything=True), found, "table")
+    assert everything.startswith(short.split("- ")[0]) and everything.count("batch") > 9 and "--all" not in everything
+
+
+def at_80_columns(write, figures, **options):
+    out = io.StringIO()
+    console = Console(file=out, width=80, force_terminal=True, no_color=True, legacy_windows=False)
+    write(console, figures, "table", **options)
+    text = re.sub(r"\x1b\[[0-9;]*m", "", out.getvalue())
+    assert max(map(len, text.splitlines())) <= 80 and "…" not in text
+    return text
+
+
+@pytest.mark.parametrize("baseline", [None, "document_first_and_then_poor K=0"])
+def test_80_columns_have_room_for_intervals_and_whole_words(records, tmp_path, baseline):
+    renamed = [replace(r, template=f"document_first_and_then_{r.template}") for r in records]
+    run_dir = write_run(tmp_path / "wide", renamed)
+    found = compare([run_dir], baseline=baseline, replicates=10)
+    text = at_80_columns(write_comparison, found, everything=True)
+    best = found.strategies.iloc[0]
+    words = text.split()
+    assert {f"{best['low']:.4f}-{best['high']:.4f}", "document_first_and_"} <= set(words)
+    assert len(re.findall(r"[+-]0\.\d{4} +[+-]0\.\d{4} [+-]0\.\d{4}", text)) == 8, "a pair's difference and interval"
+    calibrated = at_80_columns(write_calibration, calibrate(run_dir), everything=True)
+    for one in (text, calibrated):
+        pieces = {piece for word in one.split() for piece in re.split(r"(?<=_)", word) if re.match("[a-z]+_", word)}
+        assert pieces <= {"", "document_", "first_", "and_", "then_", *SHARES}, "names go on after a mark"
+    row = calibrate(run_dir).overall.iloc[0]
+    assert f"{row['low']:+.4f} {row['high']:+.4f}" in calibrated
 
 
 def test_calibration_counts_k0_once_and_compares_pairs(run_dir, records):

@@ -11,10 +11,26 @@ from harness.core.errors import ConfigError
 from harness.core.task import CONTENT_FREE, Sample
 from harness.engine.local.scorer import Scorer
 from harness.planning.preparation import prepare
+from harness.reporting.progress import RunProgress
+from harness.running import driver
 from tests.distributed.test_resume import part_times
 
 
-def test_an_arm_added_to_a_finished_run_scores_its_own_prompts_only(small_grid, ko_tiny):
+@pytest.fixture
+def bars(monkeypatch):
+    """The progress of each run, when it is over."""
+    found = []
+
+    class Kept(RunProgress):
+        def __exit__(self, *error):
+            found.append(self)
+            super().__exit__(*error)
+
+    monkeypatch.setattr(driver, "RunProgress", Kept)
+    return found
+
+
+def test_an_arm_added_to_a_finished_run_scores_its_own_prompts_only(small_grid, ko_tiny, bars):
     plain = run(small_grid())
     before, records = part_times(plain.run_dir), load_records(plain.run_dir)
     assert stored_content_free(plain.run_dir) == ({}, {})
@@ -23,6 +39,8 @@ def test_an_arm_added_to_a_finished_run_scores_its_own_prompts_only(small_grid, 
     after = part_times(plain.run_dir)
     assert {name: after[name] for name in before} == before
     assert len(after) == len(before) + 2 * 2
+    assert [bar.n_left == bar.records > 0 for bar in bars] == [True, True], "the time left ends at nothing"
+    assert [bar.n_before for bar in bars] == [0, bars[0].records]
     assert load_records(plain.run_dir).equals(records)
     several, empty = stored_content_free(plain.run_dir)
     assert len(several) == len(empty) == 2 * (2 + 2 * 2)

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 import pytest
 
+from harness.cli.runs import serve_report
 from harness.core.errors import ConfigError, RunDirError
 from harness.reporting.live import Pages, State, pages_of, serve, state_of
 from harness.results.store import RunStore
@@ -108,6 +109,31 @@ def test_the_server_listens_on_loopback_alone():
         assert server.server_address[0] == "127.0.0.1"
         with pytest.raises(ConfigError, match="set --port to a free one"):
             serve(Progress().pages, server.server_port)
+
+
+def test_the_verb_says_where_the_page_is_and_ends_with_ctrl_c(tmp_path, capsys, monkeypatch):
+    def stopped(server):
+        assert asked_in_thread(server) == 200
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("harness.reporting.live._Server.serve_forever", stopped)
+    for status, words in (("running", "the page follows the run"), ("complete", "the page will not change")):
+        run = classified_run(tmp_path / status, texts(40), {("clear", 0): 0.6, ("vague", 0): 0.5}, status=status)
+        serve_report([run], None, [], "random", 0)
+        said = capsys.readouterr().out
+        assert said.startswith("http://127.0.0.1:") and words in said and said.endswith("Ctrl-C ends it\n")
+    with pytest.raises(ConfigError, match="--live serves the page and writes no file"):
+        serve_report([run], "r.html", [], "random", 0)
+
+
+def asked_in_thread(server):
+    """The status of one request, which the server answers by hand."""
+    found = []
+    thread = threading.Thread(target=lambda: found.append(asked(server.server_port)[0]))
+    thread.start()
+    server.handle_request()
+    thread.join()
+    return found[0]
 
 
 def test_a_run_without_records_is_waited_for(tmp_path):

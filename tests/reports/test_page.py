@@ -22,8 +22,9 @@ from harness.planning.preparation import prepare
 from harness.reporting.report.browser import BITS, browser
 from harness.reporting.report.build import render, write_report
 from harness.reporting.report.gathering import gather, run_names
+from harness.reporting.report.lines import against_k
 from harness.reporting.report.page import embedded_json
-from harness.reporting.report.wording import scale_of
+from harness.reporting.report.wording import Scale, scale_of
 from harness.results.store import RunStore
 from tests.reports.pages import AVERAGED, EVERY_CELL, ODD, SHARES, N, data_block, rows_of, texts
 from tests.simulated_runs import classified_run, write_cell, write_manifest, write_samples
@@ -175,6 +176,23 @@ def test_heatmap_and_lines_hold_the_means_over_seeds(run_dir, soup):
     assert line["name"] == "clear"
     assert line["y"][1] == pytest.approx(100 * seeds.loc[("clear", 4), "mean"], abs=1e-6)
     assert band["y"][1:3] == pytest.approx([100 * seeds.loc[("clear", 4), name] for name in ("most", "least")])
+
+
+def test_of_many_templates_the_best_lines_are_named_and_the_others_grey():
+    names = [f"t{i}" for i in range(20)]
+    rows = [(name, k, 0.5 + 0.02 * ((7 * i) % 20) + 0.001 * k) for i, name in enumerate(names) for k in (0, 4)]
+    seeds = pd.DataFrame(rows, columns=["template", "k", "mean"]).assign(n_seeds=1)
+    seeds = seeds.assign(least=seeds["mean"], most=seeds["mean"])
+    data = against_k(seeds, names, Scale("accuracy", True), (40, 95), None)["data"]
+    shown = {line["name"] for line in data if line.get("showlegend", True)}
+    best = seeds.groupby("template")["mean"].max().sort_values().index[-6:]
+    assert shown == set(best)
+    assert {line["name"] for line in data if "name" in line} == set(names)
+    assert {line["line"]["color"] for line in data if "name" in line and line["name"] not in shown} == {"var(--line)"}
+    few = against_k(seeds[seeds["template"].isin(names[:3])], names[:3], Scale("accuracy", True), (40, 95), None)[
+        "data"
+    ]
+    assert {line["name"] for line in few if line.get("showlegend", True)} == set(names[:3])
 
 
 @pytest.mark.parametrize(("by", "page", "n"), [(AVERAGED, "soup", 6), (EVERY_CELL, "cell_soup", 15)])
@@ -474,7 +492,6 @@ def test_cost_names_what_no_other_beats_on_both(run_dir, soup):
 
 def test_prices_stand_beside_tokens_where_the_configuration_has_them(run_dir):
     from harness.reporting.report.cost import cost_sections
-    from harness.reporting.report.wording import Scale
 
     data = gather([run_dir])
     assert "Price" not in str(next(cost_sections(data, Scale("accuracy", True))).charts[0].table.columns)

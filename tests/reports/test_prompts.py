@@ -1,16 +1,20 @@
 """The page puts together every prompt as the harness did, from what a run keeps."""
 
+import json
 import shutil
-from dataclasses import replace
+from dataclasses import asdict, replace
+from types import SimpleNamespace
 
 import pytest
 from transformers import AutoTokenizer
 
+from harness.core.task import Sample
 from harness.planning.examples import NAME, prompt_examples
 from harness.planning.preparation import prepare
+from harness.prompts.choices import ChoiceWording
 from harness.reporting.report.build import write_report
 from harness.reporting.report.gathering import gather
-from harness.reporting.report.prompting import around_of
+from harness.reporting.report.prompting import Prompts, around_of
 from harness.results import layout
 from harness.results.store import RunStore
 from tests.conftest import KO_TINY
@@ -128,6 +132,20 @@ def test_prompts_are_copied_as_text_and_as_yaml(open_page, prompted, tmp_path):
     page.locator("#prompts").get_by_role("button", name="Copy YAML").first.click()
     assert "labels:" in page.evaluate("window.taken")
     assert page.trouble == []
+
+
+def test_the_choices_of_a_sample_are_listed_as_its_template_does():
+    wording = ChoiceWording(shown="({marker}) {choice}", between=" / ", markers=("가", "나", "다"), order=1)
+    plain = json.loads(json.dumps(asdict(wording)))
+    templates = {
+        "a": {"query": "{question} {choices}\n", "choices": plain},
+        "b": {"query": "{question}", "choices": plain},
+    }
+    run = SimpleNamespace(manifest={"identity": {"templates": templates}})
+    found = Prompts(SimpleNamespace(runs=[run])).choices_of("s1", ["하나", "둘", "셋"])
+    assert set(found) == {"{question} {choices}\n", "{question} {choices}"}
+    wanted = wording.list_of(Sample("s1", {}, choices=("하나", "둘", "셋")))
+    assert set(found.values()) == {wanted} and wanted == "(가) 둘 / (나) 셋 / (다) 하나"
 
 
 def test_prompts_that_were_not_kept_are_said_to_be_missing(soup):

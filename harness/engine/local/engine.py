@@ -6,7 +6,7 @@ imported when a model is opened.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from harness.config.schema import ModelEntry
@@ -70,6 +70,10 @@ class LoadedModel(LoadedEngine):
     def __init__(self, scorer: Scorer, facts: LocalFacts) -> None:
         self.scorer = scorer
         self.facts = facts
+
+    def watch(self, told: Callable[[int], None]) -> None:
+        """See `LoadedEngine.watch`."""
+        self.scorer.told = told
 
     def prepare(self, prompts: Sequence[Prompt]) -> Prepared:
         """Lay out the prefix tree and what is read of it."""

@@ -74,7 +74,7 @@ class Generator:
         """
         if any(not context for context in contexts):
             raise ValueError("a context has no tokens")
-        batch = _Batch(contexts, max_new_tokens, is_complete, self.end_tokens)
+        batch = _Batch(contexts, max_new_tokens, is_complete, self.end_tokens, self.scorer.told)
         self.scorer.regimes.begin()
         with torch.inference_mode():
             longest = max(map(len, contexts), default=0) + max_new_tokens
@@ -264,7 +264,9 @@ class _Batch:
         max_new_tokens: int,
         is_complete: Callable[[list[int]], bool],
         end_tokens: frozenset[int],
+        told: Callable[[int], object],
     ) -> None:
+        self.told = told
         self.contexts = contexts
         self.max_new_tokens = max_new_tokens
         self.is_complete = is_complete
@@ -285,6 +287,7 @@ class _Batch:
                 self.reasons[prompt] = STOP
             elif len(generated) >= self.max_new_tokens:
                 self.reasons[prompt] = LENGTH
+        self.told(sum(bool(self.reasons[prompt]) for prompt in prompts))
 
     def restart(self, prompts: list[int]) -> None:
         """Forget what was generated for some prompts."""

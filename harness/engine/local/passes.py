@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -63,6 +63,8 @@ class Passes:
         parts = find_parts(model) if share_prefixes else Parts({}, [])
         self.first_layer = FirstLayer(parts.by_token, model.get_input_embeddings().weight, tokens_per_pack)
         self.after_attention = parts.after_attention
+        self.told: Callable[[int], object] = int
+        """Called with numbers of prompts that have gone through; by itself nobody is told."""
 
     def forward_pack(self, pack: Pack, kept: Kept, rows: Sequence[int]) -> tuple[torch.Tensor, Kept]:
         """Compute a pack.

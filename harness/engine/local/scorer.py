@@ -136,6 +136,7 @@ class Scorer(Passes):
                         collector.later_tokens(hidden[to_device(read.later_rows, hidden.device)], read.targets)
                     computed += len(pack.tokens)
                     first_path = pack.last_path
+                    self.told(len(read.prompts))
                     if trunk and pack.first_path == 0:
                         self.trunk.learn(trunk, kept)
             except (RuntimeError, MemoryError) as error:
@@ -170,6 +171,7 @@ class Scorer(Passes):
                 collector.later_tokens(hidden[rows, depths], targets)
             computed += length * len(batch)
             start += len(batch)
+            self.told(len(prompts))
         return computed
 
 

@@ -60,6 +60,7 @@ class ServerModel(LoadedEngine):
     def __init__(self, dialogue: Dialogue, found: Found) -> None:
         self._dialogue, self._found = dialogue, found
         self._known: dict[Any, Any] = {}
+        self._told: Callable[[int], object] = int
         client = dialogue.client
         way: Any = (found.scoring or found.writing)[False]
         self.facts = ServerFacts(
@@ -121,6 +122,16 @@ class ServerModel(LoadedEngine):
             decoded,
         )
 
+    def watch(self, told: Callable[[int], None]) -> None:
+        """See `LoadedEngine.watch`."""
+        self._told = told
+
+    async def _told_of(self, asked: Coroutine[Any, Any, T]) -> T:
+        try:
+            return await asked
+        finally:
+            self._told(1)
+
     def _way(self, ways: Any, prompt: Prompt) -> Any:
         way = ways.get(prompt.messages is not None)
         if way is None:
@@ -146,7 +157,7 @@ class ServerModel(LoadedEngine):
         if not all(key in self._known for key in keys):
             order = sorted(range(len(prompts)), key=lambda i: list(prompts[i].ids))
             try:
-                answers = self._dialogue.client.run(all_of([ask(prompts[i]) for i in order]))
+                answers = self._dialogue.client.run(all_of([self._told_of(ask(prompts[i])) for i in order]))
             except ModelError as error:
                 raise ServerLostError(f"{error}; committed work is kept, run the same command again to go on") from None
             self._known = {keys[i]: answer for i, answer in zip(order, answers, strict=True)}

@@ -166,6 +166,11 @@ def _generated(data: ReportData, texts: dict[str, int]) -> Callable[[int], dict[
         assert grid.texts is not None
         answers = [-1 if a is None else texts.setdefault(_cut(a), len(texts)) for a in grid.texts[:, sample]]
         entry: dict[str, Any] = {"a": answers, "p": grid.predicted[:, sample].tolist()}
+        thoughts = {
+            row: grid.reasonings[row, sample] for row in range(len(answers)) if (row, sample) in grid.reasonings
+        }
+        if thoughts:
+            entry["r"] = {row: texts.setdefault(_cut(text), len(texts)) for row, text in thoughts.items()}
         if data.is_generated:
             entry["g"] = list(dict.fromkeys(grid.gold_answers[sample]))
             assert grid.metric_values is not None

@@ -78,77 +78,6 @@ def matrix(
     )
 
 
-def against_k(
-    seeds: pd.DataFrame, templates: Sequence[str], scale: Scale, limits: tuple[float, float], chance: float | None
-) -> Spec:
-    """A line per template over K, with a band from the worst to the best seed.
-
-    Args:
-        seeds: of one model, from `harness.analysis.cells.over_seeds`.
-        templates: lines.
-        scale: of the values.
-        limits: of the value axis, common to several figures.
-        chance: share of the most frequent class, drawn as a line.
-    """
-    data: list[Spec] = []
-    ks = sorted(set(seeds["k"].tolist()))
-    for place, template in enumerate(templates):
-        own = seeds[(seeds["template"] == template) & seeds["mean"].notna()].sort_values("k")
-        x = own["k"].tolist()
-        low, mean, high = (_numbers(scale.factor * own[name].to_numpy()) for name in ("least", "mean", "most"))
-        colour = f"--series-{place % SERIES + 1}"
-        line = {"color": f"var({colour})", "width": 2, "dash": DASHES[place // SERIES % len(DASHES)]}
-        name = safe(template)
-        data.append(
-            {
-                "type": "scatter",
-                "mode": "lines",
-                "x": [*x, *reversed(x)],
-                "y": [*high, *reversed(low)],
-                "fill": "toself",
-                "fillcolor": f"alpha({colour}, 0.14)",
-                "line": {"width": 0, "color": f"alpha({colour}, 0)"},
-                "hoverinfo": "skip",
-                "showlegend": False,
-                "legendgroup": name,
-            }
-        )
-        hover = [
-            f"{name}, K={k}: {scale.value(row['mean'])}"
-            + (f" ({scale.interval(row['least'], row['most'])} over {row['n_seeds']} seeds)" if k else "")
-            for k, row in zip(x, own.to_dict("records"), strict=True)
-        ]
-        data.append(
-            {
-                "type": "scatter",
-                "mode": "lines+markers",
-                "name": name,
-                "legendgroup": name,
-                "x": x,
-                "y": mean,
-                "line": line,
-                "marker": {"symbol": SYMBOLS[place % len(SYMBOLS)], "size": 9, "color": f"var({colour})"},
-                "hovertext": hover,
-                "hoverinfo": "text",
-            }
-        )
-    shapes: list[Spec] = []
-    if chance is not None and limits[0] <= scale.factor * chance <= limits[1]:
-        level = scale.factor * chance
-        style = {"color": "var(--faint)", "width": 1, "dash": "dot"}
-        shapes.append({"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": level, "y1": level, "line": style})
-    return _spec(
-        data,
-        {
-            "xaxis": {"title": {"text": "K, demonstrations in the prompt"}, "tickvals": ks, "zeroline": False},
-            "yaxis": {"range": list(limits), "ticksuffix": scale.unit, "zeroline": False},
-            "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
-            "shapes": shapes,
-            "hovermode": "closest",
-        },
-    )
-
-
 def ranking(strategies: pd.DataFrame, scale: Scale, level: float) -> Spec:
     """Points with intervals, the best on top; those that may be the best in their own colour and shape.
 
@@ -176,14 +105,14 @@ def ranking(strategies: pd.DataFrame, scale: Scale, level: float) -> Spec:
                 "type": "scatter",
                 "mode": "markers",
                 "name": title,
-                "x": _numbers(mean),
+                "x": numbers(mean),
                 "y": [labels[i] for i in rows],
                 "marker": {"symbol": symbol, "size": size, "color": f"var({colour})"},
                 "error_x": {
                     "type": "data",
                     "symmetric": False,
-                    "array": _numbers(scale.factor * own["high"].to_numpy(dtype=float) - mean),
-                    "arrayminus": _numbers(mean - scale.factor * own["low"].to_numpy(dtype=float)),
+                    "array": numbers(scale.factor * own["high"].to_numpy(dtype=float) - mean),
+                    "arrayminus": numbers(mean - scale.factor * own["low"].to_numpy(dtype=float)),
                     "color": f"var({colour})",
                     "thickness": 1.5,
                     "width": 0,
@@ -256,14 +185,14 @@ def shares(variance: pd.DataFrame) -> Spec:
             {
                 "type": "bar",
                 "orientation": "h",
-                "x": _numbers(100 * values),
+                "x": numbers(100 * values),
                 "y": labels,
                 "marker": {"color": "var(--series-1)"},
                 "error_x": {
                     "type": "data",
                     "symmetric": False,
-                    "array": _numbers(100 * errors),
-                    "arrayminus": _numbers(100 * np.minimum(errors, values)),
+                    "array": numbers(100 * errors),
+                    "arrayminus": numbers(100 * np.minimum(errors, values)),
                     "color": "var(--ink)",
                     "thickness": 1,
                     "width": 3,
@@ -283,7 +212,7 @@ def shares(variance: pd.DataFrame) -> Spec:
 def before_after(labels: Sequence[str], before: FloatArray, after: FloatArray, scale: Scale) -> Spec:
     """Two points per strategy joined by a line: as scored, and re-weighted."""
     names = [safe(label) for label in labels]
-    old, new = _numbers(scale.factor * before), _numbers(scale.factor * after)
+    old, new = numbers(scale.factor * before), numbers(scale.factor * after)
     joined_x = [v for a, b in zip(old, new, strict=True) for v in (a, b, None)]
     joined_y = [v for name in names for v in (name, name, None)]
     return _spec(
@@ -346,5 +275,6 @@ def _number(value: float) -> float | None:
     return round(float(value), 6) if math.isfinite(value) else None
 
 
-def _numbers(values: FloatArray) -> list[float | None]:
+def numbers(values: FloatArray) -> list[float | None]:
+    """Values for a figure's JSON, None where there is none."""
     return [_number(value) for value in values]

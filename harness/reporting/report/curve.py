@@ -17,6 +17,7 @@ from harness.reporting.report.gathering import ReportData
 from harness.reporting.report.wording import NOTHING, Scale, count, duration, last_part, plural, titled
 
 K_SHOT = "prompts, at n = K"
+PROMPT = "best prompt, expected"
 
 
 def curve_sections(data: ReportData, scale: Scale) -> Iterator[Section]:
@@ -43,8 +44,8 @@ def curve_sections(data: ReportData, scale: Scale) -> Iterator[Section]:
     lead = f"When to stop prompting and label data instead: {'; '.join(map(crossing_text, found))}."
     notes = [f"{note}." for note in notes] + [
         "Points are means over the draws of labelled examples, with 95% intervals over samples and draws; the band is "
-        "what the best prompt is worth on new samples, the luck of the choice taken off. The n of a classifier is "
-        "interpolated on the logarithm between the sizes that were trained.",
+        "what the best prompt, chosen among single draws, is worth on new samples, the luck of the choice taken off. "
+        "The n of a classifier is interpolated on the logarithm between the sizes that were trained.",
     ]
     yield Section("curve", "Prompting or labelling", "Labelling", lead, charts, notes=notes)
 
@@ -92,18 +93,27 @@ def _spec(own: list[Crossing], k_shot: list[tuple[int, float, str]], scale: Scal
                 "type": "scatter", "mode": "markers", "name": K_SHOT, "x": [k for k, _, _ in k_shot],
                 "y": [factor * value for _, value, _ in k_shot], "hoverinfo": "text",
                 "hovertext": [f"{safe(name)}: {scale.value(value)}" for _, value, name in k_shot],
-                "marker": {"symbol": "line-ew-open", "size": 12, "color": "var(--faint)"},
+                "marker": {"symbol": "x-thin-open", "size": 9, "color": "var(--soft)"},
             }
         )  # fmt: skip
-    band = {"xref": "paper", "x0": 0, "x1": 1}
-    line = {"color": "var(--faint)", "width": 1.5, "dash": "dash"}
-    shapes: list[dict[str, Any]] = [
-        {"type": "line", **band, "y0": factor * prompt.value, "y1": factor * prompt.value, "line": line}
-    ]
-    if math.isfinite(prompt.low):
-        ends = {"y0": factor * prompt.low, "y1": factor * prompt.high}
-        shapes.insert(0, {"type": "rect", **band, **ends, "fillcolor": "alpha(--faint, 0.15)", "line": {"width": 0}})
     ticks = sorted({*own[0].sizes, *(k for k, _, _ in k_shot)})
+    # A trace and no shape, so that the legend names it.
+    data.append(
+        {
+            "type": "scatter", "mode": "lines", "name": PROMPT, "x": [ticks[0], ticks[-1]],
+            "y": [factor * prompt.value] * 2, "line": {"color": "var(--faint)", "width": 1.5, "dash": "dash"},
+            "hovertext": f"{PROMPT}: {scale.value(prompt.value)} ({scale.interval(prompt.low, prompt.high)})",
+            "hoverinfo": "text",
+        }
+    )  # fmt: skip
+    ends = [factor * end for one in own for mean in one.means for end in (mean.low, mean.high)]
+    ends += [factor * v for v in (prompt.value, prompt.low, prompt.high, *(value for _, value, _ in k_shot))]
+    known = [end for end in ends if math.isfinite(end)]
+    pad = 0.05 * (max(known) - min(known)) or 0.01 * factor
+    shapes: list[dict[str, Any]] = []
+    if math.isfinite(prompt.low):
+        band = {"xref": "paper", "x0": 0, "x1": 1, "y0": factor * prompt.low, "y1": factor * prompt.high}
+        shapes.append({"type": "rect", **band, "fillcolor": "alpha(--faint, 0.15)", "line": {"width": 0}})
     return {
         "data": data,
         "layout": {
@@ -111,7 +121,7 @@ def _spec(own: list[Crossing], k_shot: list[tuple[int, float, str]], scale: Scal
                 "type": "log", "title": {"text": "labelled examples (log scale)"}, "tickvals": ticks,
                 "ticktext": [f"{n:,}" for n in ticks],
             },
-            "yaxis": {"ticksuffix": scale.unit, "zeroline": False},
+            "yaxis": {"ticksuffix": scale.unit, "zeroline": False, "range": [min(known) - pad, max(known) + pad]},
             "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
             "shapes": shapes,
             "hovermode": "closest",
@@ -122,7 +132,7 @@ def _spec(own: list[Crossing], k_shot: list[tuple[int, float, str]], scale: Scal
 def _table(own: list[Crossing], name: str, scale: Scale) -> Table:
     rows = [
         [
-            Cell("best prompt, expected", mark="best"),
+            Cell(PROMPT, mark="best"),
             Cell(NOTHING),
             Cell(scale.value(own[0].prompt.value), own[0].prompt.value),
             Cell(scale.interval(own[0].prompt.low, own[0].prompt.high)),

@@ -17,6 +17,7 @@ from harness.reporting.report import charts
 from harness.reporting.report.blocks import FRAME, ROW, Cell, Chart, Column, Section, Table
 from harness.reporting.report.gathering import ReportData, RunFacts, interval_columns
 from harness.reporting.report.groups import group_at, groups_of
+from harness.reporting.report.lines import MOST_NAMED, against_k
 from harness.reporting.report.wording import NOTHING, Scale, last_part, plural, titled
 
 ROOMY = 15
@@ -106,7 +107,7 @@ def against_k_section(data: ReportData, scale: Scale, chance: float | None) -> S
     found = []
     for key, title, _, seeds in groups:
         templates = list(dict.fromkeys(seeds["template"]))
-        spec = charts.against_k(seeds, templates, scale, limits, chance)
+        spec = against_k(seeds, templates, scale, limits, chance)
         name = titled(f"{scale.name.capitalize()} against K{_one_draw(seeds)}", title)
         summary = f"Lines of {plural(len(templates), 'template')} over K; all figures are in the table below."
         rows = [
@@ -122,7 +123,7 @@ def against_k_section(data: ReportData, scale: Scale, chance: float | None) -> S
         ]
         titles = ("K", "Mean", "Worst seed", "Best seed", "Seeds")
         table = Table(f"{name}, over seeds", [Column("Template", False), *map(Column, titles)], rows, folded=True)
-        found.append(Chart(f"against-k-{key}", name, summary, spec, 420, table))
+        found.append(Chart(f"against-k-{key}", name, summary, spec, 420 if len(templates) < 5 else 520, table))
     n_seeds = max(int(seeds["n_seeds"].max()) for *_, seeds in groups)
     band = "the band goes from the worst to the best seed"
     if n_seeds < 2:
@@ -139,4 +140,6 @@ def against_k_section(data: ReportData, scale: Scale, chance: float | None) -> S
         drawn = limits[0] <= scale.factor * chance <= limits[1]
         where = "the dotted line" if drawn else "outside the chart"
         notes = [f"Always the most frequent class would score {scale.value(chance)}: {where}."]
+    if max(seeds["template"].nunique() for *_, seeds in groups) > MOST_NAMED:
+        notes.append("Of many templates those with the highest means are named; the others are grey and in the table.")
     return Section("against-k", "Against K", "Against K", lead, found, notes=notes)

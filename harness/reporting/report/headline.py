@@ -16,6 +16,8 @@ from harness.reporting.report.prompting import around_of
 from harness.reporting.report.strip import Bar, Tick, strip
 from harness.reporting.report.wording import Scale, count, duration, last_part, plural, rounded_count
 
+ENOUGH_DRAWS = 5
+"""From which on averaged draws say something about draws at large, as `compare` notes."""
 SHOWN = 160
 """Characters of a wording; the prompts' section has all."""
 
@@ -181,7 +183,7 @@ def _which(data: ReportData) -> tuple[Fact, ...]:
     if best["n_draws"] > 1:
         facts.append(Fact("Demonstrations", f"{best['n_draws']} draws, averaged"))
     elif pd.isna(best["seed"]):
-        facts.append(Fact("Seed", "none (no demonstrations)"))
+        facts.append(Fact("Demonstrations", "none"))
     else:
         facts.append(Fact("Seed", str(best["seed"])))
     wording = _wording(data, best)
@@ -244,6 +246,11 @@ def _sure(data: ReportData, scale: Scale, chance: float | None) -> tuple[Fact, .
                 f"the truly best is among them or is this one ({100 * data.level:g}%)",
             )
         )
+        draws = len(data.comparison.settings["seeds"])
+        if 1 < draws < ENOUGH_DRAWS and data.comparison.settings["seeds_as"] == "random":
+            facts.append(
+                Fact("Draws of demonstrations", str(draws), "few: tests may miss real differences (see Ranking)")
+            )
     if chance is not None:
         facts.append(Fact("Always the most frequent class", scale.value(chance), "what no prompt should fall below"))
     return tuple(facts)

@@ -25,6 +25,7 @@ FAILED, NOT_ATTEMPTED = -2, -3
 RECORD_COLUMNS = [
     "model", "template", "k", "seed", "sample_id", "gold", "prediction", "label_logprobs", "greedy_prediction",
     "n_prompt_tokens", "answer", "finish_reason", "answer_values", "error_type", "error",
+    "reasoning",
 ]  # fmt: skip
 NOT_FIELDS = ("sample_id", "gold", "answers", "cluster", CHOICES)
 TextArray = NDArray[np.object_]
@@ -57,6 +58,8 @@ class AnswerGrid:
     """(S, N, M) of generated answers."""
     errors: dict[tuple[int, int], str]
     """(cell, sample) to what failed."""
+    reasonings: dict[tuple[int, int], str]
+    """(cell, sample) to what was thought before the answer, where anything was."""
     mean_prompt_tokens: FloatArray
     """(S,) over samples with a count."""
     longest_prompt: FloatArray
@@ -126,6 +129,7 @@ class _Filling:
         self.texts: TextArray | None = None
         self.metric_values: FloatArray | None = None
         self.errors: dict[tuple[int, int], str] = {}
+        self.reasonings: dict[tuple[int, int], str] = {}
         self.tokens = np.full(shape, np.nan)
         self.confusions: dict[int, Confusion] = {}
 
@@ -136,6 +140,8 @@ class _Filling:
         broken = np.flatnonzero(cell["error"].notna().to_numpy())
         kinds, messages = cell["error_type"].tolist(), cell["error"].tolist()
         self.errors |= {(row, int(at[i])): f"{kinds[i]}: {messages[i]}" for i in broken}
+        thoughts = cell["reasoning"].fillna("").str.strip().tolist()
+        self.reasonings |= {(row, int(at[i])): text for i, text in enumerate(thoughts) if text}
         if cell["answer"].notna().any():
             if self.texts is None:
                 self.texts = np.full(self.shape, None, dtype=object)
@@ -188,7 +194,7 @@ class _Filling:
         confusions = [self.confusions[i] for i in range(self.shape[0])] if self.metric == ACCURACY else None
         return AnswerGrid(
             ids, fields, gold, golds, self.value, self.predicted, self.logprobs, self.no_label, self.cut_off,
-            self.texts, self.metric_values, self.errors,
+            self.texts, self.metric_values, self.errors, self.reasonings,
             np.where(some, sums / counts, np.nan), np.where(some, longest, np.nan), confusions,
             choices, clusters,
         )  # fmt: skip

@@ -21,7 +21,7 @@ MOST_CHARACTERS = 1_000_000
 """Before queries, of a whole page; cells after that have no prompt."""
 NOT_KEPT = (
     "Some prompts are not shown: their demonstrations differ from sample to sample, were not kept by the run, or are "
-    "too long for this file. `harness prompts` prints them."
+    "too long for this file. The command harness prompts prints them."
 )
 
 

@@ -148,7 +148,8 @@ def _variance(data: ReportData, scale: Scale) -> Iterator[Section]:
         notes += [f"{note[0].upper()}{note[1:]}." for note in variance["note"].unique() if note]
         if found:
             notes.append("Bars have two standard errors; components below zero count as zero.")
-    notes = [f"{text[0].upper()}{text[1:]}." for text in allocation_texts(data.comparison.allocation)] + notes
+    texts = [text.replace("+-", "±") for text in allocation_texts(data.comparison.allocation)]
+    notes = [f"{text[0].upper()}{text[1:]}." for text in texts] + notes
     tables = [sensitivity_table(sensitivity, scale, data.level)] if not sensitivity.empty else []
     yield Section("variance", "What the score depends on", "Variance", lead, found, tables, notes)
 

@@ -47,7 +47,7 @@ def slices_of(data: ReportData) -> list[Slice]:
         edges = np.unique(np.quantile(lengths, np.linspace(0, 1, LENGTHS + 1), method="inverted_cdf"))
         for low, high in zip([edges[0] - 1, *edges[1:-1]], edges[1:], strict=True):
             inside = (lengths > low) & (lengths <= high)
-            found.append(Slice(f"{count(int(lengths[inside].min()))}–{count(int(high))} characters", inside))
+            found.append(Slice(f"{count(int(lengths[inside].min()))}–{count(int(high))} chars", inside))
     return [one for one in found if one.samples.any()] if len(found) > 1 else []
 
 

@@ -75,6 +75,10 @@ def strategies(cells: pd.DataFrame) -> list[Strategy]:
     return found
 
 
+BEST = "best prompt, as scored"
+"""A line that is level over labelled examples."""
+
+
 def interval_columns(figure: str) -> tuple[str, str]:
     """Names of the columns that hold the interval of a main figure."""
     return ("low", "high") if figure == "accuracy" else (f"{figure}_low", f"{figure}_high")
@@ -109,14 +113,20 @@ def charts(cells: pd.DataFrame) -> list[Chart]:
             rows,
         ),
         _every_cell(cells, figure),
-        *_against_labels(figure, columns, [row for row in rows if row[1] is None and row[3] is not None]),
+        *_against_labels(figure, columns, rows),
     ]
 
 
 def _against_labels(figure: str, columns: Sequence[str], rows: Sequence[list[Any]]) -> list[Chart]:
-    """A line per classifier that the run trained, over its labelled examples; none where it trained none."""
-    if not rows:
+    """A line per classifier that the run trained, over labelled examples, prompts with K demonstrations at n = K, and
+    the best prompt on the level it has; none where the run trained none."""
+    trained = [row for row in rows if row[1] is None and row[3] is not None]
+    prompts = [row for row in rows if row[1] is not None]
+    if not trained:
         return []
+    best = max(prompts, key=lambda row: row[5], default=None)
+    level = [[*best[:2], BEST, n, *best[4:]] for n in sorted({row[3] for row in trained})] if best else []
+    rows = [*trained, *(row for row in prompts if row[3]), *level]
     return [
         Chart(
             "against_labels",

@@ -1,4 +1,4 @@
-"""Loads a checkpoint for sequence classification and classifies texts with it, batches sorted by length."""
+"""Classifies texts with a checkpoint for sequence classification, batches sorted by length."""
 
 from __future__ import annotations
 
@@ -7,16 +7,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
-from transformers.utils import logging as transformers_logging
+from transformers import AutoModelForSequenceClassification
 
 from harness.config.schema import ModelEntry
 from harness.core.errors import NotFiniteError
 from harness.engine.classifying import Classes, LoadedClassifier, Texts
-from harness.engine.local.loading import choose_device, choose_dtype
-from harness.engine.local.model_errors import loading_error
-from harness.engine.local.soundness import check_tensors, check_weights_are_finite
-from harness.engine.protocol import EngineFacts, OpenSettings
+from harness.engine.local.encoders.checkpoints import encoded, facts_of, open_checkpoint
+from harness.engine.protocol import OpenSettings
 
 BATCH = 32
 """Texts of one forward pass."""
@@ -54,63 +51,7 @@ class Encoder(LoadedClassifier):
         return Classes(logprobs, n_tokens, computed)
 
 
-def encoded(tokenizer: Any, texts: Sequence[Texts], longest: int | None) -> list[dict[str, list[int]]]:
-    """Each text as the tokenizer gives it, cut where it is too long."""
-    columns = [list(column) for column in zip(*texts, strict=True)]
-    found = tokenizer(*columns, truncation=longest is not None, max_length=longest)
-    return [{name: found[name][place] for name in found} for place in range(len(texts))]
-
-
-def facts_of(model: Any) -> EngineFacts:
-    """Device and number format of a loaded model."""
-    device = model.device
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
-    return EngineFacts(name, str(model.dtype).removeprefix("torch."))
-
-
 def open_encoder(entry: ModelEntry, settings: OpenSettings) -> Encoder:
-    """Load a checkpoint, and check that every tensor, the head's too, is the checkpoint's.
-
-    Raises:
-        ModelError: it does not load, or a part of it would be random.
-    """
-    if settings.threads is not None:
-        torch.set_num_threads(settings.threads)
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
-    device = choose_device(entry.device)
-    options: dict[str, Any] = {"revision": entry.revision or "main", "trust_remote_code": entry.trust_remote_code}
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(entry.path, **options)
-        loaded: Any = AutoModelForSequenceClassification.from_pretrained(
-            entry.path,
-            dtype=choose_dtype(entry.dtype, device),
-            use_safetensors=True,
-            # Told with names below; transformers itself raises without them.
-            ignore_mismatched_sizes=True,
-            output_loading_info=True,
-            **options,
-        )
-    except Exception as error:
-        raise loading_error(entry.path, "weights", error) from None
-    model, info = loaded
-    check_tensors(entry.path, model, info)
-    check_weights_are_finite(entry.path, model)
-    return Encoder(model.eval().to(device), tokenizer, longest_input(model, tokenizer, entry.max_length))
-
-
-def longest_input(model: Any, tokenizer: Any, chosen: int | None) -> int | None:
-    """Tokens that an input may have; None where nothing limits it.
-
-    Args:
-        model: loaded.
-        tokenizer: its own.
-        chosen: by the user.
-    """
-    limits = [chosen, min(int(tokenizer.model_max_length), 10**9)]
-    for name, module in model.named_modules():
-        if name.endswith("position_embeddings") and isinstance(module, torch.nn.Embedding):
-            # Where padding has a position of its own, as in RoBERTa, the first token comes after it.
-            limits.append(module.num_embeddings - (0 if module.padding_idx is None else module.padding_idx + 1))
-    known = [limit for limit in limits if limit is not None]
-    return min(known) if min(known) < 10**9 else None
+    """Load a checkpoint; see `open_checkpoint`."""
+    found = open_checkpoint(entry, settings, AutoModelForSequenceClassification)
+    return Encoder(found.model, found.tokenizer, found.longest)

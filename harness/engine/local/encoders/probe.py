@@ -13,7 +13,8 @@ from transformers import AutoModel, AutoTokenizer
 from harness.config.schema import ModelEntry
 from harness.engine.classifying import Classes, LoadedClassifier, Texts
 from harness.engine.learning import Learner, Lesson
-from harness.engine.local.encoders.classifier import BATCH, encoded, facts_of, longest_input
+from harness.engine.local.encoders.checkpoints import encoded, facts_of, longest_input
+from harness.engine.local.encoders.classifier import BATCH
 from harness.engine.local.loading import choose_device
 from harness.engine.local.model_errors import loading_error
 from harness.engine.protocol import OpenSettings

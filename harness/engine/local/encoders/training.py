@@ -31,7 +31,8 @@ from transformers.utils import logging as transformers_logging
 from harness.config.schema import ModelEntry
 from harness.engine.learning import Example, Learner, Lesson
 from harness.engine.local.encoders.characters import character_tokenizer
-from harness.engine.local.encoders.classifier import Encoder, encoded, longest_input
+from harness.engine.local.encoders.checkpoints import encoded, longest_input
+from harness.engine.local.encoders.classifier import Encoder
 from harness.engine.local.loading import choose_device
 from harness.engine.local.model_errors import loading_error
 from harness.engine.protocol import EngineFacts, OpenSettings

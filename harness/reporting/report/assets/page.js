@@ -62,7 +62,7 @@ function coloured(style, value) {
 function axis(style, given) {
   return {
     automargin: true, gridcolor: style.getPropertyValue("--rule").trim(), linecolor: style.getPropertyValue("--line").trim(),
-    fixedrange: true, ticks: "", title: { standoff: 12 }, ...given,
+    fixedrange: true, ticks: "", ...given, title: { standoff: 12, font: { size: 13 }, ...given.title },
   };
 }
 

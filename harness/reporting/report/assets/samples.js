@@ -162,6 +162,11 @@ function opened(details, sample) {
   const gold = element("p", "full");
   gold.append(element("b", "", "gold"), document.createTextNode(golds(sample)));
   details.append(gold, ...table(sample));
+  Object.entries(sample.r || {}).forEach(([row, at]) => {
+    const thought = element("p", "full");
+    thought.append(element("b", "", `reasoning of ${data.labels[row]}`), document.createTextNode(data.texts[at]));
+    details.append(thought);
+  });
 }
 
 function item(sample) {
