@@ -6,8 +6,6 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.results import records
-
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -118,6 +116,8 @@ def load_records(
     Raises:
         ConfigError: `text` with columns that lack `sample_id`.
     """
+    from harness.results import records
+
     found = records.load_records(run_dir, columns, unit_ids, categories=categories)
     if not text:
         return found

@@ -6,13 +6,14 @@ failed samples count as attempted and are never taken as wrong or right.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from pandas.api.types import is_integer_dtype
-from scipy import stats
 
 KEYS = ["model", "task", "template", "k", "seed"]
 COLUMNS = [
@@ -68,8 +69,11 @@ def wilson_interval(successes: int, n: int, level: float = 0.95) -> tuple[float,
     """
     if n == 0:
         return float("nan"), float("nan")
-    interval = stats.binomtest(successes, n).proportion_ci(level, method="wilson")
-    return float(interval.low), float(interval.high)
+    share, z = successes / n, NormalDist().inv_cdf((1 + level) / 2)
+    centre = (share + z**2 / (2 * n)) / (1 + z**2 / n)
+    half = z / (1 + z**2 / n) * math.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
+    low = 0.0 if successes == 0 else centre - half
+    return low, 1.0 if successes == n else centre + half
 
 
 def macro_f1(gold: Sequence[int], predicted: Sequence[int], n_classes: int) -> float:

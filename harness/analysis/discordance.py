@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 
-from scipy import optimize, special
+import scipy
 
 
 def score_interval(more: int, fewer: int, n: int, level: float) -> tuple[float, float]:
@@ -25,7 +25,7 @@ def score_interval(more: int, fewer: int, n: int, level: float) -> tuple[float, 
     """
     if n == 0:
         return math.nan, math.nan
-    z = float(special.ndtri((1 + level) / 2))
+    z = float(scipy.special.ndtri((1 + level) / 2))
     return -_upper(fewer, more, n, z), _upper(more, fewer, n, z)
 
 
@@ -39,7 +39,7 @@ def _upper(more: int, fewer: int, n: int, z: float) -> float:
     if seen == 1:
         return 1.0
     # Without discordant pairs the difference that was seen is a root, too; not the one looked for.
-    return float(optimize.brentq(excess, seen + 1e-9, 1.0, xtol=1e-12))
+    return float(scipy.optimize.brentq(excess, seen + 1e-9, 1.0, xtol=1e-12))
 
 
 def _fewer_chance(more: int, fewer: int, n: int, d: float) -> float:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
-from scipy import optimize, special
+import scipy
 
 from harness.analysis.cells import wilson_interval
 from harness.analysis.discordance import score_interval
@@ -52,7 +52,7 @@ def tail_probability(error: MeanError, distance: float) -> float:
     if not error.has_seeds:
         if error.sample_variance == 0:
             return 1.0 if distance == 0 else 0.0
-        return float(2 * special.stdtr(error.df, -abs(distance) / math.sqrt(error.sample_variance)))
+        return float(2 * scipy.special.stdtr(error.df, -abs(distance) / math.sqrt(error.sample_variance)))
     return _seed_tail(error, distance, error.seed_df)
 
 
@@ -84,7 +84,9 @@ def _seed_tail(error: MeanError, distance: float, df: int) -> float:
     seed_variance = max(error.seed_variance, error.noise_variance / max(error.n_units, 1))
     variances = error.sample_variance + np.maximum(seed_variance / points - error.noise_variance, 0)
     with np.errstate(divide="ignore", invalid="ignore"):
-        tails = np.where(variances > 0, 2 * special.stdtr(error.df, -abs(distance) / np.sqrt(variances)), distance == 0)
+        tails = np.where(
+            variances > 0, 2 * scipy.special.stdtr(error.df, -abs(distance) / np.sqrt(variances)), distance == 0
+        )
     return float((tails * weights).sum())
 
 
@@ -94,7 +96,7 @@ def _seed_grid(own_df: int, df: int) -> tuple[FloatArray, FloatArray]:
     edges = 1 / (1 + np.exp(-np.linspace(-30, 30, 601)))
     edges[0], edges[-1] = 0.0, 1.0
     middles = (edges[1:] + edges[:-1]) / 2
-    return 2 * special.gammaincinv(df / 2, middles) / own_df, np.diff(edges)
+    return 2 * scipy.special.gammaincinv(df / 2, middles) / own_df, np.diff(edges)
 
 
 def half_width(error: MeanError, level: float = LEVEL) -> float:
@@ -103,12 +105,12 @@ def half_width(error: MeanError, level: float = LEVEL) -> float:
     if not math.isfinite(error.sample_variance):
         return math.nan
     if not error.has_seeds:
-        return float(special.stdtrit(error.df, 1 - alpha / 2)) * math.sqrt(error.sample_variance)
+        return float(scipy.special.stdtrit(error.df, 1 - alpha / 2)) * math.sqrt(error.sample_variance)
     least = max(math.sqrt(error.total), 1e-12)
     high = least
     while interval_probability(error, high) > alpha:
         high *= 2
-    return float(optimize.brentq(lambda x: interval_probability(error, x) - alpha, 0.0, high, xtol=least * 1e-6))
+    return float(scipy.optimize.brentq(lambda x: interval_probability(error, x) - alpha, 0.0, high, xtol=least * 1e-6))
 
 
 def method_of(error: MeanError, clustered: bool) -> str:
@@ -155,7 +157,7 @@ def wilson_of_share(share: float, n: int, level: float) -> tuple[float, float]:
     """Wilson's interval of a mean of values in 0..1 that was not counted as successes of n."""
     if share in (0.0, 1.0):
         return wilson_interval(round(share * n), n, level)
-    return wilson_form(share, float(special.ndtri((1 + level) / 2)) * math.sqrt(share * (1 - share) / n))
+    return wilson_form(share, float(scipy.special.ndtri((1 + level) / 2)) * math.sqrt(share * (1 - share) / n))
 
 
 def wilson_form(mean: float, half: float) -> tuple[float, float]:
@@ -218,7 +220,7 @@ def seeds_interval(seed_means: FloatArray, level: float = LEVEL) -> Estimate:
     mean = float(known.mean()) if n else math.nan
     if n < 2:
         return Estimate(mean, math.nan, math.nan, "t over seeds", n, n)
-    half = float(special.stdtrit(n - 1, (1 + level) / 2)) * float(known.std(ddof=1)) / math.sqrt(n)
+    half = float(scipy.special.stdtrit(n - 1, (1 + level) / 2)) * float(known.std(ddof=1)) / math.sqrt(n)
     return Estimate(mean, mean - half, mean + half, "t over seeds", n, n)
 
 

@@ -7,8 +7,8 @@ decisions.
 from __future__ import annotations
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import special
 
 from harness.analysis.table import FloatArray
 
@@ -81,5 +81,5 @@ class Steps:
 
 def log_mean(logs: FloatArray) -> FloatArray:
     """The logarithm of the mean capital of several bets, `(pairs, bets)` to `(pairs,)`."""
-    found: FloatArray = special.logsumexp(logs, axis=-1) - np.log(logs.shape[-1])
+    found: FloatArray = scipy.special.logsumexp(logs, axis=-1) - np.log(logs.shape[-1])
     return found

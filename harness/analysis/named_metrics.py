@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.special import softmax
+import scipy
 
 from harness.analysis.intervals import LEVEL
 from harness.analysis.resampling import bootstrap_weights
@@ -241,7 +241,7 @@ def _of_probabilities(
 ) -> dict[str, float]:
     if not logprobs or any(row is None for row in logprobs):
         return _named(name, np.nan, np.empty(0))
-    rows = [softmax(np.asarray(row, dtype=float)) for row in logprobs]
+    rows = [scipy.special.softmax(np.asarray(row, dtype=float)) for row in logprobs]
     if name == "ece":
         return with_interval(name, ece, _calibration_features(rows, gold, predicted), codes, is_biased=True)
     if name == "brier":

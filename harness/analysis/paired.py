@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+import scipy
 from numpy.typing import ArrayLike
-from scipy import special
 
 from harness.analysis.intervals import LEVEL, paired_interval, tail_probability
 from harness.analysis.resampling import bootstrap_weights, sign_flip_probability, unit_sums
@@ -84,7 +84,7 @@ def pair_test(
     if error.n_units < 2:
         return PairTest(math.nan, "none", more, fewer)
     if clusters is None and more is not None and fewer is not None:
-        p = 2 * float(special.bdtr(min(more, fewer), more + fewer, 0.5)) if more + fewer else 1.0
+        p = 2 * float(scipy.special.bdtr(min(more, fewer), more + fewer, 0.5)) if more + fewer else 1.0
         return PairTest(min(p, 1.0), "McNemar exact", more, fewer)
     steady = steadied(error, differences, clusters)
     if len(differences) > 1:
@@ -207,7 +207,7 @@ def samples_to_settle(error: MeanError, alpha: float, discordance: float | None 
     delta, n = abs(error.value), error.n
     if not math.isfinite(error.sample_variance) or delta <= TIE:
         return None
-    z_alpha, z_beta = float(-special.ndtri(alpha / 2)), float(special.ndtri(POWER))
+    z_alpha, z_beta = float(-scipy.special.ndtri(alpha / 2)), float(scipy.special.ndtri(POWER))
     if discordance is not None:
         root = z_alpha * math.sqrt(discordance) + z_beta * math.sqrt(max(discordance - delta**2, 0))
         needed = root**2 / delta**2

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import optimize, special, stats
+import scipy
 
 from harness.analysis.compared_runs import values_of_runs
 from harness.analysis.race_rules import Rules
@@ -100,16 +100,16 @@ def lower_bound(values: FloatArray, rules: Rules, n_samples: int) -> float:
 def _drawn(rng: np.random.Generator, n_strategies: int, n_samples: int) -> FloatArray:
     """Right and wrong answers of the named figures: a latent difficulty that all have in common, and their own."""
     accuracies = np.clip(MEAN + SPREAD * rng.normal(size=n_strategies), 0.05, 0.98)
-    threshold = float(special.ndtri(MEAN))
+    threshold = float(scipy.special.ndtri(MEAN))
 
     def excess(part: float) -> float:
-        both = stats.multivariate_normal(cov=[[1, part], [part, 1]]).cdf([threshold, threshold])
+        both = scipy.stats.multivariate_normal(cov=[[1, part], [part, 1]]).cdf([threshold, threshold])
         return float(1 - 2 * (MEAN - both) - AGREEMENT)
 
-    part = optimize.brentq(excess, 0.0, 0.9999)
+    part = scipy.optimize.brentq(excess, 0.0, 0.9999)
     own = rng.normal(size=(n_strategies, n_samples))
     latent = math.sqrt(part) * rng.normal(size=n_samples) + math.sqrt(1 - part) * own
-    found: FloatArray = (latent < special.ndtri(accuracies)[:, None]).astype(float)
+    found: FloatArray = (latent < scipy.special.ndtri(accuracies)[:, None]).astype(float)
     return found
 
 

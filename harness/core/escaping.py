@@ -6,8 +6,10 @@ Knows what steers a terminal, a spreadsheet or the reader's eye; refuses to know
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING
 
-import pandas as pd
+if TYPE_CHECKING:
+    import pandas as pd
 
 _BIDI = "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"
 _STEERING = re.compile(f"[\x00-\x1f\x7f-\x9f\u2028\u2029{_BIDI}\ud800-\udfff]")
@@ -39,6 +41,8 @@ def one_line(text: str, most: int = MOST_CHARACTERS) -> str:
 
 def csv_text(frame: pd.DataFrame) -> str:
     """A frame as CSV whose text cells no spreadsheet takes for formulas; numbers are as they are."""
+    import pandas as pd
+
     safe = frame.rename(columns=lambda name: _csv_cell(str(name)))
     for place, kind in enumerate(frame.dtypes):
         if not pd.api.types.is_numeric_dtype(kind):

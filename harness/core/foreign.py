@@ -15,9 +15,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import pyarrow as pa
-import yaml
-
 from harness.core.addresses import redacted
 from harness.core.errors import HarnessError, Interrupted, UserError
 from harness.core.escaping import one_line
@@ -107,6 +104,9 @@ def _foreign(error: BaseException) -> tuple[str, int]:
         return f"a text cannot be used: {reason(error)}; expected UTF-8 without lone surrogates", USERS_DOING
     if isinstance(error, RecursionError):
         return "a file or value is nested too deeply; expected a few levels", USERS_DOING
+    import pyarrow as pa
+    import yaml
+
     if isinstance(error, yaml.YAMLError | json.JSONDecodeError | pa.ArrowException):
         return f"a file cannot be read: {reason(error)}; expected it undamaged", USERS_DOING
     text = f"{described(error)}: a fault of this program; set {VARIABLE}=1 to see where, and report it"

@@ -10,8 +10,6 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-import pandas as pd
-
 from harness.core.task import Sample
 
 if TYPE_CHECKING:
@@ -53,6 +51,8 @@ def choose(samples: Sequence[Sample], options: TaskConfig) -> tuple[Sequence[Sam
     if limit >= len(samples):
         return samples, f"task.limit={limit} takes all {len(samples):,} samples"
     if options.draw == "lecture":
+        import pandas as pd
+
         drawn = pd.Series(range(len(samples))).sample(limit, random_state=options.sample_seed)
         return [samples[place] for place in drawn], ""
     taken: list[int] = []

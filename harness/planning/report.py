@@ -6,10 +6,10 @@ import json
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from harness.analysis.race_cost import RaceCost, race_cost
 from harness.analysis.race_rules import Rules
 from harness.config.schema import RunConfig
 from harness.engine.protocol import GENERATE, Asked, Load, ReplicaMemory
@@ -21,6 +21,9 @@ from harness.planning.units import choose_shard_size, make_cells
 from harness.prompts.audit import TemplateAudit, audit_template
 from harness.prompts.literals import plain
 from harness.prompts.rendering import chunks
+
+if TYPE_CHECKING:
+    from harness.analysis.race_cost import RaceCost
 
 
 @dataclass(frozen=True)
@@ -131,6 +134,8 @@ def _race(prepared: Prepared) -> RaceCost | None:
     n_samples = len(race_order(prepared.data.samples, settings).samples)
     if n_strategies < 2:
         return None
+    from harness.analysis.race_cost import race_cost
+
     return race_cost(n_strategies, n_samples, Rules(settings.epsilon, settings.confidence), settings.pilot)
 
 
