@@ -8,6 +8,9 @@ import pytest
 from rich.console import Console
 
 from harness.analysis.cells import over_seeds
+from harness.config.loading import load_config
+from harness.planning.report import make_report
+from harness.reporting.plans import write_plan
 from harness.reporting.terminal import new_table, print_table, with_short_names, write_cells
 
 CELLS = pd.DataFrame(
@@ -124,3 +127,17 @@ def test_columns_that_may_not_go_stay():
     print_table(console, table, ["second figure"])
     assert "first figure" in file.getvalue()
     assert " ".join(file.getvalue().split()).endswith("- not shown for want of width: second figure")
+
+
+def test_a_plan_at_80_columns_has_whole_words_and_figures():
+    report = make_report(load_config("configs/demo.yaml", ["task.limit=5", "grid.seeds=[1]"]))
+    file = io.StringIO()
+    write_plan(Console(file=file, width=80, force_terminal=True, no_color=True, legacy_windows=False), report)
+    text = re.sub(r"\x1b\[[0-9;]*m", "", file.getvalue()).split("\n--- ")[0]
+    assert max(map(len, text.splitlines())) <= 80 and "…" not in text
+    wide = io.StringIO()
+    write_plan(Console(file=wide, width=200), report)
+    words = set(re.split(r"[\s|]+", wide.getvalue()))
+    found = re.split(r"\s+", text.split("- not shown")[0])
+    assert [word for word in found if word not in words and not re.fullmatch("─*", word)] == []
+    assert "longest/context" in text and "not shown for want of width: lengths" in text

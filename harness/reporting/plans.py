@@ -16,7 +16,7 @@ from harness.planning.report import Expense, PlanReport
 from harness.prompts.audit import TemplateAudit
 from harness.prompts.templates import read_templates
 from harness.reporting.console import say, write
-from harness.reporting.terminal import new_table
+from harness.reporting.terminal import new_table, print_table
 
 SHOWN_BYTES = 2**29 // 10
 """Parts of the memory below this are not named: 0.05 GiB."""
@@ -26,12 +26,21 @@ MOST_LEFT_OUT = 0.1
 """Share of the pool that `demos.max_tokens` may leave out without a word."""
 
 
+def _prose(console: Console, text: str) -> None:
+    """Write lines of prose: on a terminal broken between words, in a pipe as they are."""
+    if not console.is_terminal:
+        write(console, text)
+        return
+    for line in text.splitlines():
+        say(console, line)
+
+
 def write_plan(console: Console, report: PlanReport) -> None:
     """Print a plan: counts, lengths, budgets, audits, one prompt per template."""
     for note in report.notes:
-        write(console, f"{note}\n")
+        _prose(console, f"{note}\n")
     ratio = report.tokens_one_pass / max(1, report.tokens_unique)
-    write(
+    _prose(
         console,
         f"{report.n_cells:,} cells x {report.n_samples:,} samples = {report.prompts:,} prompts "
         f"({report.prompts_scored:,} scored: K=0 once for all seeds)\n"
@@ -39,15 +48,15 @@ def write_plan(console: Console, report: PlanReport) -> None:
         f"({ratio:.1f}x fewer)\n",
     )
     if report.race is not None:
-        write(
+        _prose(
             console,
             f"a race for the best (harness race): about {report.race.expected:.0%} of the records (bound: "
             f"{report.race.bound:.0%}), if {report.race.basis}\n",
         )
-    write(console, "\n")
+    _prose(console, "\n")
     for length in report.lengths:
         size = f", {length.parameters:,} weights" if length.parameters else ""
-        write(
+        _prose(
             console,
             f"{length.model}{size}, context {length.context_length or 'unlimited'}\n"
             f"  pool: {length.documents:,} documents, tokens mean {length.mean:.2f}, max {length.longest}, "
@@ -56,7 +65,7 @@ def write_plan(console: Console, report: PlanReport) -> None:
         )
         left_out = 1 - length.in_pool / max(1, length.documents)
         if left_out > MOST_LEFT_OUT:
-            write(
+            _prose(
                 console,
                 f"  {left_out:.0%} of the pool is too long for demos.max_tokens: demonstrations are the short\n",
             )
@@ -74,7 +83,7 @@ def write_plan(console: Console, report: PlanReport) -> None:
         words = ", ".join(f"{name} {gibibytes(size)}" for name, size in parts.items() if size >= SHOWN_BYTES)
         if need.loading > need.working:
             words = "while its weights are converted"
-        write(
+        _prose(
             console,
             f"memory of a replica of {replica.model} on {replica.device}, {replica.dtype}, "
             f"{replica.tokens_per_pack:,} tokens a pack: about {gibibytes(need.total)} ({words})\n",
@@ -85,7 +94,7 @@ def write_plan(console: Console, report: PlanReport) -> None:
     table = new_table(console)
     several = len(report.lengths) > 1
     for name in (["model"] if several else []) + ["template"]:
-        table.add_column(name, no_wrap=not several)
+        table.add_column(name, overflow="fold", no_wrap=name == "template")
     for name in ("prompts", "one pass", "unique", "longest/context", "fit (mean)", "fit (longest)", "lengths"):
         table.add_column(name, justify="right", no_wrap=True)
     for budget in report.budgets:
@@ -103,11 +112,12 @@ def write_plan(console: Console, report: PlanReport) -> None:
             "-" if worst is None else f"K={worst}",
             "exact" if budget.exact else "estimate",
         )
-    console.print(table)
+    exact = all(budget.exact for budget in report.budgets)
+    print_table(console, table, [*(["lengths"] if exact else []), "fit (mean)", "prompts", "fit (longest)"])
     for budget in report.budgets:
         context = contexts[budget.model]
         if context and budget.longest_prompt > context / 2:
-            write(
+            _prose(
                 console,
                 f"{budget.template}: a prompt takes {budget.longest_prompt:,} of {context:,} tokens, more than half of "
                 "the context\n",
@@ -130,7 +140,7 @@ def write_plan(console: Console, report: PlanReport) -> None:
         if audit.joined_by_segment < 1:
             remarks.append(f"{1 - audit.joined_by_segment:.0%} of prompts tokenised whole")
         remark = f" ({'; '.join(remarks)})" if remarks else ""
-        write(console, f"{what}, {audit.samples_checked} prompts checked{remark}\n")
+        _prose(console, f"{what}, {audit.samples_checked} prompts checked{remark}\n")
     for name, text in report.examples.items():
         write(console, f"\n--- {name} ---\n{text}\n")
 
