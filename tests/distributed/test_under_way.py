@@ -11,7 +11,7 @@ from harness.running import driver
 from tests.distributed.compare import assert_equal_records
 
 
-@pytest.mark.parametrize("address", ["inline", "local"])
+@pytest.mark.parametrize("address", ["inline", pytest.param("local", marks=pytest.mark.slow)])
 def test_prompts_of_units_under_way_are_counted_and_change_no_record(
     small_grid, quiet_run, request, monkeypatch, address
 ):
