@@ -66,6 +66,17 @@ def test_the_study_has_the_same_figures():
     assert len(decimals[0]) > 10
 
 
+def test_prompt_or_label_has_the_figures_of_its_page():
+    one, other = section(ENGLISH, "## Prompt or label?"), section(KOREAN, "## 프롬프트인가 라벨인가")
+    mine, theirs = (tables(text)[0] for text in (one, other))
+    assert mine == theirs and len(mine) == 6
+    page = section((REPO / "docs" / "references.md").read_text(), "### On real reviews")
+    told = [[cell.split(" (")[0] for cell in row] for row in tables(page)[0]]
+    assert mine[2:] == told[2:6]
+    assert re.findall(r"0\.\d+", one) == re.findall(r"0\.\d+", other)
+    assert commands(one) == commands(page) == commands(other)
+
+
 def test_both_list_every_document():
     listed = []
     for text in (ENGLISH, KOREAN):
