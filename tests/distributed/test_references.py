@@ -188,3 +188,47 @@ def test_pairs_are_read_as_the_pipeline_reads_them(checkpoint):
     for row, (text, pair) in zip(found.logprobs, pairs, strict=True):
         scores = {one["label"]: one["score"] for one in classify([{"text": text, "text_pair": pair}])[0]}
         assert row == pytest.approx([np.log(scores[label]) for label in NAMES], abs=1e-5)
+
+
+NLI = ["entailment", "contradiction", "neutral"]
+
+
+@pytest.fixture
+def pairs(tmp_path):
+    """Overrides of a run on 30 sentence pairs in KLUE-NLI's columns, of which 9 are the pool."""
+    words = ["비가 온다", "영화가 길다", "버스가 늦었다", "산이 높다", "책이 두껍다", "커피가 식었다"]
+    rows = [
+        {"guid": f"p{i}", "premise": f"{words[i % 6]}. {i}번", "hypothesis": words[i % 5], "gold_label": NLI[i % 3]}
+        for i in range(30)
+    ]
+    (tmp_path / "klue-nli-v1.1_dev.json").write_text(json.dumps(rows, ensure_ascii=False))
+    return [
+        f"out={tmp_path}", "name=run", f"task.data_dir={tmp_path}", "task.limit=null", "task.options.pool_share=0.3",
+        "grid.templates=[relation]", "grid.k=[0]", "grid.seeds=[1]", INLINE, f"model.path={KO_TINY}",
+    ]  # fmt: skip
+
+
+def test_references_and_curves_read_pairs_of_sentences(tmp_path, pairs):
+    folder = random_encoder(tmp_path / "nli", labels=NLI)
+    overrides = [
+        *pairs, referring(f"name: nli, path: {folder}, fields: [premise, hypothesis]"), "finetune.sizes=[6]",
+        "finetune.seeds=[1]", "finetune.methods=[tfidf]", "finetune.fields=[premise, hypothesis]",
+    ]  # fmt: skip
+    config = load_config("configs/klue_nli.yaml", overrides)
+    run(config)
+    records = load_records(config.run_dir)
+    assert set(records["model"][records["template"].isna()]) == {"nli", "tfidf"} and records["error"].isna().all()
+    mine = records[records["model"] == "nli"].set_index("sample_id")
+    samples = RunStore(config.run_dir).read_table("samples.parquet").to_pandas().set_index("sample_id")
+    classify = pipeline("text-classification", str(folder), device="cpu", top_k=None)
+    for name, row in samples.iterrows():
+        found = classify([{"text": row["premise"], "text_pair": row["hypothesis"]}])[0]
+        scores = {one["label"]: one["score"] for one in found}
+        assert mine.loc[name, "label_logprobs"] == pytest.approx([np.log(scores[label]) for label in NLI], abs=1e-4)
+
+
+@pytest.mark.parametrize("asked", ["references=[{path: PATH}]", "finetune.sizes=[6]"])
+def test_a_pair_of_fields_is_asked_for_where_samples_have_several(tmp_path, pairs, asked):
+    asked = asked.replace("PATH", str(random_encoder(tmp_path / "nli", labels=NLI)))
+    with pytest.raises(ConfigError, match=r"fields is empty, .*\(premise, hypothesis\).* or a pair such as"):
+        run(load_config("configs/klue_nli.yaml", [*pairs, asked]))
