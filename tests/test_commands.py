@@ -102,6 +102,17 @@ NOT_HERE = {
         "harness run configs/korean.yaml data_root=/data model.path=/models/my-model",
         "harness compare data_out/korean", "harness report data_out/korean",
     ],
+    "needs checkpoints of the hub; test_readers.py, test_choosers.py and test_curve.py in tests make their own": [
+        "HARNESS_PIPELINE_PYTHON=PYTHON pytest -m slow tests/test_readers.py",
+        "harness run configs/korquad1.yaml 'references=[{name: KoELECTRA, path: "
+        "monologg/koelectra-base-v3-finetuned-korquad}]'",
+        "harness run configs/click.yaml 'references=[{name: mine, path: FOLDER, fields: [paragraph, question]}]'",
+        "harness run configs/fewshot_or_finetune.yaml name=nsmc_curve task.data_dir=data_in/nsmc task.limit=2000 "
+        "'grid.templates=[lecture_1,lecture_2,english,good_bad,document_first]' 'grid.k=[0,4]' 'grid.seeds=[1]' "
+        "'finetune.sizes=[50,200,1000,5000]' 'finetune.methods=[tfidf,probe,scratch]' "
+        "finetune.base=intfloat/multilingual-e5-small",
+        "harness report data_out/nsmc_curve",
+    ],
     "serves until Ctrl-C; asked by tests/reports/test_live.py": ["harness report data_out/demo --live"],
     "starts Ray; run by tests/distributed": ["harness run configs/demo.yaml cluster.address=local"],
 }  # fmt: skip
