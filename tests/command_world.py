@@ -113,11 +113,10 @@ def settle(folder, page, finished):
     for name in ("configs", "examples", "clusters", "tasks"):
         (folder / name).symlink_to(REPO / name)
     (folder / "data_in").mkdir()
-    for path in (REPO / "data_in").iterdir():
-        (folder / "data_in" / path.name).symlink_to(path)
-    (folder / "data_in" / "nsmc").symlink_to(DEMO)
-    for name in ("korquad1", "korquad2"):
-        (folder / "data_in" / name).symlink_to(REPO / "data_in" / "korquad_demo")
+    downloads = {"nsmc": DEMO, **dict.fromkeys(("korquad1", "korquad2"), REPO / "data_in" / "korquad_demo")}
+    there = {path.name: path for path in (REPO / "data_in").iterdir()}
+    for name, path in (there | downloads).items():
+        (folder / "data_in" / name).symlink_to(path)
     shutil.copytree(finished, folder / "data_out")
     reviews = [line.split("\t") for line in (DEMO / "ratings_test.txt").read_text(encoding="utf-8").splitlines()[1:41]]
     rows = [f'{i},"{text}",{("negative", "positive")[int(label)]}' for i, text, label in reviews]

