@@ -157,7 +157,8 @@ def _answer_lines(console: Console, comparison: Comparison) -> None:
     say(
         console,
         f"Expected {comparison.settings['metric']} {expected.value:.4f} ({level}: {expected.low:.4f}-"
-        f"{expected.high:.4f}) on {comparison.scope}; the luck of picking 1 of {found.n_strategies} is taken off.",
+        f"{expected.high:.4f}) on {comparison.scope}; corrected for picking the {_words(comparison)[0]} "
+        f"of {found.n_strategies}.",
     )
     for warning in comparison.warnings:
         say(console, f"Warning: {warning}.")

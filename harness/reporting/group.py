@@ -142,7 +142,7 @@ def _pairs(console: Console, macro: Macro) -> None:
 def _notes(console: Console, macro: Macro) -> None:
     words = {
         STRATEGY: "",
-        BEST: "- best of each task: what to expect of each task's best prompt, the luck of picking it taken off",
+        BEST: "- best of each task: what to expect of each task's best prompt, corrected for picking it",
         MEAN: "- mean of all prompts: whatever prompts each task has, with equal weights",
     }
     for kind in macro.rows["kind"].unique():

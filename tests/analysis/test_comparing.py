@@ -347,7 +347,7 @@ def test_the_table_marks_the_best_and_is_plain_in_a_pipe(run_dir):
     assert "Differences are this minus good" in text
     first, second = text.splitlines()[:2]
     assert first.startswith("Use good")
-    assert "on new samples" in second and "the luck of picking 1 of 9 is taken off" in second
+    assert "on new samples" in second and "corrected for picking the best of 9" in second
 
 
 def test_cells_with_demonstrations_hold_for_this_draw(run_dir):

@@ -118,7 +118,7 @@ def test_compare_opens_with_the_recommendation_and_keeps_details_for_those_who_a
     found = compare([run_dir], replicates=10)
     lines = printed(write_comparison, found, "table").splitlines()
     assert lines[0] == " ".join(sentences(recommend(found)))
-    assert lines[1].startswith("Expected accuracy 0.9") and "the luck of picking 1 of 5 is taken off" in lines[1]
+    assert lines[1].startswith("Expected accuracy 0.9") and "corrected for picking the best of 5" in lines[1]
     text = "\n".join(lines)
     assert "0.9000|0.8256-0.9448" in text.replace(" ", ""), "Wilson's interval of 90 of 100"
     assert "Holm" not in text and "--all" in lines[-1]

@@ -70,8 +70,8 @@ def test_the_first_screen_answers_which_how_sure_and_at_what_cost(run_dir, cell_
         f"{100 * expected.value:.1f}% {interval}"
     )
     raw = f"{100 * best['mean']:.1f}% {100 * best['low']:.1f}% to {100 * best['high']:.1f}%"
-    assert facts["As scored, that luck included"].startswith(raw)
-    assert list(facts).index("As scored, that luck included") == 1 + list(facts).index(
+    assert facts["As scored, not corrected"].startswith(raw)
+    assert list(facts).index("As scored, not corrected") == 1 + list(facts).index(
         "Expected accuracy on new samples, for this draw of demonstrations"
     )
     alike = int(comparison.strategies["may_be_best"].sum()) - 1

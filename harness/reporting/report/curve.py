@@ -44,7 +44,7 @@ def curve_sections(data: ReportData, scale: Scale) -> Iterator[Section]:
     lead = f"When to stop prompting and label data instead: {'; '.join(map(crossing_text, found))}."
     notes = [f"{note}." for note in notes] + [
         "Points are means over the draws of labelled examples, with 95% intervals over samples and draws; the band is "
-        "what the best prompt, chosen among single draws, is worth on new samples, the luck of the choice taken off. "
+        "what the best prompt, chosen among single draws, is worth on new samples, corrected for the choice. "
         "The n of a classifier is interpolated on the logarithm between the sizes that were trained.",
     ]
     yield Section("curve", "Prompting or labelling", "Labelling", lead, charts, notes=notes)

@@ -153,7 +153,7 @@ def _averages(macro: Macro, scale: Scale) -> Section:
     notes = [
         "On these tasks: other samples of each task, and other draws where seeds are averaged. On tasks like these: "
         "other tasks, by Student's t of the tasks' means; with few tasks it is wide.",
-        f"{BEST.capitalize()}: what to expect of each task's best prompt, the luck of picking it taken off. "
+        f"{BEST.capitalize()}: what to expect of each task's best prompt, corrected for picking it. "
         f"{MEAN.capitalize()}: whatever prompts each task has, with equal weights.",
         *(f"{note[0].upper()}{note[1:]}." for note in macro.notes),
     ]

@@ -220,13 +220,13 @@ def _sure(data: ReportData, scale: Scale, chance: float | None) -> tuple[Fact, .
             Fact(
                 f"Expected {scale.name} on {data.comparison.scope}",
                 scale.value(found.expected.value),
-                f"{scale.interval(found.expected.low, found.expected.high)}; the luck of picking 1 of "
-                f"{count(found.n_strategies)} is taken off",
+                f"{scale.interval(found.expected.low, found.expected.high)}; corrected for picking the "
+                f"best of {count(found.n_strategies)}",
             )
         )
         facts.append(
             Fact(
-                "As scored, that luck included",
+                "As scored, not corrected",
                 scale.value(found.as_seen.value),
                 f"{scale.interval(found.as_seen.low, found.as_seen.high)}; n = {count(found.as_seen.n)}",
             )
