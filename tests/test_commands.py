@@ -118,6 +118,14 @@ NOT_HERE = {
         "python examples/study_model.py data_in/models/gemma3_270m", "harness run configs/study.yaml",
         "harness compare data_out/study --by template,k", "harness calibrate data_out/study",
         "harness report data_out/study", "harness race configs/study.yaml",
+        "harness run configs/klue_nli.yaml name=study_nli model.path=data_in/models/gemma3_270m model.dtype=float32 "
+        "'grid.seeds=[1]'",
+        "harness run configs/click.yaml name=study_click model.path=data_in/models/gemma3_270m model.dtype=float32 "
+        "'grid.templates=[letters,cloze]'",
+        "harness run configs/study.yaml name=study_chosen task.limit=200 'grid.k=[0,8]' 'grid.seeds=[1]' "
+        "'scoring.calibration=[]'",
+        "harness run configs/study.yaml name=study_written task.limit=200 'grid.k=[0,8]' 'grid.seeds=[1]' "
+        "scoring=generate generation.max_new_tokens=8",
         "harness run configs/study.yaml 'finetune.sizes=[50,200,1000,5000]' 'finetune.methods=[tfidf]'",
     ],
     "serves until Ctrl-C; asked by tests/reports/test_live.py": ["harness report data_out/demo --live"],
