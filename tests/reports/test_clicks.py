@@ -123,7 +123,9 @@ def test_wrong_strategies_stand_first_in_a_sample(open_page):
     page = open_page()
     page.locator("input[name=kind][value=disagree]").check()
     page.locator("#sample-list summary").first.click()
-    results = page.locator("#sample-list table").first.locator("tbody td:nth-child(2)").all_inner_texts()
+    table = page.locator("#sample-list table").first
+    table.wait_for()  # it is drawn when the browser tells of the opening, after the click
+    results = table.locator("tbody td:nth-child(2)").all_inner_texts()
     assert results == sorted(results, key=lambda text: "✗" not in text) and len(set(results)) > 1
     assert page.trouble == []
 
