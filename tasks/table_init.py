@@ -83,7 +83,7 @@ def start(place: Path, wishes: StartWishes) -> Starter:
     classes = [] if wishes.answer or choices else classes_of(table, column)
     readings = readings_of(table, choices, column) if choices else []
     identity = _id_of(table, column)
-    fields, passed_over = _fields_of(table, {column, identity, *choices})
+    fields, passed_over = _fields_of(table, column, {identity, *choices})
     n_pool = round(SPLIT_SHARE * len(table.rows)) if pool is None else len(read_table(pool, wishes.encoding).rows)
     seen = _Seen(column, classes, identity, fields, passed_over, pool, n_pool, choices, readings)
     stem = field_name(place.stem).strip("_") or "table"
@@ -158,8 +158,13 @@ def _id_of(table: Table, label: str) -> str:
     return ""
 
 
-def _fields_of(table: Table, taken: set[str]) -> tuple[list[str], list[str]]:
-    """Columns of texts in the order of the file, and the others."""
+def _fields_of(table: Table, label: str, others: set[str]) -> tuple[list[str], list[str]]:
+    """Columns of texts in the order of the file, and those left out.
+
+    A column that holds nothing but labels is another label, such as one annotator's: shown, it would give answers away.
+    """
+    taken = {label, *others}
+    labels = {cell_text(row[label]) for row in table.rows}
     texts = []
     for name in table.columns:
         cells = [row[name] for row in table.rows]
@@ -167,7 +172,7 @@ def _fields_of(table: Table, taken: set[str]) -> tuple[list[str], list[str]]:
         numbers = sum(text.replace(".", "", 1).lstrip("-").isdigit() for text in shown)
         complete = not any(cell is None or isinstance(cell, Cells) for cell in cells)
         wordy = len(set(shown)) > 1 and numbers < 0.9 * len(shown) and mean(map(len, shown)) >= 2
-        if name not in taken and complete and wordy:
+        if name not in taken and complete and wordy and not set(shown) <= labels:
             texts.append(name)
     lengths = {name: _mean_length(table, name) for name in texts}
     most = sorted(lengths.values(), reverse=True)[:MOST_FIELDS]

@@ -103,6 +103,20 @@ def test_what_cannot_be_told_ends_in_one_line(tmp_path, rows, words, message):
     assert not (tmp_path / "made").exists()
 
 
+def test_a_column_of_another_annotators_labels_is_no_text_to_show(tmp_path):
+    labels = ["entailment", "neutral", "contradiction"] * 8
+    rows = [
+        {"premise": f"문장 {i}번입니다", "gold": label, "label5": labels[(i * 5) % 24]}
+        for i, label in enumerate(labels)
+    ]
+    pd.DataFrame(rows).to_csv(tmp_path / "pairs.csv", index=False)
+    done = CliRunner().invoke(app, ["init", str(tmp_path / "pairs.csv"), "--label", "gold", "--to", str(tmp_path)])
+    assert done.exit_code == 0
+    assert "text: premise" in done.output
+    assert "not used: label5" in done.output
+    assert "label5" not in (tmp_path / "pairs_templates.yaml").read_text(encoding="utf-8")
+
+
 def test_nothing_is_overwritten(tmp_path):
     as_csv(tmp_path / "t.csv")
     init(tmp_path, tmp_path / "t.csv")
