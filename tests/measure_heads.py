@@ -2,6 +2,7 @@
 
 python tests/measure_heads.py            # random weights in the shapes of public models, bfloat16; minutes
 python tests/measure_heads.py --reviews 20 --models "Qwen3 0.6B"
+python tests/measure_heads.py --dtypes float32 --models FOLDER      # a real model
 """
 
 from __future__ import annotations
@@ -63,15 +64,26 @@ def timed_head() -> Iterator[list[float]]:
         yield seconds
 
 
-def measure(kind: str, sizes: dict[str, int], dtype: str, reviews: int) -> dict[str, float]:
-    """One row: seconds, and shares of the second scoring's seconds."""
+@contextmanager
+def folder_of(name: str, dtype: str) -> Iterator[str]:
+    """A folder with the model: the one that is named, or random weights in the shape of a public model."""
+    if name not in MODELS:
+        yield name
+        return
+    kind, sizes = MODELS[name]
     with tempfile.TemporaryDirectory() as folder:
         torch.manual_seed(0)
         config = AutoConfig.for_model(kind, max_position_embeddings=2048, tie_word_embeddings=True, **sizes)
         AutoModelForCausalLM.from_config(config, dtype=getattr(torch, dtype)).save_pretrained(folder)
-        tokenizer = AutoTokenizer.from_pretrained(str(EMBEDDED))
-        tokenizer.save_pretrained(folder)
+        AutoTokenizer.from_pretrained(str(EMBEDDED)).save_pretrained(folder)
+        yield folder
+
+
+def measure(name: str, dtype: str, reviews: int) -> dict[str, float]:
+    """One row: seconds, and shares of the second scoring's seconds."""
+    with folder_of(name, dtype) as folder:
         started = time.perf_counter()
+        tokenizer = AutoTokenizer.from_pretrained(folder)
         AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
         alone = time.perf_counter() - started
         started = time.perf_counter()
@@ -88,6 +100,7 @@ def measure(kind: str, sizes: dict[str, int], dtype: str, reviews: int) -> dict[
         scorer.score(contexts, labels)
         scoring = time.perf_counter() - started
     return {
+        "vocabulary": scorer.model.get_input_embeddings().weight.shape[0],
         "transformers alone, s": alone,
         "engine ready, s": ready,
         "prompts/s": len(contexts) / scoring,
@@ -98,7 +111,7 @@ def measure(kind: str, sizes: dict[str, int], dtype: str, reviews: int) -> dict[
 def main() -> None:
     """Print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--models", default=",".join(MODELS), help="separated by commas")
+    parser.add_argument("--models", default=",".join(MODELS), help="separated by commas: of these, or folders")
     parser.add_argument("--dtypes", default="bfloat16")
     parser.add_argument("--reviews", type=int, default=60)
     options = parser.parse_args()
@@ -106,9 +119,9 @@ def main() -> None:
     print("|---|---|---|---|---|---|")
     for name in options.models.split(","):
         for dtype in options.dtypes.split(","):
-            row = measure(*MODELS[name], dtype, options.reviews)
+            row = measure(name, dtype, options.reviews)
             print(
-                f"| {name}, {MODELS[name][1]['vocab_size']:,} tokens | {dtype} | {row['transformers alone, s']:.1f} |"
+                f"| {Path(name).name}, {row['vocabulary']:,.0f} tokens | {dtype} | {row['transformers alone, s']:.1f} |"
                 f" {row['engine ready, s']:.1f} | {row['prompts/s']:.1f} | {row['head']:.0%} |",
                 flush=True,
             )

@@ -34,7 +34,10 @@ HALF_TOLERANCE = 0.1
 """Largest root-mean-square difference of logits, as a share of their standard deviation."""
 FREE_SHARE = 0.8
 """Of free memory that a copy in float32 may take."""
-TRUNK_TOKENS = 144
+TRUNK_TOKENS, LEAF_TOKENS = 144, (9, 14, 21, 5)
+"""On a GPU, where more lengths try more blocks of a kernel."""
+CPU_TRUNK_TOKENS, CPU_LEAF_TOKENS = 96, (9, 21)
+"""Less than half the tokens: a billion weights without AMX take many seconds for them."""
 DIFFERENT_TOKENS = 64
 CHECKED_WINDOW = 64
 """A window that prompts are longer than is checked at this size at most: the check's own texts are longer."""
@@ -121,12 +124,13 @@ def _free_bytes(device: torch.device) -> int:
 def _difference(model: Any, kernel: Kernel, compiled: CompiledLayers) -> float:
     rng = np.random.default_rng(0)
     limit = Regimes(model).limit or getattr(model.config, "max_position_embeddings", None) or 2048
-    trunk_size = max(2, min(TRUNK_TOKENS, limit - 32))
+    on_gpu = model.get_input_embeddings().weight.device.type == "cuda"
+    most, leaf_sizes = (TRUNK_TOKENS, LEAF_TOKENS) if on_gpu else (CPU_TRUNK_TOKENS, CPU_LEAF_TOKENS)
+    trunk_size = max(2, min(most, limit - 32))
     vocabulary = model.get_input_embeddings().weight.shape[0]
     # Few different tokens: what was looked up wrongly for one that comes again shows.
     known = rng.integers(0, vocabulary, DIFFERENT_TOKENS)
     trunk = rng.choice(known, trunk_size).tolist()
-    leaf_sizes = (9, 14, 21, 5)
     sequences = []
     for depth in (0, trunk_size // 4, trunk_size):
         header = rng.choice(known, 5).tolist()
@@ -148,8 +152,8 @@ def _difference(model: Any, kernel: Kernel, compiled: CompiledLayers) -> float:
             raise SharingError(
                 f"{len(kept)} of its {model.config.num_hidden_layers} layers use transformers' attention interface"
             )
-        for index, row in read.items():
-            packed[index] = scorer.head(hidden[row][None])[0].float()
+        if read:
+            packed[list(read)] = scorer.head(hidden[list(read.values())]).float()
     if not scorer.plain_logits:
         raise SharingError("the model changes its logits after the head")
     spread = plain.std(-1)
