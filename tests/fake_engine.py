@@ -3,13 +3,15 @@
 FAKE_SECONDS    the time that one call takes
 FAKE_SLOW       `KEY:SECONDS`: the time of calls with that prompt, see `key`
 FAKE_JOURNAL    a file that gets a line when a prompt is begun: its key, process and node
-FAKE_NO_MODEL, FAKE_DEADLY   set where the model does not load, where loading kills the process
+FAKE_NO_MODEL   set where the model does not load
+FAKE_DEADLY     a file with a number: so many times loading kills the process, as long as it exists
 """
 
 import hashlib
 import os
 import signal
 import time
+from pathlib import Path
 
 import numpy as np
 import ray
@@ -52,7 +54,9 @@ class FakeEngine:
     def open(self, model, settings):
         if "FAKE_NO_MODEL" in os.environ:
             raise ModelError(f"'{model.path}' has no weights on this node")
-        if "FAKE_DEADLY" in os.environ:
+        deadly = Path(os.environ.get("FAKE_DEADLY", "nowhere"))
+        if deadly.exists() and (left := int(deadly.read_text())):
+            deadly.write_text(str(left - 1))
             os.kill(os.getpid(), signal.SIGKILL)
         return FakeModel()
 

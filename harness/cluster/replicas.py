@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from itertools import count
@@ -21,6 +20,7 @@ from ray.exceptions import ActorUnavailableError, RayError, RayTaskError
 from harness.cluster.actors import WATCHING, BrokenReplicaError, PipelinedReplicaActor, ReplicaActor
 from harness.cluster.blocks import shard_refs
 from harness.cluster.deaths import cause_of, ending_of, original_of
+from harness.cluster.load_deaths import LoadDeaths
 from harness.cluster.session import Head, ReplicaShape, can_hold, live_nodes, own_raylet, room_on_gpus
 from harness.core.errors import BrokenDeviceError, Interrupted, ReplicaError
 from harness.engine.protocol import EngineFacts
@@ -32,8 +32,6 @@ from harness.running.messages import Handling, LectureTable, UnitReport, WorkerS
 from harness.running.pool import UNITS_IN_FLIGHT, Replica, ReplicaDiedError
 
 log = logging.getLogger(__name__)
-MOST_FAILED_LOADS = 3
-"""Deaths in a row on one node, while loading, before the node is avoided."""
 MOST_FAILED_STARTS = 5
 """Processes in a row that end before they answer, for want of a package say, before the run stops."""
 REST_S = 1.0
@@ -102,7 +100,7 @@ class RayPool:
         self._shards = shard_refs(shards)
         self._lecture = {seed: ray.put(dict(table)) for seed, table in lecture.items()}
         self._failed_starts = 0
-        self._failed_loads: Counter[str] = Counter()
+        self._load_deaths = LoadDeaths()
         self._asked: dict[Any, RayReplica] = {}
         self._loading: dict[Any, RayReplica] = {}
         self._resting: dict[RayReplica, float] = {}
@@ -296,22 +294,21 @@ class RayPool:
         except RayTaskError as error:
             cause = original_of(error)
             if isinstance(cause, BrokenDeviceError):
-                self._count_failed_load(replica, cause)
+                self._count_failed_load(replica, cause, None)
             else:
                 self._avoid(replica, cause)
         except RayError as error:
-            self._count_failed_load(replica, error)
+            self._count_failed_load(replica, error, ending_of(error))
         else:
             replica.ready = True
-            self._failed_loads.pop(replica.node, None)
+            self._load_deaths.loaded(replica.node)
             self.facts = self.facts or facts
 
-    def _count_failed_load(self, replica: RayReplica, error: Exception) -> None:
+    def _count_failed_load(self, replica: RayReplica, error: Exception, ending: Ending | None) -> None:
         """Try again where a process died, or lost its device, while loading; not for ever."""
-        self._failed_loads[replica.node] += 1
-        times = self._failed_loads[replica.node]
+        times = self._load_deaths.died(replica.node, ending)
         log.warning("%s died while loading on node %s: %s", replica.name, replica.host, cause_of(error))
-        if times >= MOST_FAILED_LOADS:
+        if times is not None:
             text = f"replicas died {times} times in a row while loading on node {replica.host}"
             self._avoid(replica, ReplicaError(f"{text}; last cause: {cause_of(error)}"))
         else:

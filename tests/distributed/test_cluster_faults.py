@@ -138,7 +138,8 @@ def test_a_node_where_the_model_does_not_load_is_avoided_and_named(cluster, tmp_
 
 
 def test_a_node_where_loading_kills_the_process_is_avoided_and_nowhere_else_ends_the_run(cluster, tmp_path):
-    deadly = {"num_gpus": 1, "env_vars": {"FAKE_DEADLY": "1"}}
+    (tmp_path / "deadly").write_text("1000")
+    deadly = {"num_gpus": 1, "env_vars": {"FAKE_DEADLY": str(tmp_path / "deadly")}}
     with nodes(cluster, deadly) as [bad]:
         errors = finish(start_driver(cluster.address, tmp_path, "nowhere"), status=1)
         host = f"{os.uname().nodename} ({bad[:8]})"
@@ -148,6 +149,20 @@ def test_a_node_where_loading_kills_the_process_is_avoided_and_nowhere_else_ends
             assert {node for _, _, node in begun(cluster)} == {good}
     assert f"does not load on node {host}, which is avoided from now on" in (tmp_path / "run" / "run.log").read_text()
     assert_whole(tmp_path / "run")
+
+
+@pytest.mark.parametrize(("deaths", "status"), [(6, 0), (1000, 1)])
+def test_where_a_model_has_loaded_more_deaths_while_loading_are_somebodys_doing(cluster, tmp_path, deaths, status):
+    deadly = tmp_path / "deadly"
+    with nodes(cluster, {"num_gpus": 1, "env_vars": {"FAKE_DEADLY": str(deadly)}}):
+        driver = start_driver(cluster.address, tmp_path, "run")
+        wait_until(lambda: n_parts(tmp_path / "run") >= 20, driver)
+        deadly.write_text(str(deaths))
+        cluster.replicas()[0].kill()
+        errors = finish(driver, status)
+    died = (tmp_path / "run" / "run.log").read_text().count("died while loading on node")
+    assert died == (deaths if status == 0 else 10)
+    assert ("error: replicas died 10 times in a row while loading on node" in errors) == (status == 1)
 
 
 def test_a_replica_that_hangs_is_overtaken_and_ended_with_the_run(cluster, tmp_path):
