@@ -75,6 +75,7 @@ def test_what_may_pass_is_told_from_what_stays(store):
         '{"samples": {}, "units": [1]}',
         '{"samples": {"a": [{"unit": "u", "process": 1, "ending": "died", "cause": ""}]}, "units": []}',
         '{"format": 5, "samples": {}, "units": []}',
+        '{"samples": {}, "units": [], "other_deaths": -1}',
         "no json",
     ],
 )
@@ -92,4 +93,54 @@ def test_the_file_says_what_its_description_says(store):
         "format": 4,
         "samples": {"a": [{"unit": "u", "process": "host/1", "ending": "died", "cause": "segfault"}]},
         "units": ["u"],
+        "other_deaths": 0,
     }
+
+
+def test_a_sample_that_came_through_shows_that_others_end_processes(store):
+    quarantine = Quarantine(store)
+    quarantine.add("a", trial("host/1"))
+    quarantine.add("a", trial("host/2"))
+    assert quarantine.doubted == set()
+    quarantine.add("b", trial("host/3"))
+    quarantine.clear(["b", "c"])
+    assert quarantine.doubted == {"a"} == Quarantine(store).doubted
+    assert types(quarantine, "a") == [("a", "ReplicaDied")], "it stays out until it is looked at again"
+
+
+def test_a_second_look_asks_for_a_process_more_for_each_that_others_have_ended(store):
+    quarantine = Quarantine(store)
+    for process in ("host/1", "host/2"):
+        quarantine.add("a", trial(process))
+    quarantine.count_other_deaths(2)
+    assert quarantine.look_again() == {"a"} == quarantine.suspects
+    assert [quarantine.add("a", trial(f"host/{n}")) for n in (3, 4)] == [False, True]
+    assert Quarantine(store).doubted == set(), "four processes, and others ended two"
+    quarantine.count_other_deaths(100)
+    assert quarantine.look_again() == {"a"}
+    assert quarantine.add("a", trial("host/5"))
+    assert quarantine.doubted == set(), "five are enough, whoever kills"
+
+
+def test_what_came_through_at_the_second_look_is_out_no_more(store):
+    quarantine = Quarantine(store)
+    for process in ("host/1", "host/2"):
+        quarantine.add("a", trial(process))
+    quarantine.count_other_deaths(1)
+    quarantine.look_again()
+    quarantine.clear(["a"])
+    assert types(quarantine, "a") == [] and Quarantine(store).suspects == set()
+
+
+@pytest.mark.parametrize("ending", [Ending.MEMORY, Ending.HUNG])
+def test_what_ended_for_memory_or_time_is_not_doubted(store, ending):
+    quarantine = Quarantine(store)
+    for process in ("host/1", "host/2"):
+        quarantine.add("a", trial(process, ending))
+    quarantine.count_other_deaths(3)
+    assert quarantine.doubted == set()
+
+
+def test_a_file_of_an_earlier_version_counts_no_other_deaths(store):
+    store.write_bytes(NAME, b'{"format": 3, "samples": {}, "units": []}')
+    assert Quarantine(store).doubted == set()

@@ -275,9 +275,11 @@ QUARANTINE = keys(
             listed(keys({"unit": text, "process": text, "cause": text, "ending": one_of("died", "memory", "hung")}))
         ),
         "units": listed(text),
-    }
+    },
+    {"other_deaths": whole(0)},
 )
-"""`quarantine.json`: per sample the processes that ended on it alone, and the units to be taken sample by sample."""
+"""`quarantine.json`: per sample the processes that ended on it alone, the units to be taken sample by sample, and how
+many processes ended for another reason."""
 NOTE = keys({"sample": maybe(text), "process": text}, {"ending": one_of("died", "memory", "node", "hung")})
 """`trying-<unit>.json`."""
 

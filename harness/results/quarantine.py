@@ -1,7 +1,8 @@
 """What a run knows of samples that end or hang their process: `quarantine.json`.
 
 Remembers evidence over sessions and gives verdicts; refuses to know how processes are watched. Only what fails by
-itself, twice, on two processes, is out for the run: whatever else ended a process is cleared by the next try.
+itself, twice, on two processes, is out: whatever else ended a process is cleared by the next try. Where processes
+also end without a sample that is out, somebody may be ending them, and more of them are asked for.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from harness.results.store import RunStore
 NAME = "quarantine.json"
 PROCESSES = 2
 """Processes that a sample must have ended, tried by itself, to be out."""
+MOST_MORE = 3
+"""How many more, at most, a second look asks for: one for each process that somebody else has ended."""
 
 
 class Ending(StrEnum):
@@ -67,32 +70,60 @@ class Quarantine:
         self._store = store
         self._trials: dict[str, list[Trial]] = {}
         self._careful: set[str] = set()
+        self._other_deaths = 0
+        self._wanted: dict[str, int] = {}
+        """Processes that samples must have ended that are looked at again."""
         if store is not None and store.exists(NAME):
             self._read(store)
 
     @property
     def suspects(self) -> set[str]:
         """Samples that have ended a process by themselves, but not yet enough of them."""
-        return {sample for sample, trials in self._trials.items() if not _is_enough(trials)}
+        return {sample for sample in self._trials if not self.is_out(sample)}
+
+    @property
+    def doubted(self) -> frozenset[str]:
+        """Samples that are out for ending processes, although others have ended processes too."""
+        wanted = PROCESSES + min(MOST_MORE, self._other_deaths)
+        return frozenset(
+            sample
+            for sample, trials in self._trials.items()
+            if self.is_out(sample) and _error_type(trials) == REPLICA_DIED and _processes(trials) < wanted
+        )
+
+    def look_again(self) -> frozenset[str]:
+        """Those that were doubted are suspects again, and must end a process more for each that others have ended."""
+        doubted = self.doubted
+        self._wanted |= dict.fromkeys(doubted, PROCESSES + min(MOST_MORE, self._other_deaths))
+        return doubted
+
+    def count_other_deaths(self, n: int) -> None:
+        """So many processes ended, and no sample that is out was the cause."""
+        if n:
+            self._other_deaths += n
+            self._write()
+
+    def is_out(self, sample: str) -> bool:
+        """Whether a sample is recorded as failed and not tried."""
+        wanted = self._wanted.get(sample, PROCESSES)
+        return sample in self._trials and _processes(self._trials[sample]) >= wanted
 
     def verdicts(self, samples: Iterable[str]) -> tuple[Verdict, ...]:
         """Those of the samples that are out, in their order."""
-        found = [(sample, self._trials[sample]) for sample in samples if sample in self._trials]
-        return tuple(_verdict(sample, trials) for sample, trials in found if _is_enough(trials))
+        return tuple(_verdict(sample, self._trials[sample]) for sample in samples if self.is_out(sample))
 
     def add(self, sample: str, trial: Trial) -> bool:
         """Take down a trial; whether the sample is out now."""
         self._trials.setdefault(sample, []).append(trial)
         self._write()
-        return _is_enough(self._trials[sample])
-
-    def processes(self, sample: str) -> int:
-        """How many processes a sample has ended by itself."""
-        return len({trial.process for trial in self._trials.get(sample, ())})
+        return self.is_out(sample)
 
     def clear(self, samples: Collection[str]) -> None:
-        """Drop the evidence against samples that came through by themselves."""
-        self._forget(lambda sample, trials: sample in samples and not _is_enough(trials))
+        """Drop the evidence against samples that came through by themselves: others ended those processes."""
+        cleared = self.suspects.intersection(samples)
+        dead = {t.process for sample in cleared for t in self._trials[sample] if t.ending is Ending.DIED}
+        self._other_deaths += len(dead)
+        self._forget(lambda sample, trials: sample in cleared)
 
     def forget_passing(self) -> None:
         """Drop what may pass by itself: those samples are tried again."""
@@ -100,7 +131,7 @@ class Quarantine:
 
     def forget_all(self) -> None:
         """Drop everything."""
-        self._careful = set()
+        self._careful, self._other_deaths = set(), 0
         self._forget(lambda sample, trials: True)
         self._write()
 
@@ -136,12 +167,14 @@ class Quarantine:
         for sample, trials in document["samples"].items():
             self._trials[sample] = [Trial(t["unit"], t["process"], Ending(t["ending"]), t["cause"]) for t in trials]
         self._careful = set(document["units"])
+        self._other_deaths = document.get("other_deaths", 0)
 
     def _write(self) -> None:
         if self._store is None:
             return
         samples = {sample: [asdict(trial) for trial in trials] for sample, trials in self._trials.items()}
-        self._store.write_json(NAME, {"format": layout.FORMAT, "samples": samples, "units": sorted(self._careful)})
+        document = {"samples": samples, "units": sorted(self._careful), "other_deaths": self._other_deaths}
+        self._store.write_json(NAME, {"format": layout.FORMAT, **document})
 
 
 OUT_OF_MEMORY, MEMORY_KILL, TIME_LIMIT = "OutOfMemoryError", "MemoryKill", "TimeLimit"
@@ -151,8 +184,8 @@ PASSING = frozenset({OUT_OF_MEMORY, "MemoryError", MEMORY_KILL, TIME_LIMIT, REQU
 """Types of errors that may pass by themselves: resuming tries their samples again."""
 
 
-def _is_enough(trials: Collection[Trial]) -> bool:
-    return len({trial.process for trial in trials}) >= PROCESSES
+def _processes(trials: Collection[Trial]) -> int:
+    return len({trial.process for trial in trials})
 
 
 def _error_type(trials: Collection[Trial]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -17,7 +17,7 @@ from harness.core.task import CONTENT_FREE
 from harness.planning.coverage import Coverage
 from harness.planning.units import Plan, WorkUnit, largest_k
 from harness.results.parts import STATISTICS_KEY, cells_of
-from harness.results.quarantine import PASSING
+from harness.results.quarantine import PASSING, REPLICA_DIED
 from harness.results.schema import UnitStatistics
 from harness.results.store import RunStore
 from harness.running.feed import summed
@@ -63,6 +63,7 @@ def read_committed(
     early: Mapping[str, tuple[Mapping[int | None, str], int]],
     most_rows: int,
     retry_failed: bool = False,
+    doubted: Collection[str] = (),
 ) -> Committed:
     """Read all parts. Damaged ones are removed, to be computed again.
 
@@ -72,6 +73,7 @@ def read_committed(
         early: units of format 1, whose parts do not say what they hold: id to K to `WorkUnit.keys`, and rows.
         most_rows: more than a part can have.
         retry_failed: whether every failure is tried again, or those that may have passed.
+        doubted: samples that are tried again where they are said to end their process.
 
     Raises:
         RunDirError: files in `parts/` that are of no unit of the run.
@@ -99,7 +101,7 @@ def read_committed(
         if not fault:
             _count_in(found, unit_id, part, of_part)
             assert isinstance(part, pa.Table)
-            if failed := _failed_samples(part, retry_failed):
+            if failed := _failed_samples(part, retry_failed, doubted):
                 seed = _rows(part, largest_k(of_part))["seed"][0].as_py()
                 found.again[unit_id] = Failures(of_part, seed, failed)
         elif _UNIT_ID.fullmatch(unit_id):
@@ -155,10 +157,15 @@ def _count_in(found: Committed, unit_id: str, part: pa.Table, of_part: Mapping[i
         found.n_records += part.num_rows
 
 
-def _failed_samples(part: pa.Table, is_any: bool) -> frozenset[str]:
+def _failed_samples(part: pa.Table, is_any: bool, doubted: Collection[str]) -> frozenset[str]:
     """Samples with a record that failed, for whatever reason or for one that may have passed."""
     errors = part["error_type"]
     chosen = pc.is_valid(errors) if is_any else pc.is_in(errors, pa.array(sorted(PASSING)))
+    if doubted:
+        ended = pc.and_(
+            pc.is_in(part["sample_id"], pa.array(sorted(doubted))), pc.fill_null(pc.equal(errors, REPLICA_DIED), False)
+        )
+        chosen = pc.or_(chosen, ended)
     return frozenset(part.filter(chosen)["sample_id"].to_pylist())
 
 

@@ -281,6 +281,8 @@ class _Dispatcher:
         suspect = None
         if handling is not None and handling.alone:
             suspect = self._take_evidence(unit, handling, death)
+        if suspect is None and counts and death.ending is Ending.DIED:
+            self.precautions.unexplained([f.unit for f in lost if f.unit.id in self.open])
         log.warning(
             "%s died with %d units in flight, in unit %s%s: %s",
             flight.replica.name, len(lost), unit.id, f" at sample {suspect}" if suspect else "", death,
@@ -288,7 +290,7 @@ class _Dispatcher:
         quarantine = self.precautions.quarantine
         decision = after_replica_death(
             self.unit_deaths[unit.id],
-            quarantine.processes(suspect) if suspect is not None else 0,
+            suspect is not None and quarantine.is_out(suspect),
             len(handling.out) if handling is not None else 0,
             self.idle_deaths,
         )

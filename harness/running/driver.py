@@ -11,7 +11,7 @@ import json
 import logging
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -103,7 +103,16 @@ def run(
             _move_aside(store)
         store.create()
         with RunLock(store), log_file(store):
-            return _run_locked(prepared, store, console, stop, _Wishes(retry_failed, schedule_of, course))
+            wishes = _Wishes(retry_failed, schedule_of, course)
+            result = _run_locked(prepared, store, console, stop, wishes)
+            while wishes.looks_again(config) and (doubted := Quarantine(store).doubted):
+                log.warning(
+                    "samples are tried again that ended their process by themselves, since processes ended without "
+                    "them too: %s",
+                    one_line(", ".join(sorted(doubted)), 120),
+                )
+                result = _run_locked(prepared, store, console, stop, replace(wishes, retry_failed=False))
+            return result
 
 
 @dataclass(frozen=True)
@@ -113,6 +122,11 @@ class _Wishes:
     retry_failed: bool
     schedule_of: Callable[[Plan], Schedule]
     course: Course
+
+    def looks_again(self, config: RunConfig) -> bool:
+        """Whether samples that may be innocent are tried again: they may end their process, which a run in this very
+        process would not outlive."""
+        return config.cluster.address != "inline" and not self.course.keep_failed
 
 
 def _run_locked(prepared: Prepared, store: RunStore, console: Console, stop: StopFlag, wishes: _Wishes) -> RunResult:
@@ -154,7 +168,14 @@ def _run_locked(prepared: Prepared, store: RunStore, console: Console, stop: Sto
         plan = wishes.course.plan_of(prepared, int(manifest["shard_size"]))
         facts_1 = manifest.get("format_1")
         early = units_of_format_1(prepared, plan, growth.samples, facts_1) if facts_1 else {}
-        committed = read_committed(store, plan, early, most_rows(manifest), wishes.retry_failed)
+        quarantine = Quarantine(store)
+        before = manifest["sessions"][-2] if manifest["sessions"][:-1] else None
+        if wishes.retry_failed:
+            quarantine.forget_all()
+        elif before is not None and before["ended"]:
+            quarantine.forget_passing()
+        doubted = quarantine.look_again() if wishes.looks_again(config) else frozenset()
+        committed = read_committed(store, plan, early, most_rows(manifest), wishes.retry_failed, doubted)
         if wishes.course.keep_failed:
             committed.again.clear()
         ledger = Ledger(store, plan, wishes.schedule_of(plan), committed)
@@ -163,12 +184,6 @@ def _run_locked(prepared: Prepared, store: RunStore, console: Console, stop: Sto
         write_samples(store, growth.samples)
         store.write_json(prompt_examples.NAME, prompt_examples.prompt_examples(prepared))
         store.write_json(manifests.NAME, manifest)
-        quarantine = Quarantine(store)
-        before = manifest["sessions"][-2] if manifest["sessions"][:-1] else None
-        if wishes.retry_failed:
-            quarantine.forget_all()
-        elif before is not None and before["ended"]:
-            quarantine.forget_passing()
         take_notes(store, ledger, quarantine, before)
         if growth.added:
             log.info("%s grows: %s", store.run_dir, growth.in_words)

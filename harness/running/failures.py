@@ -9,7 +9,6 @@ from enum import Enum, auto
 from statistics import median
 
 from harness.core.errors import ModelError, NotFiniteError
-from harness.results.quarantine import PROCESSES
 
 Failure = tuple[str | None, str | None]
 
@@ -41,18 +40,16 @@ class Decision(Enum):
     STOP = auto()
 
 
-def after_replica_death(
-    unit_deaths: int, suspect_deaths: int, quarantined: int, deaths_without_progress: int
-) -> Decision:
+def after_replica_death(unit_deaths: int, is_out: bool, quarantined: int, deaths_without_progress: int) -> Decision:
     """A replica died while it held a unit.
 
     Args:
         unit_deaths: deaths in this unit, this one included; 0 when it died along with another.
-        suspect_deaths: processes that ended on the sample that was being tried by itself; 0 when none was.
+        is_out: whether the sample that was being tried by itself has ended processes enough.
         quarantined: samples of the unit that are quarantined already.
         deaths_without_progress: deaths since a unit finished or a sample was quarantined.
     """
-    if suspect_deaths >= PROCESSES:
+    if is_out:
         return Decision.QUARANTINE if quarantined < MOST_QUARANTINED else Decision.STOP
     if deaths_without_progress >= MOST_IDLE_DEATHS:
         return Decision.STOP

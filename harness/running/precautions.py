@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 from harness.planning.units import WorkUnit
 from harness.results.quarantine import Quarantine, Trial
@@ -16,6 +17,17 @@ from harness.running.messages import Handling, Note
 
 MOST_TRYING = 2
 """Replicas that may have units of a shard which nobody has come through."""
+
+
+@dataclass(frozen=True)
+class _Death:
+    """A process that ended without a sample by itself."""
+
+    units: set[str]
+    """That it had, and that have not come through since."""
+    samples: frozenset[str]
+    out: frozenset[str]
+    """Of the samples, those that were out then."""
 
 
 class Precautions:
@@ -48,6 +60,7 @@ class Precautions:
         """Units to be taken sample by sample, with their shards."""
         self._passed: defaultdict[str, set[str]] = defaultdict(set)
         """Unit to samples that came through by themselves when it was tried before."""
+        self._unexplained: list[_Death] = []
 
     def expect(self, units: Iterable[WorkUnit]) -> None:
         """These units are to be done, too."""
@@ -100,6 +113,7 @@ class Precautions:
     def done(self, unit: WorkUnit) -> None:
         """A unit came through: so did its samples, but for those that are out."""
         self.settle([unit.id])
+        self._explain(unit)
         self._passed.pop(unit.id, None)
         if unit.shard < len(self._samples):
             samples = frozenset(self.samples(unit))
@@ -113,6 +127,12 @@ class Precautions:
         self.quarantine.mark(unit.id)
         self._dead[unit.id] = unit.shard
         self._passed.pop(unit.id, None)
+
+    def unexplained(self, units: Sequence[WorkUnit]) -> None:
+        """A process ended that had these units; which sample it was at is not known."""
+        if units:
+            samples = frozenset(sample for unit in units for sample in self.samples(unit))
+            self._unexplained.append(_Death({unit.id for unit in units}, samples, self._out_of(samples)))
 
     def failed_alone(self, unit: WorkUnit, handling: Handling, sample: str, trial: Trial) -> bool:
         """A process ended on a sample by itself; those tried before it came through.
@@ -139,6 +159,17 @@ class Precautions:
         self.quarantine.unmark(settled)
         for unit in settled:
             self._dead.pop(unit, None)
+
+    def _explain(self, unit: WorkUnit) -> None:
+        """A unit came through: where all have that a process had, and no sample is out since, it was somebody else."""
+        for death in self._unexplained:
+            death.units.discard(unit.id)
+            if not death.units and self._out_of(death.samples) == death.out:
+                self.quarantine.count_other_deaths(1)
+        self._unexplained = [death for death in self._unexplained if death.units]
+
+    def _out_of(self, samples: Iterable[str]) -> frozenset[str]:
+        return frozenset(sample for sample in samples if self.quarantine.is_out(sample))
 
     def _of(self, shard: int) -> frozenset[str]:
         return self._samples[shard] if shard < len(self._samples) else frozenset()

@@ -267,12 +267,12 @@ def test_replicas_that_can_help_no_more_are_released():
 
 
 def test_policy_retries_within_its_bounds_only():
-    assert after_replica_death(0, 0, 0, 1) is Decision.RETRY
-    assert after_replica_death(1, 0, 0, 1) is Decision.CAREFUL
-    assert after_replica_death(2, 1, 0, 2) is Decision.CAREFUL
-    assert after_replica_death(3, 2, 0, 3) is Decision.QUARANTINE
-    assert after_replica_death(9, 2, MOST_QUARANTINED, 2) is Decision.STOP
-    assert after_replica_death(1, 0, 0, MOST_IDLE_DEATHS) is Decision.STOP
+    assert after_replica_death(0, False, 0, 1) is Decision.RETRY
+    assert after_replica_death(1, False, 0, 1) is Decision.CAREFUL
+    assert after_replica_death(2, False, 0, 2) is Decision.CAREFUL
+    assert after_replica_death(3, True, 0, 3) is Decision.QUARANTINE
+    assert after_replica_death(9, True, MOST_QUARANTINED, 2) is Decision.STOP
+    assert after_replica_death(1, False, 0, MOST_IDLE_DEATHS) is Decision.STOP
     assert after_unit_error(MOST_ATTEMPTS - 1) is Decision.RETRY
     assert after_unit_error(MOST_ATTEMPTS) is Decision.STOP
     assert is_straggler(61, [20, 20, 20])
@@ -451,6 +451,55 @@ def test_replicas_that_are_killed_from_outside_put_no_sample_out(n):
         assert not quarantine.verdicts(SAMPLES)
         assert not any(handling.out for _, handling in pool.cares if handling)
     assert killed > 20
+
+
+def run_with_second_looks(quarantine: Quarantine, pool_of) -> int:
+    """As the driver does it; how often it looked again."""
+    run_poisoned(pool_of(0), quarantine)
+    looks = 0
+    while quarantine.doubted:
+        quarantine.look_again()
+        looks += 1
+        run_poisoned(pool_of(looks), quarantine, 3)
+    return looks
+
+
+def killed_pool(n: int, seed: int, look: int) -> PoisonPool:
+    return PoisonPool(n, seed + 1000 * look, None, outside=0.1)
+
+
+@pytest.mark.parametrize(("n", "wrong"), [(1, 15), (4, 2)])
+def test_a_killer_that_hits_one_sample_twice_is_found_by_its_other_deaths(n, wrong):
+    """Every tenth look kills: one run in three of one replica takes a sample for deadly."""
+    first = 0
+    for seed in range(60):
+        quarantine = Quarantine()
+        looks = run_with_second_looks(
+            quarantine, lambda look, s=seed: PoisonPool(n, s + 1000 * look, None, outside=0.1)
+        )
+        first += looks > 0
+        assert not quarantine.verdicts(SAMPLES)
+    assert first >= wrong
+
+
+@pytest.mark.parametrize("n", [1, 4])
+def test_a_deadly_sample_is_out_although_somebody_kills_too(n):
+    stopped = 0
+    for seed in range(30):
+        quarantine = Quarantine()
+        try:
+            run_with_second_looks(quarantine, lambda look, s=seed: PoisonPool(n, s + 1000 * look, POISON, outside=0.03))
+        except ReplicaError:
+            stopped += 1
+            continue
+        assert [verdict.sample for verdict in quarantine.verdicts(SAMPLES)] == [POISON]
+    assert stopped <= 5
+
+
+def test_deaths_that_a_deadly_sample_explains_are_nobody_elses():
+    for seed in range(20):
+        quarantine = Quarantine()
+        assert run_with_second_looks(quarantine, lambda look, s=seed: PoisonPool(4, s, POISON, 3)) == 0
 
 
 class HangingPool(FakePool):
