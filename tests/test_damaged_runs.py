@@ -105,6 +105,15 @@ def test_what_a_newer_version_wrote_is_refused_and_stays(run_dir, name):
     assert path.read_bytes() == before
 
 
+@pytest.mark.parametrize("said", ["two", None, 1.5, True, -1, [1]])
+@pytest.mark.parametrize("name", ["manifest.json", "prompts.json", "quarantine.json", "group.json"])
+def test_a_format_that_is_no_number_is_damage(run_dir, name, said):
+    store = RunStore(run_dir)
+    store.write_json(name, {"format": said, "samples": {}, "units": [], "tasks": [{"label": "a", "folder": "b"}]})
+    with pytest.raises(RunDirError, match=rf"{name}' is damaged: format "):
+        store.read_json(name)
+
+
 def filled(table, name, value):
     """The table with one value in a whole column."""
     field = SCHEMA.field(name)

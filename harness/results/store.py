@@ -46,7 +46,7 @@ class RunStore(RunFiles):
         """A JSON document of the run directory.
 
         Raises:
-            RunDirError: not there, or not JSON.
+            RunDirError: not there, not JSON, or of a format that there is not.
         """
         try:
             document = json.loads(self.read_bytes(name))
@@ -59,6 +59,8 @@ class RunStore(RunFiles):
                 f"'{self.run_dir}/{name}' has the format {document['format']}, expected {layout.FORMAT}: a newer "
                 "version of this program wrote it; use that version"
             )
+        if fault := layout.keys({}, {"format": layout.whole(1)})(document, "it") if isinstance(document, dict) else "":
+            raise RunDirError(f"'{self.run_dir}/{name}' is damaged: {fault.replace('it.', '', 1)}; {self.anew()}")
         return document
 
     def write_table(self, name: str, table: pa.Table) -> None:
