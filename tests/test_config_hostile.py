@@ -216,3 +216,18 @@ def test_a_fault_of_the_program_is_told_from_one_of_the_user(monkeypatch):
 def test_values_of_python_are_checked_as_those_of_files():
     with pytest.raises(ConfigError, match="without control characters"):
         config_from({"name": "a\ud800"})
+
+
+@pytest.mark.parametrize(
+    ("section", "value", "text"),
+    [
+        ("references", [{"name": "a", "path": "b", "fields": {}}], r"references\[0\]\.fields' holds \{\}"),
+        ("references", [{"name": "a", "path": "b", "fields": [["c"]]}], r"references\[0\]\.fields is \[\['c'\]\]"),
+        ("finetune", {"fields": [["c"]]}, r"finetune\.fields is"),
+        ("finetune", {"methods": [{"c": 1}]}, r"finetune\.methods is"),
+        ("scoring", {"metrics": [["c"]]}, r"scoring\.metrics is"),
+    ],
+)
+def test_lists_in_lists_are_refused_where_texts_are_asked_for(section, value, text):
+    with pytest.raises(ConfigError, match=text + ".*, expected (texts|a list of texts)"):
+        config_from({section: value})

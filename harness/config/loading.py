@@ -245,7 +245,7 @@ def _entry(kind: type[Entry], common: Mapping[str, Any], given: Any, where: str)
         try:
             merged = OmegaConf.merge(OmegaConf.structured(kind("any")), {key: value})
             values[key] = OmegaConf.to_container(merged)[key]  # type: ignore[index]
-        except OmegaConfBaseException:
+        except (OmegaConfBaseException, TypeError):
             found = one_line(redacted(repr(value)), 120)
             raise ConfigError(
                 f"configuration key '{where}.{key}' holds {found}, expected {WORDS[fields[key]]}"

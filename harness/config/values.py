@@ -88,6 +88,9 @@ def check_values(config: RunConfig) -> None:
         ("generation.stop", config.generation.stop),
         ("generation.clean", config.generation.clean),
         ("wandb.tags", config.wandb.tags),
+        ("finetune.methods", config.finetune.methods),
+        ("finetune.fields", config.finetune.fields),
+        *((f"references[{place}].fields", entry.fields) for place, entry in enumerate(config.references)),
     ):
         if not all(isinstance(text, str) for text in texts):
             raise ConfigError(f"{key} is {one_line(repr(texts), 120)}, expected texts")
