@@ -100,17 +100,24 @@ def lower_bound(values: FloatArray, rules: Rules, n_samples: int) -> float:
 def _drawn(rng: np.random.Generator, n_strategies: int, n_samples: int) -> FloatArray:
     """Right and wrong answers of the named figures: a latent difficulty that all have in common, and their own."""
     accuracies = np.clip(MEAN + SPREAD * rng.normal(size=n_strategies), 0.05, 0.98)
-    threshold = float(scipy.special.ndtri(MEAN))
-
-    def excess(part: float) -> float:
-        both = scipy.stats.multivariate_normal(cov=[[1, part], [part, 1]]).cdf([threshold, threshold])
-        return float(1 - 2 * (MEAN - both) - AGREEMENT)
-
-    part = scipy.optimize.brentq(excess, 0.0, 0.9999)
+    part = _part_in_common()
     own = rng.normal(size=(n_strategies, n_samples))
     latent = math.sqrt(part) * rng.normal(size=n_samples) + math.sqrt(1 - part) * own
     found: FloatArray = (latent < scipy.special.ndtri(accuracies)[:, None]).astype(float)
     return found
+
+
+def _part_in_common() -> float:
+    """The part of the latent difficulty's variance that strategies have in common.
+
+    Two answers with the same accuracy differ with probability `4 T(threshold, a)`: Owen's T, and part = (1 - a^2) /
+    (1 + a^2). (`scipy.stats` and `scipy.optimize` would say the same; their imports take longer than a plan.)
+    """
+    threshold, low, high = float(scipy.special.ndtri(MEAN)), 0.0, 1.0
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if 4 * scipy.special.owens_t(threshold, middle) < 1 - AGREEMENT else (low, middle)
+    return (1 - low**2) / (1 + low**2)
 
 
 def _pilot_values(run_dir: str) -> FloatArray:

@@ -13,6 +13,7 @@ from harness.cli.arguments import Config, Format, Overrides, RunDir, load
 from harness.cli.ending import run_to_the_end
 from harness.cli.runs import check_failed, say_how_to_go_on
 from harness.cli.runs import shown as _shown
+from harness.core.collecting import collect_after_start
 from harness.core.errors import ConfigError, Interrupted, did_you_mean
 from harness.core.escaping import visible
 from harness.reporting.console import output_console
@@ -322,4 +323,5 @@ def _check_format(fmt: str) -> None:
 
 def main() -> None:
     """Entry point: every error ends in one line, with exit status 2 where the user can mend it."""
+    collect_after_start()
     run_to_the_end(app)

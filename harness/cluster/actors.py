@@ -15,6 +15,7 @@ import ray
 
 from harness.cluster.blocks import samples_from
 from harness.cluster.metrics import ReplicaMetrics
+from harness.core.collecting import collect_after_start
 from harness.core.errors import BrokenDeviceError
 from harness.engine.protocol import EngineFacts
 from harness.planning.units import WorkUnit
@@ -43,6 +44,7 @@ class ReplicaActor:
 
     def load(self, spec: WorkerSpec, draw: PoolDraw) -> EngineFacts:
         """Load the model, unless only the way to the driver was broken; says what it runs on."""
+        collect_after_start()
         from harness.running.opening import open_worker
 
         if self._worker is None:

@@ -11,8 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import linear_sum_assignment
-from scipy.stats import binomtest
+import scipy
 
 from harness.core.errors import ModelError
 
@@ -38,7 +37,7 @@ def class_order(
     """
     counts = np.zeros((len(labels), len(labels)), dtype=np.int64)
     np.add.at(counts, (predicted, gold), 1)
-    best = linear_sum_assignment(-counts)[1]
+    best = scipy.optimize.linear_sum_assignment(-counts)[1]
     if named is not None:
         order = np.array(named)
         if _is_better(best, order, gold, predicted):
@@ -69,7 +68,7 @@ def class_order(
 def _is_better(one: Ints, other: Ints, gold: Ints, predicted: Ints) -> bool:
     first, second = one[predicted] == gold, other[predicted] == gold
     wins, losses = int((first & ~second).sum()), int((second & ~first).sum())
-    return wins > losses and binomtest(wins, wins + losses, 0.5, "greater").pvalue < SURE
+    return wins > losses and bool(scipy.stats.binomtest(wins, wins + losses, 0.5, "greater").pvalue < SURE)
 
 
 def _share(order: Ints, gold: Ints, predicted: Ints) -> str:

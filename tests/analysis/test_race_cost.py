@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import scipy
 
 from harness.analysis import race_cost as costs
 from harness.analysis.race_cost import lower_bound, race_cost
@@ -17,6 +18,15 @@ def test_the_named_figures_cost_what_such_grids_cost():
     assert 0.15 < found.expected < 0.33
     assert 0.04 < found.bound < 0.5 * found.expected
     assert "spread by 0.03" in found.basis and "90%" in found.basis
+
+
+@pytest.mark.parametrize(("mean", "agreement"), [(0.75, 0.9), (0.6, 0.7), (0.9, 0.99)])
+def test_named_strategies_agree_as_often_as_they_are_said_to(monkeypatch, mean, agreement):
+    monkeypatch.setattr(costs, "MEAN", mean)
+    monkeypatch.setattr(costs, "AGREEMENT", agreement)
+    part, threshold = costs._part_in_common(), scipy.special.ndtri(mean)
+    both = scipy.stats.multivariate_normal(cov=[[1, part], [part, 1]]).cdf([threshold, threshold])
+    assert 1 - 2 * (mean - both) == pytest.approx(agreement, abs=1e-6)
 
 
 def test_more_samples_cost_a_smaller_share_and_a_smaller_epsilon_a_larger_one(monkeypatch):
