@@ -7,7 +7,6 @@ import json
 import os
 import re
 import shlex
-import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -20,6 +19,7 @@ from harness.config.loading import load_config
 from harness.core.errors import ConfigError
 from harness.core.task import LabelScores, Task, registered_tasks
 from harness.planning.preparation import Prepared, prepare
+from tests import forked
 from tests.conftest import KO_TINY, REPO
 
 GUIDE = (REPO / "docs" / "adding_a_task.md").read_text(encoding="utf-8")
@@ -65,10 +65,7 @@ def call(folder: Path, *arguments: str) -> str:
     if words[0] == "run":
         words.append("cluster.address=inline")
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-    done = subprocess.run(
-        [sys.executable, "-m", "harness", *words],
-        cwd=folder, env=environment, capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
+    done = forked.run([sys.executable, "-m", "harness", *words], cwd=folder, env=environment, timeout=120)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

@@ -34,6 +34,7 @@ from harness.running.race import race
 from harness.running.specs import Grids, opening
 from tests.conftest import KO_TINY, REPO
 from tests.encoders import random_encoder
+from tests.forked import Forked
 
 BASE = [
     "task.limit=30", "grid.templates=[lecture_1]", "grid.k=[0]", "grid.seeds=[1]", "name=run",
@@ -141,11 +142,11 @@ def test_a_probe_and_a_fine_tuning_of_an_encoder_stand_in_the_same_table(tmp_pat
     assert not list((tmp_path / "run" / "training").iterdir()), "checkpoints go when training is done"
 
 
-def start(out, *overrides):
+def start(out, *overrides, by=Forked):
     arguments = [f"out={out}", *BASE, *overrides]
     command = [sys.executable, "-m", "harness", "run", "configs/fewshot_or_finetune.yaml", *arguments]
     environment = os.environ | {"PYTHONPATH": str(REPO), "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(command, cwd=REPO, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    return by(command, cwd=REPO, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
 
 def test_a_fine_tuning_that_was_killed_ends_with_the_same_records(tmp_path):
@@ -154,7 +155,7 @@ def test_a_fine_tuning_that_was_killed_ends_with_the_same_records(tmp_path):
         "finetune.sizes=[160]", "finetune.seeds=[1]", f"finetune.base={base}", "finetune.methods=[finetuned]",
         "finetune.learning_rate=0.0005",
     ]  # fmt: skip
-    whole = start(tmp_path / "whole", *settings)
+    whole = start(tmp_path / "whole", *settings, by=subprocess.Popen)
     assert whole.wait(300) == 0, whole.stdout.read().decode()
     killed = start(tmp_path / "killed", *settings)
     deadline = time.monotonic() + 120

@@ -6,7 +6,6 @@ import dataclasses
 import os
 import re
 import shlex
-import subprocess
 import sys
 
 import numpy as np
@@ -21,7 +20,7 @@ from harness.planning.identity import grid_identity
 from harness.planning.preparation import prepare
 from harness.planning.report import make_report
 from harness.planning.units import make_plan
-from tests import fake_engine
+from tests import fake_engine, forked
 from tests.conftest import KO_TINY, REPO
 
 GUIDE = (REPO / "docs" / "adding_an_engine.md").read_text(encoding="utf-8")
@@ -34,10 +33,7 @@ def config(out, *overrides):
 
 
 def harness(*arguments, **environment):
-    return subprocess.run(
-        [sys.executable, "-m", "harness", *arguments], cwd=REPO, env={**os.environ, **environment}, text=True,
-        capture_output=True, check=False,
-    )  # fmt: skip
+    return forked.run([sys.executable, "-m", "harness", *arguments], cwd=REPO, env={**os.environ, **environment})
 
 
 def test_the_example_runs_the_demo_by_the_command_that_is_printed(tmp_path):

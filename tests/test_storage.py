@@ -37,6 +37,7 @@ from harness.running.messages import note_name
 from harness.running.run_log import log_file
 from tests.conftest import REPO
 from tests.distributed.compare import assert_equal_records
+from tests.forked import Forked
 
 TABLE = to_table([Record("m", "t", "a", 0, 1, f"s{i}", 1, 1, [-0.1, -2.0]) for i in range(20)])
 OTHER = to_table([Record("m", "t", "a", 0, 1, "other", 0, 0, [-0.2, -1.0])])
@@ -704,7 +705,7 @@ def test_a_lease_counts_for_two_minutes_of_the_storages_clock(s3, remote, caplog
 def test_a_driver_that_was_killed_is_followed_by_one_on_another_machine(s3, local_run, monkeypatch, caplog):
     overrides = [f"out={s3.uri('')}", *GRID]
     command = [sys.executable, "-m", "harness", "run", "configs/demo.yaml", *overrides]
-    driver = subprocess.Popen(command, cwd=REPO, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    driver = Forked(command, cwd=REPO, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     try:
         while len(s3.sent("PUT", ".parquet")) < 6:
             assert driver.poll() is None, driver.communicate()

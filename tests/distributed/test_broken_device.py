@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import torch
 from harness import load_records, run
 from harness.engine.local.scorer import Scorer
 from harness.planning.preparation import prepare
+from tests import forked
 from tests.conftest import KO_TINY
 from tests.distributed.breaking import LOADING, ONCE, SAMPLE
 from tests.distributed.test_resume import overrides_of, part_times
@@ -54,7 +54,7 @@ def test_inline_the_run_ends_with_one_line_and_goes_on_when_it_is_run_again(brea
     config = breaking_grid("name=hit")
     mine = [f"model.engine={config.model.engine}", f"model.path={config.model.path}"]
     command = [sys.executable, "-m", module, "run", "configs/demo.yaml", *overrides_of(config), *mine]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = forked.run(command)
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     assert done.stderr.splitlines()[-1] == (

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import pytest
 
 from harness import load_records, run
 from harness.config.loading import load_config
+from tests import forked
 from tests.distributed.poison import KILLER
 from tests.distributed.test_generation import question_overrides
 
@@ -40,12 +40,7 @@ def test_a_sample_that_kills_its_process_is_quarantined_and_everything_else_is_d
 
 def test_too_many_failures_end_the_run_with_status_3_after_everything_is_written(tmp_path):
     overrides = questions(tmp_path, "task.name=tests.distributed.poison:FAILING", "task.limit=10")
-    done = subprocess.run(
-        [sys.executable, "-m", "harness", "run", "configs/korquad_demo.yaml", *overrides],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = forked.run([sys.executable, "-m", "harness", "run", "configs/korquad_demo.yaml", *overrides])
     assert done.returncode == 3
     assert "error: 100.0% of the records failed, more than run.max_failed_share=0.05" in done.stderr
     manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())

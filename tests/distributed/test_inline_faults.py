@@ -16,6 +16,7 @@ import pytest
 from harness import load_records, run
 from harness.config.loading import load_config
 from harness.results.quarantine import NAME
+from tests import forked
 from tests.distributed.poison import KILLER
 from tests.distributed.test_faults import questions
 
@@ -26,7 +27,7 @@ GRID = ["cluster.shard_size=16"]
 def start(out: Path, task: str, module: str, *overrides: str) -> subprocess.CompletedProcess[str]:
     values = questions(out, f"task.name=tests.distributed.poison:{task}", *GRID, *overrides)
     command = [sys.executable, "-m", module, "run", "configs/korquad_demo.yaml", *values]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    return forked.run(command, timeout=300)
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +87,7 @@ def test_a_process_that_somebody_kills_again_and_again_puts_no_sample_out(tmp_pa
     command = [sys.executable, "-m", "harness", "run", "configs/korquad_demo.yaml", *values]
     killed = 0
     for seen in (0, 1, 2):
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        process = forked.Forked(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
         while process.poll() is None and len(list(tmp_path.glob("run/parts/*.parquet"))) <= seen:
             time.sleep(0.01)
         time.sleep(0.05 * number)
@@ -108,7 +109,7 @@ def test_a_process_that_somebody_kills_again_and_again_puts_no_sample_out(tmp_pa
 def test_a_stopped_terminal_is_no_hang(tmp_path, quiet):
     values = questions(tmp_path, "task.name=tests.distributed.poison:HARMLESS", *GRID, "run.hang_after_s=2")
     command = [sys.executable, "-m", "harness", "run", "configs/korquad_demo.yaml", *values]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    process = forked.Forked(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
     while not list(tmp_path.glob("run/trying-*")):
         assert process.poll() is None
         time.sleep(0.01)

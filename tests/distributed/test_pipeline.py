@@ -23,6 +23,7 @@ from harness.running.pipeline import Pipeline
 from tests.distributed.test_dispatch import STATISTICS, units
 from tests.distributed.test_generation import question_overrides
 from tests.distributed.test_resume import overrides_of, part_times, wait_for_parts
+from tests.forked import Forked
 
 WAIT_S = 20
 """For what must happen."""
@@ -341,7 +342,7 @@ def test_seconds_are_those_of_the_steps_without_waiting(small_grid, overlapping,
 def test_a_run_that_is_killed_while_units_overlap_resumes_with_the_same_records(small_grid, quiet_run):
     config = small_grid("name=hit", "cluster.shard_size=3")
     command = [sys.executable, "-m", "tests.distributed.overlapping", "run", "configs/demo.yaml"]
-    process = subprocess.Popen([*command, *overrides_of(config)], stderr=subprocess.PIPE, text=True)
+    process = Forked([*command, *overrides_of(config)], stderr=subprocess.PIPE, text=True)
     try:
         wait_for_parts(config.run_dir, 4, process)
     finally:
@@ -358,7 +359,7 @@ def test_a_run_that_is_killed_while_units_overlap_resumes_with_the_same_records(
 def test_a_signal_stops_a_run_while_units_overlap(small_grid):
     config = small_grid("name=hit", "task.limit=200", "cluster.shard_size=3")
     command = [sys.executable, "-m", "tests.distributed.overlapping", "run", "configs/demo.yaml"]
-    process = subprocess.Popen([*command, *overrides_of(config)], stderr=subprocess.PIPE, text=True)
+    process = Forked([*command, *overrides_of(config)], stderr=subprocess.PIPE, text=True)
     wait_for_parts(config.run_dir, 3, process)
     process.terminate()
     _, errors = process.communicate(timeout=WAIT_S)

@@ -24,6 +24,7 @@ from harness.results.store import RunStore
 from harness.running.race import race
 from tests.distributed.compare import assert_equal_records
 from tests.distributed.test_resume import part_times
+from tests.forked import Forked
 
 RACE = [
     "task.limit=130",
@@ -169,7 +170,7 @@ def kill_at_random(config, rng, times):
     """Race in processes that are killed at random moments, and finish; how many were killed."""
     killed = 0
     for _ in range(times):
-        process = subprocess.Popen(command(config), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        process = Forked(command(config), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         begun, parts = time.monotonic(), len(part_times(config.run_dir))
         wanted = parts + rng.randint(1, 6)
         while process.poll() is None and len(part_times(config.run_dir)) < wanted and time.monotonic() < begun + 120:

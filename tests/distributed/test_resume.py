@@ -19,6 +19,7 @@ from harness.core.errors import RunDirError
 from harness.engine.local.engine import LoadedModel
 from harness.results.store import RunStore
 from tests.distributed.compare import assert_equal_records
+from tests.forked import Forked
 
 
 def part_times(run_dir: str | Path) -> dict[str, int]:
@@ -67,8 +68,8 @@ def test_killed_replica_loses_and_doubles_nothing(shared_ray, small_grid, quiet_
     assert_equal_records(quiet_run, hit.run_dir)
 
 
-def driver(config_overrides: list[str], config: str = "configs/demo.yaml") -> subprocess.Popen:
-    return subprocess.Popen(
+def driver(config_overrides: list[str], config: str = "configs/demo.yaml") -> Forked:
+    return Forked(
         [sys.executable, "-m", "harness", "run", config, *config_overrides],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

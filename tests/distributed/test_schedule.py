@@ -27,6 +27,7 @@ from tests.distributed.feeding import feed, unit
 from tests.distributed.scheduling import EveryOther, Stuck, Twice
 from tests.distributed.test_dispatch import FakePool
 from tests.distributed.test_resume import overrides_of, part_times, wait_for_parts
+from tests.forked import Forked
 
 STATISTICS = UnitStatistics(6, 0, 6, 60, 30, 0.5, 0.4, "r")
 
@@ -174,7 +175,7 @@ def test_a_schedule_that_adds_units_ends_with_the_full_grid(small_grid):
 def test_a_schedule_that_adds_units_goes_on_after_a_kill(small_grid):
     config = small_grid("name=hit", *SMALL, "cluster.shard_size=4")
     command = [sys.executable, "-m", "tests.distributed.scheduling", "run", "configs/demo.yaml"]
-    process = subprocess.Popen([*command, *overrides_of(config)], stderr=subprocess.PIPE, text=True)
+    process = Forked([*command, *overrides_of(config)], stderr=subprocess.PIPE, text=True)
     try:
         wait_for_parts(config.run_dir, 3, process)
         status = read_status(config.run_dir)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import subprocess
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -20,6 +19,7 @@ from harness.results.quarantine import PASSING
 from harness.results.schema import Record, UnitStatistics, to_table
 from harness.results.store import RunStore
 from harness.running.driver import run as run_grid
+from tests import forked
 from tests.distributed.test_broken_device import tail_of
 from tests.distributed.test_faults import questions
 from tests.distributed.test_resume import part_times
@@ -107,11 +107,11 @@ def test_every_failure_is_computed_again_where_that_is_asked_for(failing):
 def test_the_flag_of_the_command_line_and_a_task_that_raises(tmp_path):
     overrides = questions(tmp_path, "task.name=tests.distributed.poison:FAILING", "task.limit=4")
     command = [sys.executable, "-m", "harness", "run", "configs/korquad_demo.yaml", *overrides]
-    assert subprocess.run(command, capture_output=True, check=False).returncode == 3
+    assert forked.run(command).returncode == 3
     before = part_times(tmp_path / "run")
-    assert subprocess.run(command, capture_output=True, check=False).returncode == 3
+    assert forked.run(command).returncode == 3
     assert part_times(tmp_path / "run") == before
-    again = subprocess.run([*command, "--retry-failed"], capture_output=True, text=True, check=False)
+    again = forked.run([*command, "--retry-failed"])
     assert again.returncode == 3
     assert "4 failed samples of 1 committed units are tried again" in again.stderr
     assert len(json.loads((tmp_path / "run" / "manifest.json").read_text())["sessions"]) == 3
