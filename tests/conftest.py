@@ -1,5 +1,6 @@
 """Fixtures that any test may use: places, tiny random models, small data in NSMC's format."""
 
+import gc
 import os
 import shutil
 from pathlib import Path
@@ -12,6 +13,8 @@ fix_order_of_sums()
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 # Models this small gain nothing from more threads, and on busy cores threads wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# The collector else walks through torch, transformers and Ray thousands of times: a seventh of the suite's time.
+gc.set_threshold(100_000)
 
 REPO = Path(__file__).resolve().parents[1]
 SHARED = Path(__file__).resolve().parents[2] / "shared"
