@@ -31,7 +31,7 @@ def own_task(tmp_path, monkeypatch):
     (folder / "own_export_task.py").write_text(OWN_TASK, encoding="utf-8")
     monkeypatch.syspath_prepend(str(folder))
     entry = SimpleNamespace(name="own", value="own_export_task:TASK")
-    monkeypatch.setattr("harness.core.entry_points.entry_points", lambda group: (entry,))
+    monkeypatch.setattr("harness.core.entry_points.installed", lambda group, path: (entry,))
 
 
 def answered_run(path, task):

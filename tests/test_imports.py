@@ -214,7 +214,7 @@ def test_the_interface_is_still_there_after_it_was_used():
 
 def test_a_source_tree_knows_its_tasks_without_being_installed(monkeypatch):
     assert (SOURCE / "harness" / "__init__.py").is_file()
-    monkeypatch.setattr("harness.core.entry_points.entry_points", lambda group: [])
+    monkeypatch.setattr("harness.core.entry_points.installed", lambda group, path: [])
     assert registered_tasks()["nsmc"] == "tasks.nsmc:TASK"
 
 

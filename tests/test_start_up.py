@@ -7,7 +7,11 @@ import sys
 
 import pytest
 
+from harness.config.loading import config_from
+from harness.core import entry_points
 from harness.core.collecting import START, collect_after_start
+from harness.core.task import registered_tasks
+from harness.results import manifest
 from tests.analysis.test_comparing import write_run
 from tests.analysis.test_recommendation import cell
 
@@ -81,3 +85,30 @@ def test_thresholds_that_a_model_sets_meanwhile_stay(thresholds):
     gc.set_threshold(50_000)
     gc.collect(0)
     assert gc.get_threshold()[0] == 50_000
+
+
+def test_the_files_of_distributions_are_read_once(monkeypatch):
+    read = []
+    monkeypatch.setattr(entry_points, "entry_points", lambda group: read.append(group) or ())
+    monkeypatch.setattr(manifest, "version", lambda name: read.append(name) or "1")
+    entry_points.installed.cache_clear()
+    manifest._version.cache_clear()
+    try:
+        for _ in range(2):
+            registered_tasks()
+            manifest.new_session()
+        assert sorted(read) == sorted(["harness.tasks", *manifest.PACKAGES])
+        monkeypatch.syspath_prepend("elsewhere")
+        registered_tasks()
+        assert read[-1] == "harness.tasks"
+    finally:
+        entry_points.installed.cache_clear()
+        manifest._version.cache_clear()
+
+
+def test_one_configuration_changes_no_other():
+    one = config_from({"grid": {"k": [0, 4]}})
+    one.grid.k.append(7)
+    one.grid.templates.append("more")
+    assert config_from({"grid": {"k": [0, 4]}}).grid.k == [0, 4]
+    assert config_from({}).grid.templates == config_from({}).grid.templates != one.grid.templates

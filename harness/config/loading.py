@@ -8,6 +8,7 @@ import json
 import logging
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -106,7 +107,7 @@ def config_from(values: Any) -> RunConfig:
         _move_options(container)
         _reject_unknown(container, RunConfig, "")
         _reject_both(container)
-        merged = OmegaConf.merge(OmegaConf.structured(RunConfig), container)
+        merged = OmegaConf.merge(_defaults(), container)
         plain = OmegaConf.to_container(merged, resolve=True)
     except OmegaConfBaseException as error:
         raise ConfigError(_type_fault(error, container)) from None
@@ -141,6 +142,13 @@ def config_from(values: Any) -> RunConfig:
     config = RunConfig(**built)
     check_values(config)
     return config
+
+
+@cache
+def _defaults() -> DictConfig:
+    """`RunConfig` with its types. Making it takes longer than all else of a configuration; merging copies it."""
+    made: DictConfig = OmegaConf.structured(RunConfig)
+    return made
 
 
 def _move_options(container: Any) -> None:

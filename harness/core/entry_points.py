@@ -10,7 +10,8 @@ import sys
 import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.metadata import entry_points
+from functools import cache
+from importlib.metadata import EntryPoints, entry_points
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -51,7 +52,7 @@ class Kind:
             with project.open("rb") as file:
                 groups = tomllib.load(file).get("project", {}).get("entry-points", {})
             found.update(groups.get(self.group, {}))
-        found.update({entry.name: entry.value for entry in entry_points(group=self.group)})
+        found.update({entry.name: entry.value for entry in installed(self.group, tuple(sys.path))})
         return found
 
     def find(self, name: str) -> Any:
@@ -90,6 +91,17 @@ class Kind:
             raise ConfigError(
                 f"{what}: cannot import module '{name}': {one_line(str(error.__cause__), 200)}; {remedy}"
             ) from error.__cause__
+
+
+@cache
+def installed(group: str, path: tuple[str, ...]) -> EntryPoints:
+    """What the distributions there register. Each call would read the files of every one of them.
+
+    Args:
+        group: of the entry points.
+        path: `sys.path` as it is now.
+    """
+    return entry_points(group=group)
 
 
 def _hidden(name: str) -> str | None:

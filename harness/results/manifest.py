@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -134,6 +135,7 @@ def _differences(found: Any, wanted: Any, key: str = "") -> Any:
         yield f"{key or 'identity'} was {one_line(repr(found), SHOWN)}, now {one_line(repr(wanted), SHOWN)}"
 
 
+@cache
 def _version(package: str) -> str | None:
     try:
         return version(package)
