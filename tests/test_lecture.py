@@ -69,6 +69,7 @@ def check(lines, expected, tokenizer, suffix=""):
     assert [line["token_ids"] for line in lines] == ids
 
 
+@pytest.mark.slow
 def test_the_thousand_prompts_of_the_lecture_are_the_notebooks(shared_nsmc, ko_tokenizer):
     lines = rendered(shared_nsmc)
     assert len(lines) == 1000

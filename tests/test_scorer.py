@@ -116,7 +116,7 @@ SLOW = pytest.mark.slow
 @pytest.mark.parametrize(
     ("policy", "limit", "ks"),
     [
-        ("fixed", 24, [0, 1, 4, 16]),
+        ("fixed", 10, [0, 1, 4, 16]),
         ("bank", 10, [0, 8]),
         ("per_sample", 6, [0, 8]),
         pytest.param("fixed", 200, [0, 1, 4, 16], marks=SLOW),
@@ -425,6 +425,7 @@ def test_nearly_every_unique_token_is_computed_once(ko_tiny, make_config):
     check_little_is_computed_twice(lecture_2)
 
 
+@pytest.mark.slow
 def test_nearly_every_unique_token_of_real_reviews_is_computed_once(shared_nsmc, make_config):
     config = make_config(
         task={"limit": 200, "data_dir": str(shared_nsmc)},

@@ -16,7 +16,7 @@ from harness.analysis.named_answers import NamedAnswers, extracted, last_number,
 from harness.analysis.named_metrics import BINS, MATRIX_FIGURES, NamedMetrics, auroc
 from harness.config import values
 
-CASES = 1000
+CASES = 300
 warnings.filterwarnings("ignore", module="sklearn")
 
 
