@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from harness.api import load_records
 from harness.config.schema import ModelEntry
 from harness.core import fingerprints
-from harness.core.errors import RunDirError
+from harness.core.errors import RunDirError, UserError
 from harness.core.fingerprints import cache_file, hash_files
 from harness.engine.local.model_info import ModelInfo, read_model_info
 from harness.planning.identity import grid_identity
@@ -273,21 +273,24 @@ def test_a_plan_reads_no_weights(folder, make_config, monkeypatch):
 
 HUB = """
 import json, sys
-from harness.config.schema import ModelEntry
-from harness.core.errors import UserError
-from harness.engine.local.model_info import read_model_info
-try:
-    info = read_model_info(ModelEntry(sys.argv[1], revision=sys.argv[2] if sys.argv[2:] else None))
-    print(json.dumps([info.identity, info.told_identity, info.commit, info.parameters]))
-except UserError as error:
-    print(json.dumps(str(error)))
+from tests.test_identity import known_of_hub
+print(json.dumps(known_of_hub(*sys.argv[1:])))
 """
 COMMIT, OTHER = "a" * 40, "b" * 40
 
 
+def known_of_hub(*arguments):
+    try:
+        info = read_model_info(ModelEntry(arguments[0], revision=arguments[1] if arguments[1:] else None))
+    except UserError as error:
+        return str(error)
+    return [info.identity, info.told_identity, info.commit, info.parameters]
+
+
 @pytest.fixture
-def hub(tmp_path):
-    """A hub cache with one model of two commits, and a question to it in another process."""
+def hub(tmp_path, monkeypatch):
+    """A hub cache with one model of two commits, and a question to it here or in a process that finds it by itself."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
     repository = tmp_path / "hub" / "models--org--tiny"
     for commit in (COMMIT, OTHER):
         snapshot = repository / "snapshots" / commit
@@ -297,7 +300,9 @@ def hub(tmp_path):
     (repository / "refs").mkdir()
     (repository / "refs" / "main").write_text(COMMIT)
 
-    def ask(*arguments):
+    def ask(*arguments, elsewhere=False):
+        if not elsewhere:
+            return known_of_hub(*arguments), repository
         environment = {**os.environ, "HF_HUB_CACHE": str(tmp_path / "hub"), "HF_HUB_OFFLINE": "1"}
         command = [sys.executable, "-c", HUB, *arguments]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=REPO, check=True)
@@ -307,7 +312,7 @@ def hub(tmp_path):
 
 
 def test_a_hub_model_is_known_by_the_commit_that_its_revision_stands_for(hub):
-    found, repository = hub("org/tiny")
+    found, repository = hub("org/tiny", elsewhere=True)
     assert found == [COMMIT, COMMIT, COMMIT, None]
     (repository / "refs" / "main").write_text(OTHER)
     assert hub("org/tiny")[0][0] == OTHER

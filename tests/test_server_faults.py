@@ -13,6 +13,7 @@ import time
 
 import pytest
 from aiohttp import web
+from tenacity import wait_random_exponential
 
 from harness import run
 from harness.config.schema import ModelEntry
@@ -37,6 +38,7 @@ PROBES = 3
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch):
     monkeypatch.setattr(client, "PATIENCE", client.Patience(tries=4, lost_after_s=3.0, longest_wait_s=5.0))
+    monkeypatch.setattr(client, "_WAITS", wait_random_exponential(multiplier=0.05, max=0.8))
 
 
 @pytest.fixture(scope="module")

@@ -324,7 +324,7 @@ def test_seconds_are_those_of_the_steps_without_waiting(small_grid, overlapping,
     whole = RunStore.write_part
 
     def write_part(self, *rest):
-        time.sleep(1)
+        time.sleep(0.5)
         return whole(self, *rest)
 
     monkeypatch.setattr(RunStore, "write_part", write_part)
@@ -334,8 +334,8 @@ def test_seconds_are_those_of_the_steps_without_waiting(small_grid, overlapping,
     store = RunStore(result.run_dir)
     taken = [store.read_statistics(unit) for unit in store.part_ids()]
     assert len(taken) == 12
-    assert passed > 12
-    assert sum(unit["seconds"] for unit in taken) < passed - 10
+    assert passed > 6
+    assert sum(unit["seconds"] for unit in taken) < passed - 4
     assert all(0 < unit["scoring_seconds"] < unit["seconds"] for unit in taken)
 
 
