@@ -34,15 +34,16 @@ def random_encoder(folder, labels=NAMES, head=BertForSequenceClassification, see
     return folder
 
 
-def trained_encoder(folder, rows, steps=60):
-    """A checkpoint that has learned rows of (text, class), saved; the folder."""
+def trained_encoder(folder, rows, steps=60, n_parts=4):
+    """A checkpoint that has learned rows of (text, class), a part of them in each step, saved; the folder."""
     random_encoder(folder)
     tokenizer = AutoTokenizer.from_pretrained(folder)
     model = BertForSequenceClassification.from_pretrained(folder).train()
     optimizer = torch.optim.AdamW(model.parameters(), 3e-3)
-    batch = tokenizer([text for text, _ in rows], padding=True, truncation=True, return_tensors="pt")
-    for _ in range(steps):
-        model(**batch, labels=torch.tensor([gold for _, gold in rows])).loss.backward()
+    for step in range(steps):
+        part = rows[step % n_parts :: n_parts]
+        batch = tokenizer([text for text, _ in part], padding=True, truncation=True, return_tensors="pt")
+        model(**batch, labels=torch.tensor([gold for _, gold in part])).loss.backward()
         optimizer.step()
         optimizer.zero_grad()
     model.eval().save_pretrained(folder)

@@ -128,7 +128,7 @@ def chat_config(tmp_path, make_config):
 def test_chat_prompts_share_their_prefixes_and_score_as_unshared(chat_config, ko_tiny):
     prepared = prepare(chat_config())
     for name in ("chat", "chat_message"):
-        prompts = prepared.renderer(prepared.models[0], name, 1).prompts(prepared.data.samples, 1, [0, 2, 4])
+        prompts = prepared.renderer(prepared.models[0], name, 1).prompts(prepared.data.samples[:12], 1, [0, 2, 4])
         contexts, labels = [p.ids for p in prompts], [p.label_ids for p in prompts]
         assert build_tree(contexts).n_tokens * 2 < sum(map(len, contexts))
         shared, unshared = (Scorer(ko_tiny, 2048, share).score(contexts, labels) for share in (True, False))

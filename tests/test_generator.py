@@ -253,7 +253,7 @@ def test_real_questions_are_answered_as_one_by_one_and_share_their_paragraphs(ko
         for article in articles[:3]
         for paragraph in article["paragraphs"]
         for question in paragraph["qas"]
-    ][:64]
+    ][:32]
     contexts = ko_tokenizer(texts, add_special_tokens=False)["input_ids"]
     found = Generator(Scorer(ko_tiny, 2048, True)).generate(contexts, NEW, never)
     assert found.tokens == one_by_one(ko_tiny, contexts)

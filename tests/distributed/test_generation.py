@@ -20,7 +20,7 @@ from harness.core.errors import ConfigError, ContextError
 from harness.engine.local.engine import LoadedModel, LocalEngine
 from harness.engine.protocol import Generations
 from harness.reporting.export import export_answers
-from tests.conftest import KO_TINY, SHARED
+from tests.conftest import KO_TINY, REPO, SHARED
 from tests.distributed.compare import EXACT
 from tests.distributed.test_resume import driver, part_times, wait_for_parts
 
@@ -46,6 +46,15 @@ def question_overrides(out, *overrides):
         "generation.max_new_tokens=8",
     ]
     return [*base, *grid, *overrides]
+
+
+@pytest.fixture(scope="module")
+def quiet_questions(tmp_path_factory):
+    """The records of the small run on the embedded questions, which nothing disturbed."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(REPO)
+        overrides = question_overrides(tmp_path_factory.mktemp("quiet"))
+        return load_records(run(load_config("configs/korquad_demo.yaml", overrides)).run_dir)
 
 
 def official(text):
@@ -125,8 +134,7 @@ def order_of(path, cells):
     return [i for i, c in cells.iterrows() if f"-{c['template']}-k{c['k']}-seed{c['seed']}.json" in path.name]
 
 
-def test_a_killed_run_resumes_with_the_same_answers(questions, tmp_path):
-    quiet = run(questions("name=quiet"))
+def test_a_killed_run_resumes_with_the_same_answers(quiet_questions, tmp_path):
     overrides = question_overrides(tmp_path, "name=hit", "cluster.shard_size=6")
     process = driver(overrides, "configs/korquad_demo.yaml")
     try:
@@ -139,7 +147,7 @@ def test_a_killed_run_resumes_with_the_same_answers(questions, tmp_path):
     after = part_times(tmp_path / "hit")
     assert {name: after[name] for name in before} == before
     assert len(after) > len(before)
-    left, right = load_records(quiet.run_dir), load_records(resumed.run_dir)
+    left, right = quiet_questions, load_records(resumed.run_dir)
     same = [c for c in left if c in (*EXACT, "raw_answer", "answer", "finish_reason", "exact_match", "f1")]
     assert left[same].equals(right[same])
 
@@ -193,8 +201,8 @@ def test_all_real_questions_score_as_an_independent_computation_says(monkeypatch
     assert first["f1"].item() == pytest.approx(f1, abs=1e-9)
 
 
-def test_one_prompt_that_fails_is_that_samples_record_only(monkeypatch, questions):
-    quiet = load_records(run(questions("name=quiet")).run_dir)
+def test_one_prompt_that_fails_is_that_samples_record_only(monkeypatch, questions, quiet_questions):
+    quiet = quiet_questions
     whole = LoadedModel.generate
 
     def generate(self, prompts, ending):
