@@ -20,25 +20,26 @@ HARMLESS = frozenset(
 )  # fmt: skip
 """Query parameters of `pyarrow.fs` that hold no secret."""
 MASK = "***"
-_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:/+[^\"'<>|\n]*")
+# Each pattern begins where no other match of it could, so that a text of any length is read once.
+_URL = re.compile(r"(?<![A-Za-z0-9+.-])([0-9+.-]*+)([A-Za-z][A-Za-z0-9+.-]*+:/+[^\"'<>|\n]*)")
 _HEAD = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:/+")
-_PARAMETER = re.compile(r"([?&;])([^=&;#\s]+)=([^&;#\s\"']*)")
+_PARAMETER = re.compile(r"([?&;])([^=&;#\s]++)(=[^&;#\s\"']*)?")
 
 
 def redacted(text: str) -> str:
     """The text with the user info and the parameters of its URLs masked."""
-    return _URL.sub(lambda match: _masked(match[0]), text)
+    return _URL.sub(lambda match: match[1] + _masked(match[2]), text)
 
 
 def secret_in(text: str) -> str:
     """What of a value is a secret: `user info`, `the parameter 'NAME'`, or nothing (an empty text)."""
     for match in _URL.finditer(text):
-        head, rest = _split(match[0])
+        head, rest = _split(match[2])
         if _user_info_end(rest):
             return f"user info before '@' in {head}..."
-        for _, name, value in _PARAMETER.findall(rest):
-            if not _harmless(name, value):
-                return f"the parameter '{name[:40]}'"
+        for parameter in _PARAMETER.finditer(rest):
+            if not _harmless(parameter):
+                return f"the parameter '{parameter[2][:40]}'"
     return ""
 
 
@@ -51,7 +52,7 @@ def _split(url: str) -> tuple[str, str]:
 def _masked(url: str) -> str:
     head, rest = _split(url)
     rest = (f"{MASK}@" if _user_info_end(rest) else "") + rest[_user_info_end(rest) :]
-    return head + _PARAMETER.sub(lambda m: m[0] if _harmless(m[2], m[3]) else f"{m[1]}{m[2]}={MASK}", rest)
+    return head + _PARAMETER.sub(lambda m: m[0] if _harmless(m) else f"{m[1]}{m[2]}={MASK}", rest)
 
 
 def _user_info_end(rest: str) -> int:
@@ -64,15 +65,17 @@ def _user_info_end(rest: str) -> int:
     if at < 0:
         return 0
     before = rest[:at]
-    if re.match(r"[^\s/?#]*:|\S*:\S*\Z", before):
+    if re.match(r"[^\s/?#:]*:", before) or (":" in before and not re.search(r"\s", before)):
         return at + 1
     authority = re.match(r"[^\s/?#]*", rest)
     assert authority is not None
     return authority[0].rfind("@") + 1
 
 
-def _harmless(name: str, value: str) -> bool:
-    return name.lower() in HARMLESS and "@" not in unquote(value)
+def _harmless(parameter: re.Match[str]) -> bool:
+    """Whether it has no value, or one that is no secret."""
+    value = parameter[3]
+    return value is None or (parameter[2].lower() in HARMLESS and "@" not in unquote(value))
 
 
 _BUCKETS = ("s3", "gs", "gcs", "abfs", "abfss")
