@@ -14,6 +14,7 @@ from annotated_types import Ge, Gt, Le
 from harness.core.errors import ConfigError, DataError, did_you_mean
 from harness.core.escaping import one_line
 from harness.core.hangul import compose_hangul
+from harness.core.spelling import first_alike, spelt_alike
 from harness.core.task import MOST_CHOICES, NO_CLASS, Sample
 from tasks.table_cells import Cell, Cells, Table, field_name
 from tasks.table_choices import Reading, RowChoices, answer_in, choices_of, described
@@ -75,7 +76,7 @@ class Rows:
 
     def __init__(self, options: TableOptions) -> None:
         self.options = options
-        self.classes = list(options.classes) if isinstance(options.classes, dict) else []
+        self.classes = [compose_hangul(name) for name in options.classes] if isinstance(options.classes, dict) else []
 
     def samples(self, table: Table, name: str, notes: list[str]) -> list[Sample]:
         """The samples of a table; what is left out or changed is counted in the notes."""
@@ -102,7 +103,8 @@ class Rows:
                 continue
             raw = {field_name(column): self._field(row, column, place) for column in fields}
             texts = {key: compose_hangul(text) for key, text in raw.items()}
-            composed += texts != raw
+            gold = cell_text(row[options.label or options.answer])
+            composed += texts != raw or compose_hangul(gold) != gold
             sample = self._sample(row, place, number, texts)
             if sample.id in seen:
                 raise DataError(
@@ -158,7 +160,7 @@ class Rows:
         gold = NO_CLASS
         answers: tuple[str, ...] = ()
         if options.label:
-            label = cell_text(row[options.label])
+            label = compose_hangul(cell_text(row[options.label]))
             if label not in self.classes:
                 raise DataError(
                     f"{place}: the label is '{one_line(label, 60)}'{did_you_mean(label, self.classes)}, expected one "
@@ -167,7 +169,7 @@ class Rows:
             gold = self.classes.index(label)
         else:
             cell = row[options.answer]
-            answers = cell.texts if isinstance(cell, Cells) else (cell_text(cell),)
+            answers = tuple(map(compose_hangul, cell.texts if isinstance(cell, Cells) else (cell_text(cell),)))
         choices = choices_of(row, options.choice_columns)
         if options.choice_columns:
             gold, answers = self._chosen(row, choices, place), ()
@@ -269,9 +271,9 @@ def classes_of(table: Table, column: str) -> list[str]:
     """The texts of a label column, in the order of numbers where all are numbers.
 
     Raises:
-        DataError: too few or too many to be classes.
+        DataError: too few or too many to be classes, or two that are one class in two spellings.
     """
-    counts = Counter(cell_text(row[column]) for row in table.rows)
+    counts = Counter(compose_hangul(cell_text(row[column])) for row in table.rows)
     counts.pop("", None)
     for odd in [text for text in counts if not text.strip()]:
         del counts[odd]
@@ -285,6 +287,12 @@ def classes_of(table: Table, column: str) -> list[str]:
             f"the column '{column}' holds {len(counts):,} different labels in {sum(counts.values()):,} rows; is it an "
             f"id or a text? Expected at most {MOST_CLASSES} classes: name another column, or list them in "
             "task.options.classes"
+        )
+    if alike := first_alike(sorted(counts), spelt_alike):
+        listed = " and ".join(f"{one_line(repr(name), 40)} in {counts[name]:,}" for name in alike)
+        raise DataError(
+            f"the column '{column}' holds two spellings of what may be one class: {listed} rows; expected one spelling "
+            "for each class: mend the file, or list the classes in task.options.classes if they are two"
         )
     try:
         return sorted(counts, key=float)
