@@ -90,6 +90,7 @@ class Rows:
                 check_column(f"task.options.{key}", column, table)
         fields = self._fields(table, name, notes)
         dropped: Counter[str] = Counter()
+        blank: Counter[str] = Counter()
         composed = 0
         seen: dict[str, str] = {}
         found = []
@@ -113,8 +114,10 @@ class Rows:
                 )
             seen[sample.id] = place
             found.append(sample)
+            blank.update(column for column in fields if not cell_text(row[column]).strip())
         notes += [*table.notes, f"{name}: {len(found):,} of {len(table.rows):,} rows"]
         notes += [f"{name}: {count:,} left out {reason}" for reason, count in sorted(dropped.items())]
+        notes += [f"{name}: {count:,} rows are asked with nothing in '{column}'" for column, count in blank.items()]
         if composed:
             notes.append(f"{name}: the decomposed Hangul of {composed:,} rows is composed (NFC)")
         return found
@@ -146,7 +149,7 @@ class Rows:
             if cell_text(row[column]) not in ([wanted] if isinstance(wanted, str) else wanted):
                 return f"with another '{column}' than task.options.filter names"
         gold = row[self.options.label or self.options.answer]
-        if gold is None or (isinstance(gold, str) and not gold.strip()) or (isinstance(gold, Cells) and not gold.texts):
+        if not cell_text(gold).strip():
             return "without a label" if self.options.label else "without an answer"
         if not any(cell_text(row[column]).strip() for column in fields):
             return "without text"
@@ -169,7 +172,8 @@ class Rows:
             gold = self.classes.index(label)
         else:
             cell = row[options.answer]
-            answers = tuple(map(compose_hangul, cell.texts if isinstance(cell, Cells) else (cell_text(cell),)))
+            texts_of = cell.texts if isinstance(cell, Cells) else (cell_text(cell),)
+            answers = tuple(compose_hangul(text) for text in texts_of if text.strip())
         choices = choices_of(row, options.choice_columns)
         if options.choice_columns:
             gold, answers = self._chosen(row, choices, place), ()

@@ -16,6 +16,8 @@ from tasks.table_cells import Table, header_fault
 
 MOST_BYTES = 2**31
 SEPARATORS = (",", "\t", ";", "|")
+MOST_LABELS = 20
+"""Different texts of a column that may be one of labels."""
 csv.field_size_limit(sys.maxsize)
 
 
@@ -65,16 +67,47 @@ def read_separated(file: Path, encoding: str) -> Table:
     other = separator != usual and separator in header
     notes = [f"{file.name}: cells are separated by {separator!r}"] if other else []
     table, fault = _parsed(file, text, separator, csv.QUOTE_MINIMAL)
-    if fault and '"' in text:
+    swallowed = "" if fault else _swallowed(file, table, separator)
+    if (fault or swallowed) and '"' in text:
         # Quotation marks that are letters: reviews that begin with one, in a file without quoting.
         plain, still = _parsed(file, text, separator, csv.QUOTE_NONE)
         if not still:
-            plain.notes += [*notes, f"{file.name}: quotation marks are text, since they do not pair up as quoting"]
+            why = "as quoting they would join rows into one" if swallowed else "they do not pair up as quoting"
+            plain.notes += [*notes, f"{file.name}: quotation marks are text, since {why}"]
             return plain
+    fault = fault or swallowed
     if fault:
         raise DataError(fault)
     table.notes += notes
     return table
+
+
+def _swallowed(file: Path, table: Table, separator: str) -> str:
+    """What says that a quoted cell holds whole rows, as where two texts happen to begin and end with a quotation mark;
+    an empty text where none does.
+
+    A cell of several lines is usual. One whose every line has as many cells as the table, and one of those few texts
+    that some column holds elsewhere, such as a label, is not.
+    """
+    joined = [any("\n" in str(cell) for cell in row.values()) for row in table.rows]
+    if not any(joined):
+        return ""
+    few = []
+    for column in table.columns:
+        texts = {row[column] for row, many in zip(table.rows, joined, strict=True) if not many}
+        few.append(texts - {""} if len(texts) <= MOST_LABELS else set())
+    for row, place, many in zip(table.rows, table.places, joined, strict=True):
+        lines = separator.join(map(str, row.values())).split("\n") if many else []
+        parts = [[cell.strip('\r"') for cell in line.split(separator)] for line in lines]
+        if many and all(
+            len(cells) == len(few) and any(cell in texts for cell, texts in zip(cells, few, strict=True))
+            for cells in parts
+        ):
+            return (
+                f"{place}: a quoted cell holds what looks like {len(parts)} rows; is its first quotation mark a "
+                "letter? Double it and put the text in quotes, or take it out"
+            )
+    return ""
 
 
 def _mark_lone_returns(text: str) -> str:
