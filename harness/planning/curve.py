@@ -16,7 +16,7 @@ from harness.core.sampling import draw_order
 from harness.core.task import Sample, Task, TaskData
 from harness.engine.protocol import ModelDescription
 from harness.engine.registry import LEARNERS, find_learner
-from harness.planning.references import fields_of
+from harness.planning.references import fields_of, note_on_length, texts_of
 from harness.prompts.demonstrations import Pool, PoolDraw
 from harness.prompts.draws import draw_of
 
@@ -79,6 +79,7 @@ def set_up_curve(config: RunConfig, task: Task, data: TaskData) -> tuple[tuple[C
             raise ConfigError(f"finetune.methods names '{name}'{did_you_mean(name, known)}")
     fields = fields_of(given.fields, data, "finetune")
     rows, note = _usable(data, fields)
+    notes = [note] if note else []
     pool = Pool(tuple(rows), len(task.class_names), data.length_field)
     _check_sizes(given, task, rows)
     found = []
@@ -94,8 +95,12 @@ def set_up_curve(config: RunConfig, task: Task, data: TaskData) -> tuple[tuple[C
             device=config.model.device, engine=method,
         )  # fmt: skip
         settings = given if learner.needs_base else _without_base(given)
-        found.append(CurveSetup(learner.describe(entry), fields, PoolDraw(pool, draw_of(config.demos)), settings))
-    return tuple(found), (note,) if note else ()
+        info = learner.describe(entry)
+        found.append(CurveSetup(info, fields, PoolDraw(pool, draw_of(config.demos)), settings))
+        asked = [[texts_of(sample, fields)] for sample in data.samples]
+        if cut := note_on_length(info, f"finetune: {method}", asked):
+            notes.append(cut)
+    return tuple(found), tuple(notes)
 
 
 def _without_base(given: FinetuneConfig) -> FinetuneConfig:
