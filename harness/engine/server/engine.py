@@ -41,7 +41,7 @@ class ServerEngine:
             (model.requests_per_minute, model.tokens_per_minute),
             Budget.of(model, settings.spent),
         )
-        dialogue = Dialogue(client, described.served_name, described.tokenizer, described.known)
+        dialogue = Dialogue(client, described.served_name, described.tokenizer, described.known, described.known)
         found = client.run(probe(dialogue, settings.method, settings.longest_prompt))
         return ServerModel(dialogue, found)
 

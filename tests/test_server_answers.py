@@ -1,0 +1,144 @@
+"""Servers that answer a part of the prompt, give a part of an answer, or go by settings of their own."""
+
+import pytest
+
+from harness.config.schema import ModelEntry
+from harness.core.errors import RequestError
+from harness.engine.protocol import GENERATE, LIKELIHOOD, Ending, OpenSettings
+from harness.engine.server import probe as probing
+from harness.engine.server.characters import character_tokenizer
+from harness.engine.server.dialogue import CUT_OFF, PENALTIES_OFF, check_whole
+from harness.engine.server.engine import ENGINE
+from tests.conftest import KO_TINY
+from tests.servers.chat import Chat
+from tests.servers.llama_cpp import LlamaCpp
+from tests.servers.loopback import Refusal
+from tests.servers.probing import prompt_of
+from tests.servers.running import chatty, model, serve  # noqa: F401
+from tests.servers.sglang import Sglang
+from tests.servers.vllm import Vllm
+
+CONTEXT = 100
+"""Tokens to which the servers below cut what is longer; their probes are shorter."""
+LABELS = [[5], [6]]
+
+
+def opened(server, folder=KO_TINY, method=LIKELIHOOD, name="tiny"):
+    entry = ModelEntry(str(folder), "tiny", engine="server", base_url=server.url, served_name=name, timeout_s=20)
+    return ENGINE.open(entry, OpenSettings(method=method))
+
+
+def cutting(answer):
+    """A dialect whose server keeps the last tokens of a prompt that is too long, and says nothing."""
+
+    def cut(method, path, body):
+        for key in ("prompt", "input_ids"):
+            if body and isinstance(body.get(key), list):
+                body = {**body, key: body[key][-CONTEXT:]}
+        return answer(method, path, body)
+
+    return cut
+
+
+@pytest.mark.parametrize("dialect", [Vllm, Sglang, LlamaCpp])
+def test_a_server_that_cuts_prompts_gives_no_scores(model, serve, dialect):
+    name = "tiny.gguf" if dialect is LlamaCpp else "tiny"
+    engine = opened(serve(cutting(dialect(model))), name=name)
+    ids = model.ids("좋은 영화였다. " * 2)
+    assert engine.score([prompt_of(ids, LABELS)]).logprobs.shape == (1, 2)
+    longer = model.ids("좋은 영화였다. " * 40)
+    with pytest.raises(RequestError, match=f"counts {CONTEXT} tokens in a prompt of {len(longer)}: it has cut it"):
+        engine.score([prompt_of(longer, LABELS)])
+
+
+def ending(most=4):
+    return Ending(most, frozenset(), (), lambda tokens: False)
+
+
+def test_a_server_that_cuts_prompts_writes_no_answers(model, serve, chatty):
+    engine = opened(serve(cutting(Vllm(model))), method=GENERATE)
+    ids = model.ids("좋은 영화였다. " * 40)
+    with pytest.raises(RequestError, match="it has cut it"):
+        engine.generate([prompt_of(ids, [], text="x")], ending())
+    chat = Chat(model)
+
+    def cut(method, path, body):
+        """As by a window of messages: the server renders the end of what it gets."""
+        if body and "messages" in body:
+            short = [{**one, "content": one["content"][-200:]} for one in body["messages"]]
+            body = {**body, "messages": short}
+        return chat(method, path, body)
+
+    engine = opened(serve(cut), chatty, GENERATE)
+    messages = [{"role": "user", "content": "좋은 영화였다. " * 40}]
+    with pytest.raises(RequestError, match="it has cut it"):
+        engine.generate([prompt_of([1], [], text="x", messages=messages)], ending())
+
+
+def test_llama_cpp_says_itself_that_it_cuts():
+    with pytest.raises(RequestError, match=r"it has cut the prompt \(truncated\)"):
+        check_whole({"content": "", "truncated": True, "tokens_evaluated": 4}, 0)
+    check_whole({"content": "", "truncated": False, "tokens_evaluated": 4}, 4)
+    check_whole([], 4)
+
+
+@pytest.mark.parametrize("reason", sorted(CUT_OFF))
+def test_an_answer_that_the_server_ended_itself_is_no_answer(model, serve, chatty, reason):
+    chat, asked = Chat(model), []
+
+    def answer(method, path, body):
+        found = chat(method, path, body)
+        if body and any("금지" in one["content"] for one in body["messages"]):
+            asked.append(body)
+            found["choices"][0] |= {"finish_reason": reason, "message": {"role": "assistant", "content": None}}
+        return found
+
+    engine = opened(serve(answer), chatty, GENERATE)
+    said = [prompt_of([1], [], "x", [{"role": "user", "content": text}], text) for text in ("좋다", "금지된 말")]
+    assert engine.generate(said[:1], ending()).reasons == ["length"]
+    with pytest.raises(RequestError, match=f"the server ended the answer with '{reason}'"):
+        engine.generate(said[1:], ending())
+    assert asked
+
+
+class Penalising:
+    """A server that applies the model's own penalty unless it is told not to; `refuses` does not know the parameter."""
+
+    def __init__(self, answer, refuses=()):
+        self.answer, self.refuses, self.own = answer, refuses, 0
+
+    def __call__(self, method, path, body):
+        if body and self.refuses & body.keys():
+            raise Refusal(400, {"error": {"message": "Unrecognized request argument supplied: repetition_penalty"}})
+        if path.endswith("completions") and body.get("repetition_penalty") != 1.0:
+            self.own += 1
+        return self.answer(method, path, body)
+
+
+@pytest.mark.parametrize(("dialect", "method"), [(Vllm, LIKELIHOOD), (Vllm, GENERATE), (Chat, GENERATE)])
+def test_penalties_that_a_model_suggests_are_switched_off(model, serve, chatty, dialect, method):
+    server = Penalising(dialect(model), refuses=set())
+    engine = opened(serve(server), chatty, method)
+    messages = [{"role": "user", "content": "좋다"}]
+    if method == GENERATE:
+        engine.generate([prompt_of(model.ids("좋다"), [], "좋다", messages)], ending())
+    else:
+        engine.score([prompt_of(model.ids("좋다"), LABELS)])
+    assert server.own == 0 and probing.UNSET not in engine.facts.notices
+
+
+@pytest.mark.parametrize("dialect", [Vllm, Chat])
+def test_a_server_that_knows_no_such_setting_is_asked_without_it_and_named(model, serve, chatty, dialect):
+    server = Penalising(dialect(model), refuses=PENALTIES_OFF.keys())
+    engine = opened(serve(server), chatty, GENERATE)
+    found = engine.generate([prompt_of(model.ids("좋다"), [], "좋다", [{"role": "user", "content": "좋다"}])], ending())
+    assert found.reasons == ["length"] and probing.UNSET in engine.facts.notices
+
+
+def test_without_a_tokenizer_counts_of_characters_refuse_nothing(model, serve):
+    server = serve(Vllm(model))
+    entry = ModelEntry("tiny", "tiny", engine="server", base_url=server.url)
+    engine = ENGINE.open(entry, OpenSettings())
+    labels = character_tokenizer()([" good", " bad"])["input_ids"]
+    prompt = prompt_of([65] * 500, labels, text="좋은 영화였다.")
+    assert engine.score([prompt]).logprobs.shape == (1, 2)
