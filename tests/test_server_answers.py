@@ -1,14 +1,20 @@
 """Servers that answer a part of the prompt, give a part of an answer, or go by settings of their own."""
 
+import numpy as np
+import pandas as pd
 import pytest
 
+from harness.analysis.choices import ChoicesOfRun
 from harness.config.schema import ModelEntry
-from harness.core.errors import RequestError
+from harness.core.errors import ConfigError, RequestError
 from harness.engine.protocol import GENERATE, LIKELIHOOD, Ending, OpenSettings
 from harness.engine.server import probe as probing
 from harness.engine.server.characters import character_tokenizer
 from harness.engine.server.dialogue import CUT_OFF, PENALTIES_OFF, check_whole
 from harness.engine.server.engine import ENGINE
+from harness.prompts.choices import SCORES
+from harness.prompts.templates import read_templates
+from harness.running.asking import check_scores
 from tests.conftest import KO_TINY
 from tests.servers.chat import Chat
 from tests.servers.llama_cpp import LlamaCpp
@@ -142,3 +148,52 @@ def test_without_a_tokenizer_counts_of_characters_refuse_nothing(model, serve):
     labels = character_tokenizer()([" good", " bad"])["input_ids"]
     prompt = prompt_of([65] * 500, labels, text="좋은 영화였다.")
     assert engine.score([prompt]).logprobs.shape == (1, 2)
+
+
+def cloze(tmp_path, score):
+    file = tmp_path / "t.yaml"
+    file.write_text(
+        f'cloze: {{query: "{{q}}\\n답:", choices: {{label: " {{choice}}", score: {score}}}}}', encoding="utf-8"
+    )
+    return read_templates(file, ["1", "2"], choices=True)
+
+
+@pytest.mark.parametrize(
+    ("dialect", "path", "unknown"),
+    [
+        (Vllm, None, ()),
+        (Vllm, "tiny", ("per_token",)),
+        (
+            lambda model: Vllm(model, without=("logprob_token_ids", "prompt_logprobs", "echo")),
+            "tiny",
+            tuple(SCORES)[1:],
+        ),
+        (Chat, None, tuple(SCORES)[1:]),
+    ],
+)
+def test_choices_are_compared_only_by_what_the_server_says(tmp_path, model, serve, chatty, dialect, path, unknown):
+    server = serve(dialect(model))
+    entry = ModelEntry(path or str(chatty), "tiny", engine="server", base_url=server.url, served_name="tiny")
+    facts = ENGINE.open(entry, OpenSettings()).facts.as_dict()
+    assert tuple(facts["cannot_compare_by"]["plain"]) == unknown
+    for score in SCORES:
+        if score in unknown:
+            with pytest.raises(ConfigError, match=f"compares choices {score}, for which the engine of model 'tiny'"):
+                check_scores("tiny", facts, cloze(tmp_path, score))
+        else:
+            check_scores("tiny", facts, cloze(tmp_path, score))
+
+
+def test_figures_leave_out_accuracies_by_lengths_that_are_not_known(tmp_path):
+    wordings = {"cloze": cloze(tmp_path, "sum")["cloze"].choices}
+    cell = pd.DataFrame(
+        {
+            "model": "tiny", "task": "t", "template": "cloze", "k": 0, "seed": 1, "sample_id": ["a"], "gold": [0],
+            "prediction": [0], "label_logprobs": [np.array([-1.0, -2.0])], "label_token_counts": [np.array([1, 9])],
+        }
+    )  # fmt: skip
+    choices = {"a": ["가", "나나나나"]}
+    found = ChoicesOfRun(choices, wordings, {}, {}).figures(cell)
+    assert found["accuracy_sum"] == 1.0 and found["accuracy_per_token"] == 0.0
+    found = ChoicesOfRun(choices, wordings, {}, {("tiny", "cloze"): ("per_token",)}).figures(cell)
+    assert "accuracy_per_token" not in found and found["accuracy_per_character"] == 0.0

@@ -40,6 +40,7 @@ from harness.results.quarantine import Quarantine
 from harness.results.records import most_rows
 from harness.results.samples import write_samples
 from harness.results.store import RunStore
+from harness.running.asking import check_scores
 from harness.running.backend import Backend, check_reachable, open_backend
 from harness.running.committed import read_committed
 from harness.running.course import WHOLE_GRID, Course
@@ -282,6 +283,7 @@ def _compute(work: _Work, store: RunStore, backend: Backend, onlookers: _Onlooke
             with backend.pool(spec, draw, ledger.work.shards, lecture, useful, stop) as (pool, facts):
                 _check_engine(config.run_dir, manifest["engines"].get(model), facts)
                 manifest["engines"][model] = facts.as_dict()
+                check_scores(model, manifest["engines"][model], prepared.templates)
                 log.info("%s: %s", model, facts)
                 for notice in facts.notices:
                     log.warning("%s: %s", model, notice)
