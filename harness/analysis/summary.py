@@ -57,6 +57,7 @@ def summarise(
         rows = [
             answers.answers_of_cell(cell, manifest["answer_metrics"], clusters)
             | reasoning_figures(cell)
+            | answers.written_figures(cell)
             | named.figures(cell)
             for cell in records
         ]
@@ -67,8 +68,8 @@ def summarise(
     further: list[Callable[[pd.DataFrame], dict[str, float]]] = []
     columns = dict.fromkeys(COLUMNS)
     if manifest.get("method") == "generate":
-        further.append(reasoning_figures)
-        columns |= dict.fromkeys(["reasoning"])
+        further += [reasoning_figures, answers.written_figures]
+        columns |= dict.fromkeys(["reasoning", "answer"])
     if (choices := choices_of_run(run_dir, manifest)) is not None:
         further.append(choices.figures)
         columns |= dict.fromkeys(CHOICE_COLUMNS)
