@@ -14,10 +14,11 @@ from pathlib import Path
 from harness.config.schema import TaskConfig
 from harness.core.errors import ConfigError, DataError
 from harness.core.escaping import one_line
+from harness.core.numerals import number_of, numbers_in
 from harness.core.task import Sample, Starter, StartWishes, Task, TaskData
 from harness.core.task_options import read_options
 from tasks.korquad import best_of_golds
-from tasks.korquad_metrics import exact_match, f1_score
+from tasks.korquad_metrics import exact_match, f1_score, normalise
 from tasks.table_choices import described, most_choices, reading_of
 from tasks.table_files import READERS, read_table, tables_in
 from tasks.table_hub import SCHEME, hub_folder
@@ -29,7 +30,21 @@ TEST_NAMES, POOL_NAMES = ("test", "dev", "validation", "valid"), ("train", "pool
 """How files of a folder begin that hold what is asked, and what is shown."""
 
 
-ANSWER_METRICS = {"exact_match": best_of_golds(exact_match), "f1": best_of_golds(f1_score)}
+def same_answer(prediction: str, gold: str) -> float:
+    """KorQuAD's exact match, but for what its rules would delete of numbers and signs.
+
+    They leave punctuation out, so that 3.5 was 35, -5 was 5, and any sign or nothing was any other sign.
+    """
+    if not exact_match(prediction, gold):
+        return 0.0
+    if not normalise(gold):
+        return float(prediction.strip() == gold.strip())
+    if (number := number_of(gold)) is not None:
+        return float(numbers_in(prediction) == [number])
+    return 1.0
+
+
+ANSWER_METRICS = {"exact_match": best_of_golds(same_answer), "f1": best_of_golds(f1_score)}
 
 
 def of(config: TaskConfig) -> tuple[Task, TableOptions]:
@@ -49,7 +64,7 @@ def of(config: TaskConfig) -> tuple[Task, TableOptions]:
             "answers"
         )
     if options.answer:
-        return dataclasses.replace(TASK, answer_metrics=ANSWER_METRICS, of=None), options
+        return dataclasses.replace(TASK, version="2", answer_metrics=ANSWER_METRICS, of=None), options
     if options.classes is None:
         options = dataclasses.replace(options, classes={name: name for name in _classes_seen(config, options)})
     elif isinstance(options.classes, list):
