@@ -1,4 +1,4 @@
-"""Metrics by name (`scoring.metrics`) against the task: whether it has values for them, and whether these mean anything.
+"""Metrics by name (`scoring.metrics`) against the task: whether it has values for them, and whether they mean anything.
 
 Knows names, classes and right answers; refuses to know records.
 """
