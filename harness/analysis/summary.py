@@ -20,6 +20,7 @@ from harness.analysis.named_metrics import CLASS_METRICS, LABEL_COLUMNS, NamedMe
 from harness.core.errors import ConfigError, RunDirError, UserError
 from harness.core.foreign import blamed_on
 from harness.core.task import KIND, registered_task
+from harness.core.task_code import n_codes
 from harness.planning import examples as prompt_examples
 from harness.results import layout
 from harness.results import manifest as manifests
@@ -148,7 +149,19 @@ def table_notes(run_dir: str, cells: pd.DataFrame) -> list[str]:
         cells: its figures, from `summarise`.
     """
     store = RunStore(run_dir)
-    return [*_label_notes(store, run_dir), *cautions(cells, _majority(store))]
+    return [*_label_notes(store, run_dir), *_code_notes(store), *cautions(cells, _majority(store))]
+
+
+def _code_notes(store: RunStore) -> list[str]:
+    """That several versions of a user's task have judged."""
+    try:
+        sessions = manifests.read_manifest(store, "sessions")["sessions"]
+    except UserError:
+        return []
+    count = n_codes(str(one["task_code"]) for one in sessions if one.get("task_code"))
+    return [f"- records are judged by {count} versions of the task's code, which changed between sessions"] * (
+        count > 1
+    )
 
 
 def _majority(store: RunStore) -> float:
