@@ -94,3 +94,29 @@ def test_what_is_chance_and_what_is_not():
     assert (
         is_answer(["가 ", "나"], ["가", "나"]) and not is_answer(["가", "다"], ["가", "나"]) and not is_answer([], [])
     )
+
+
+LABELS = "labels: [' 가', ' 나']"
+
+
+@pytest.mark.parametrize(
+    ("rows", "note"),
+    [
+        ([("같은 글", n % 2) for n in range(2)] + [(f"글 {n}", n % 2) for n in range(98)],
+         "1 of 100 samples ask what others ask too; intervals take samples as independent; 2 with the same texts"),
+        ([("같은 글", 1)] * 10 + [(f"글 {n}", n % 2) for n in range(90)], "9 of 100 samples ask what others ask too"),
+        ([("같은 글", 1)] * 4 + [(f"글 {n}", n % 2) for n in range(96)], None),
+    ],
+)  # fmt: skip
+def test_samples_that_ask_the_same_are_counted(tmp_path, rows, note):
+    rows = [{"id": n, "t": text, "y": y} for n, (text, y) in enumerate(rows)]
+    written(tmp_path / "train.jsonl", [{"id": n, "t": f"보기 {n}", "y": n % 2} for n in range(4)])
+    (tmp_path / "one.yaml").write_text(f"one: {{query: '{{t}}', {LABELS}}}", encoding="utf-8")
+    task = {
+        "name": "table", "data_dir": str(tmp_path), "templates_file": str(tmp_path / "one.yaml"),
+        "options": {"label": "y", "test": written(tmp_path / "test.jsonl", rows).name, "pool": "train.jsonl"},
+    }  # fmt: skip
+    given = {"model": {"path": str(KO_TINY)}, "task": task, "grid": {"templates": ["one"], "k": [0]}}
+    notes = prepare(config_from({**given, "demos": {"max_tokens": None}})).notes
+    found = [one for one in notes if "ask what others ask" in one]
+    assert len(found) == (note is not None) and all(one.startswith(note) for one in found)

@@ -1,4 +1,5 @@
-"""Fields that show the model the answer: said before a run, for any task and template.
+"""What the samples themselves say of a figure to come: fields that show the model the answer, samples that are asked
+twice. Said before a run, for any task and template.
 
 Knows samples and templates; refuses to know models.
 """
@@ -10,6 +11,9 @@ from collections.abc import Iterable
 from harness.core.giveaways import is_answer, names_classes
 from harness.core.task import Task, TaskData
 from harness.prompts.templates import Template
+
+MOST_REPEATS = 0.05
+"""Share of the samples that may ask what another asks before it is said."""
 
 
 def notes_on_giveaways(task: Task, data: TaskData, templates: Iterable[Template]) -> tuple[str, ...]:
@@ -40,3 +44,27 @@ def _what(task: Task, data: TaskData, field: str) -> str:
         return f"has {len(set(texts))} texts, each with one class alone" if names_classes(texts, golds) else ""
     rights = [sample.choices[sample.gold] if task.choices else sample.answers[0] for sample in data.samples]
     return "is the right answer" if is_answer(texts, rights) else ""
+
+
+def notes_on_repeats(task: Task, data: TaskData, templates: Iterable[Template]) -> tuple[str, ...]:
+    """Samples that no template tells apart: one note where some have other right answers, or there are many.
+
+    Args:
+        task: of the data.
+        data: as it is asked.
+        templates: of the grid.
+    """
+    fields = sorted({field for template in templates for field in template.field_names()})
+    seen: dict[tuple[str, ...], list[tuple[object, ...]]] = {}
+    for sample in data.samples:
+        right = (sample.gold,) if task.class_names else tuple(sorted(sample.answers))
+        asked = (*(sample.fields[field] for field in fields), *sample.choices)
+        seen.setdefault(asked, []).append(right)
+    n, repeats = len(data.samples), len(data.samples) - len(seen)
+    torn = sum(len(rights) for rights in seen.values() if len(set(rights)) > 1)
+    if not torn and repeats <= MOST_REPEATS * n:
+        return ()
+    note = f"{repeats:,} of {n:,} samples ask what others ask too; intervals take samples as independent"
+    if torn:
+        note += f"; {torn:,} with the same texts have different right answers"
+    return (note,)

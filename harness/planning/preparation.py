@@ -24,7 +24,7 @@ from harness.core.task_options import configured
 from harness.engine.protocol import ModelDescription
 from harness.engine.registry import describe
 from harness.planning.curve import CurveSetup, set_up_curve
-from harness.planning.giveaways import notes_on_giveaways
+from harness.planning.giveaways import notes_on_giveaways, notes_on_repeats
 from harness.planning.metrics import check_metrics, check_order, notes_on_numbers
 from harness.planning.references import ReferenceSetup, set_up_references
 from harness.prompts.demonstrations import Pool, PoolDraw
@@ -195,7 +195,8 @@ def prepare(config: RunConfig) -> Prepared:
         _check_engine(setup, method)
         for template in templates:
             _check_chat(template, setup, method)
-    said = (*notes_on_numbers(config, data), *notes_on_giveaways(task, data, templates))
+    said = [*notes_on_numbers(config, data), *notes_on_giveaways(task, data, templates)]
+    said += notes_on_repeats(task, data, templates)
     data = dataclasses.replace(data, notes=[*data.notes, *said])
     references = set_up_references(config, task, data)
     curve, notes = set_up_curve(config, task, data)
