@@ -89,6 +89,11 @@ class Rows:
             for column in columns or ():
                 check_column(f"task.options.{key}", column, table)
         fields = self._fields(table, name, notes)
+        if twice := first_alike(fields, field_name):
+            raise DataError(
+                f"'{name}': the columns '{one_line(twice[0], 60)}' and '{one_line(twice[1], 60)}' are both "
+                f"{{{field_name(twice[0])}}} in templates; name one of them in task.options.fields, or rename it"
+            )
         dropped: Counter[str] = Counter()
         blank: Counter[str] = Counter()
         composed = 0

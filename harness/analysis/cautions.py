@@ -9,6 +9,7 @@ import pandas as pd
 
 from harness.analysis.answer_figures import NO_LABEL, UNASKED_REASONING
 from harness.analysis.cells import of_prompts
+from harness.analysis.named_answers import NOT_FOUND
 
 MOST_OFF_LABEL = 0.5
 """Mean share of the probability beside the labels from which on labels are not what the model would answer."""
@@ -20,6 +21,8 @@ SHARES = (
         "{} of the answers begin with the model's reasoning, which counts as the answer though no template asks for "
         "it: {}; see `thinking: on`",
     ),
+    (NOT_FOUND, 0.05, "scoring.extract finds nothing in {} of the answers, which counts as wrong: {}"),
+    ("empty_share", 0.1, "{} of the answers are empty: {}"),
     ("truncated_share", 0.1, "{} of the answers are cut off at generation.max_new_tokens: {}"),
 )
 """Figures of what was written, from where on they are said, and how."""

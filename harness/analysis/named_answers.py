@@ -21,6 +21,8 @@ from harness.core.numerals import numbers_in
 
 AnswerFigure = Callable[[str, Sequence[str]], float]
 """From an answer and the right ones to a value from 0 to 1; the best over the right ones counts."""
+NOT_FOUND = "not_found_share"
+"""Of the answers, those in which `scoring.extract` finds nothing."""
 COLUMNS = ["sample_id", "answer", "answer_values"]
 """What these figures need of the records."""
 
@@ -134,6 +136,8 @@ class NamedAnswers:
         codes = cluster_codes(ids, self.clusters)
         answers = [extracted(str(answer), self.pattern) for answer in scored["answer"]]
         found: dict[str, float] = {}
+        if self.pattern is not None and self.names and answers:
+            found[NOT_FOUND] = float(np.mean([not re.search(self.pattern, str(one)) for one in scored["answer"]]))
         for name in self.names:
             figure = ANSWER_METRICS[name]
             values = [figure(answer, self.golds[i]) for answer, i in zip(answers, ids, strict=True)]

@@ -108,13 +108,16 @@ class Template:
 
     def field_names(self) -> set[str]:
         """The sample's fields that query and answer name."""
-        found = _FIELD.finditer(self.query + self.answer)
-        own = {_ANSWER} if self.choices is None else {_ANSWER, FIELD}
-        return {m.group(1) for m in found if m.group(1) is not None} - own
+        kept = set() if self.choices is None else {FIELD}
+        return (_names_in(self.query) - kept) | (_names_in(self.answer) - {_ANSWER})
 
     def probe(self, text: str) -> Sample:
         """A sample whose texts are all the same."""
         return Sample("", dict.fromkeys([*self.field_names(), _ANSWER], text), choices=(text, text))
+
+
+def _names_in(pattern: str) -> set[str]:
+    return {match.group(1) for match in _FIELD.finditer(pattern) if match.group(1) is not None}
 
 
 def fill(pattern: str, fields: Mapping[str, str]) -> str:

@@ -9,6 +9,7 @@ import pytest
 from harness.analysis.answer_figures import answers_of_cell, written_figures
 from harness.analysis.cautions import cautions
 from harness.analysis.cells import cell_figures, frame_of_cells
+from harness.analysis.named_answers import NamedAnswers
 from harness.prompts.chats import begins_reasoning
 
 
@@ -113,3 +114,15 @@ def test_answers_that_are_cut_off_are_said():
     cell = written(["가"] * 5, reasons=["length", "length", "end", "stop", "end"])
     table = frame_of_cells([answers_of_cell(cell, ["exact_match"], {}) | written_figures(cell)])
     assert cautions(table, math.nan) == ["- 40.0% of the answers are cut off at generation.max_new_tokens: mine K=0"]
+
+
+def test_empty_answers_and_a_pattern_that_finds_nothing_are_said():
+    cell = written(["정답: 3", "답은 3", "", "모름"])
+    figures = NamedAnswers(["same_number"], {key: ["3"] for key in "0123"}, {}, r"정답:\s*(\d+)").figures(cell)
+    assert figures["same_number"] == 0.25 and figures["not_found_share"] == 0.75
+    table = frame_of_cells([answers_of_cell(cell, ["exact_match"], {}) | written_figures(cell) | figures])
+    assert cautions(table, math.nan) == [
+        "- scoring.extract finds nothing in 75.0% of the answers, which counts as wrong: mine K=0",
+        "- 25.0% of the answers are empty: mine K=0",
+    ]
+    assert "not_found_share" not in NamedAnswers(["same_number"], {key: ["3"] for key in "0123"}, {}).figures(cell)
