@@ -64,8 +64,8 @@ def _check(task: Task, data: Any, options: TaskConfig) -> None:
     fields = _fields_of(data.samples[0])
     if task.choices and CHOICES in fields:
         raise DataError(
-            f"{where}: its samples have a field '{CHOICES}', which in templates stands for the choices themselves; give "
-            "it another name"
+            f"{where}: its samples have a field '{CHOICES}', which in templates stands for the choices themselves; "
+            "give it another name"
         )
     _check_samples(f"{where}: sample", task, data.samples, fields)
     _check_samples(f"{where}: demonstration", task, data.pool, fields)
