@@ -96,7 +96,7 @@ class Rows:
             )
         dropped: Counter[str] = Counter()
         blank: Counter[str] = Counter()
-        composed = 0
+        composed = lost = 0
         seen: dict[str, str] = {}
         found = []
         parts = parts_of(options, table)
@@ -119,10 +119,13 @@ class Rows:
                 )
             seen[sample.id] = place
             found.append(sample)
+            lost += any("\ufffd" in text for text in (*texts.values(), *sample.answers, *sample.choices))
             blank.update(column for column in fields if not cell_text(row[column]).strip())
         notes += [*table.notes, f"{name}: {len(found):,} of {len(table.rows):,} rows"]
         notes += [f"{name}: {count:,} left out {reason}" for reason, count in sorted(dropped.items())]
         notes += [f"{name}: {count:,} rows are asked with nothing in '{column}'" for column, count in blank.items()]
+        if lost:
+            notes.append(f"{name}: {lost:,} rows hold U+FFFD, which stands for characters that were lost before")
         if composed:
             notes.append(f"{name}: the decomposed Hangul of {composed:,} rows is composed (NFC)")
         return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 import re
@@ -25,13 +26,19 @@ def decoded(file: Path, encoding: str) -> str:
     """A file's text without a byte order mark, its line ends as they are.
 
     Raises:
-        DataError: another encoding; names the one that is likely.
+        DataError: another encoding, or UTF-8 read as one that takes any bytes; names the one that is likely.
     """
     data = read_bytes(file, "table", "a file with rows", DataError, MOST_BYTES)
     if data.startswith((b"\xff\xfe", b"\xfe\xff")) and not encoding.lower().startswith("utf-16"):
         raise DataError(f"'{file}' is UTF-16; set task.options.encoding=utf-16, or save it as UTF-8")
     try:
-        return data.decode(encoding).removeprefix("\ufeff")
+        text = data.decode(encoding).removeprefix("\ufeff")
+        if not data.isascii() and not _is_utf(encoding) and _decodes(data, "utf-8"):
+            raise DataError(
+                f"'{file}' is UTF-8, which task.options.encoding={one_line(encoding, 40)} takes for other characters; "
+                "set task.options.encoding=utf-8"
+            )
+        return text
     except LookupError:
         raise DataError(
             f"task.options.encoding is '{one_line(encoding, 40)}', expected one such as utf-8 or cp949"
@@ -44,6 +51,10 @@ def decoded(file: Path, encoding: str) -> str:
                 hint = f"it is likely {other}: set task.options.encoding={other}"
                 break
         raise DataError(f"'{file}' is not {encoding}: byte {data[error.start]:#04x} in line {line}; {hint}") from None
+
+
+def _is_utf(encoding: str) -> bool:
+    return codecs.lookup(encoding).name.startswith("utf-")
 
 
 def _decodes(data: bytes, encoding: str) -> bool:

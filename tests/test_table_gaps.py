@@ -104,3 +104,29 @@ def test_training_rows_are_not_asked_because_no_name_says_what_is(tmp_path):
     # Where all are named so, they are split.
     lines(tmp_path / "train-2.jsonl", [{**row, "t": row["t"] + "2"} for row in rows])
     assert len(loaded(tmp_path, label="y")[1]) == 16
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.jsonl"])
+@pytest.mark.parametrize("encoding", ["cp949", "euc-kr", "latin-1", "cp1252"])
+def test_utf_8_is_not_read_as_what_takes_its_bytes_for_other_characters(tmp_path, name, encoding):
+    rows = [{"t": f"영화 {n}", "y": n % 2} for n in range(8)]
+    if name == "a.csv":
+        pd.DataFrame(rows).to_csv(tmp_path / name, index=False)
+    else:
+        lines(tmp_path / name, rows)
+    with pytest.raises(DataError, match=r"encoding=utf-8"):
+        loaded(tmp_path, label="y", encoding=encoding)
+    text = (tmp_path / name).read_text(encoding="utf-8")
+    if encoding in ("cp949", "euc-kr"):
+        (tmp_path / name).write_bytes(text.encode(encoding))
+        _, samples, _ = loaded(tmp_path, label="y", encoding=encoding)
+        assert all(s.fields["t"].startswith("영화 ") for s in samples)
+
+
+def test_characters_that_were_lost_before_are_counted(tmp_path):
+    rows = [{"t": f"영화 {n}" + "\ufffd" * (n == 3), "y": n % 2} for n in range(8)]
+    lines(tmp_path / "a.jsonl", rows)
+    assert (
+        "a.jsonl: 1 rows hold U+FFFD, which stands for characters that were lost before"
+        in loaded(tmp_path, label="y")[2]
+    )
