@@ -1,13 +1,15 @@
 """Columns that give the answer away: `init` shows none to the model, and a run names the fields that do."""
 
 import json
+import unicodedata
 
 import pytest
 
 from harness.config.loading import config_from
 from harness.core.giveaways import is_answer, names_classes
-from harness.core.task import StartWishes
+from harness.core.task import Sample, StartWishes, TaskData
 from harness.planning.preparation import prepare
+from harness.planning.sample_notes import notes_on_spelling
 from tasks.table_init import start
 from tests.conftest import KO_TINY
 
@@ -120,3 +122,14 @@ def test_samples_that_ask_the_same_are_counted(tmp_path, rows, note):
     notes = prepare(config_from({**given, "demos": {"max_tokens": None}})).notes
     found = [one for one in notes if "ask what others ask" in one]
     assert len(found) == (note is not None) and all(one.startswith(note) for one in found)
+
+
+@pytest.mark.parametrize("part", ["fields", "answers", "choices"])
+def test_decomposed_hangul_of_any_task_is_counted(part):
+    apart = unicodedata.normalize("NFD", "서울")
+    parts = {"fields": {"q": "물음"}, "answers": ("답",), "choices": ("가", "나")}
+    odd = {**parts, part: {"q": apart} if part == "fields" else (apart, "나")}
+    samples = [Sample("a", **parts), Sample("b", **odd)]
+    (note,) = notes_on_spelling(TaskData(samples, samples[:1], "q"))
+    assert note.startswith("1 samples and demonstrations hold decomposed Hangul (NFD)")
+    assert notes_on_spelling(TaskData(samples[:1], samples[:1], "q")) == ()

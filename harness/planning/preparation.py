@@ -24,9 +24,9 @@ from harness.core.task_options import configured
 from harness.engine.protocol import ModelDescription
 from harness.engine.registry import describe
 from harness.planning.curve import CurveSetup, set_up_curve
-from harness.planning.giveaways import notes_on_giveaways, notes_on_repeats
 from harness.planning.metrics import check_metrics, check_order, notes_on_numbers
 from harness.planning.references import ReferenceSetup, set_up_references
+from harness.planning.sample_notes import notes_on_giveaways, notes_on_repeats, notes_on_spelling
 from harness.prompts.demonstrations import Pool, PoolDraw
 from harness.prompts.draws import LectureTable, draw_of
 from harness.prompts.literals import notes_on_literals
@@ -196,7 +196,7 @@ def prepare(config: RunConfig) -> Prepared:
         for template in templates:
             _check_chat(template, setup, method)
     said = [*notes_on_numbers(config, data), *notes_on_giveaways(task, data, templates)]
-    said += notes_on_repeats(task, data, templates)
+    said += [*notes_on_repeats(task, data, templates), *notes_on_spelling(data)]
     data = dataclasses.replace(data, notes=[*data.notes, *said])
     references = set_up_references(config, task, data)
     curve, notes = set_up_curve(config, task, data)

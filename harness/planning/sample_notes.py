@@ -1,5 +1,5 @@
 """What the samples themselves say of a figure to come: fields that show the model the answer, samples that are asked
-twice. Said before a run, for any task and template.
+twice, texts that no answer equals. Said before a run, for any task and template.
 
 Knows samples and templates; refuses to know models.
 """
@@ -9,9 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from harness.core.giveaways import is_answer, names_classes
+from harness.core.hangul import compose_hangul
 from harness.core.task import Task, TaskData
 from harness.prompts.templates import Template
 
+LOOKED_AT = 2_000
+"""Characters of a text in which its normal form shows."""
 MOST_REPEATS = 0.05
 """Share of the samples that may ask what another asks before it is said."""
 
@@ -68,3 +71,17 @@ def notes_on_repeats(task: Task, data: TaskData, templates: Iterable[Template]) 
     if torn:
         note += f"; {torn:,} with the same texts have different right answers"
     return (note,)
+
+
+def notes_on_spelling(data: TaskData) -> tuple[str, ...]:
+    """Samples and demonstrations with Hangul as single letters (NFD), as some systems store it: one note, or none."""
+    count = 0
+    for sample in (*data.samples, *data.pool):
+        texts = (*sample.fields.values(), *sample.answers, *sample.choices)
+        count += any(compose_hangul(text[:LOOKED_AT]) != text[:LOOKED_AT] for text in texts)
+    if not count:
+        return ()
+    return (
+        f"{count:,} samples and demonstrations hold decomposed Hangul (NFD): it has other tokens, and no answer that a "
+        "model writes equals it; let the task compose it (unicodedata.normalize('NFC', text))",
+    )
