@@ -1,5 +1,8 @@
 """Servers that answer a part of the prompt, give a part of an answer, or go by settings of their own."""
 
+import asyncio
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,6 +12,8 @@ from harness.config.schema import ModelEntry
 from harness.core.errors import ConfigError, RequestError
 from harness.engine.protocol import GENERATE, LIKELIHOOD, Ending, OpenSettings
 from harness.engine.server import probe as probing
+from harness.engine.server.by_sequence import Echo
+from harness.engine.server.by_text import ChatTop
 from harness.engine.server.characters import character_tokenizer
 from harness.engine.server.dialogue import CUT_OFF, PENALTIES_OFF, check_whole
 from harness.engine.server.engine import ENGINE
@@ -197,3 +202,45 @@ def test_figures_leave_out_accuracies_by_lengths_that_are_not_known(tmp_path):
     assert found["accuracy_sum"] == 1.0 and found["accuracy_per_token"] == 0.0
     found = ChoicesOfRun(choices, wordings, {}, {("tiny", "cloze"): ("per_token",)}).figures(cell)
     assert "accuracy_per_token" not in found and found["accuracy_per_character"] == 0.0
+
+
+@pytest.mark.parametrize("ends", ["never", "behind the label", "always"])
+def test_an_echo_without_counts_loses_no_token_where_the_model_ends(ends):
+    """A server without `usage`, whose model may end at once, so that nothing stands behind the text."""
+    values = {"물음": -1.0, ":": -2.0, " 예": -3.0, "요": -4.0, " 아니": -5.0}
+
+    async def complete(body, n_tokens, new_tokens=1):
+        text, tokens = body["prompt"], []
+        while text:
+            tokens.append(next(token for token in values if text.startswith(token)))
+            text = text[len(tokens[-1]) :]
+        is_over = ends == "always" or (ends == "behind the label" and len(tokens) > 2)
+        tokens += [] if is_over else ["물음"]
+        return {"choices": [{"logprobs": {
+            "tokens": tokens, "token_logprobs": [values[token] for token in tokens],
+            "top_logprobs": [{token: values[token]} for token in tokens],
+        }}]}  # fmt: skip
+
+    tokenizer = character_tokenizer()
+    dialogue = SimpleNamespace(complete=complete, tokenizer=tokenizer, known=False)
+    labels = tokenizer([" 예요", " 아니"])["input_ids"]
+    found = asyncio.run(Echo(dialogue).score(prompt_of([1, 2], labels, "물음:")))
+    assert found.logprobs == (-7.0, -5.0)
+
+
+@pytest.mark.parametrize("labels", [(" good", " bad"), ("good", "bad")])
+def test_a_blank_before_a_chat_s_answer_is_no_other_word(labels):
+    """The likeliest word is `good`, nearly always without a blank; ` good` is among the likeliest too."""
+    top = {"good": np.log(0.7), "bad": np.log(0.2), " good": np.log(0.001), "\n": np.log(0.05)}
+
+    async def chat(body, n_tokens, new_tokens=1):
+        named = [{"token": token, "logprob": float(value)} for token, value in top.items()]
+        return {"choices": [{"logprobs": {"content": [{"top_logprobs": named}]}}]}
+
+    words = {1: "good", 2: "bad", 3: " good", 4: " bad"}
+    tokenizer = SimpleNamespace(decode=lambda ids: "".join(words[token] for token in ids))
+    ids = {word: token for token, word in words.items()}
+    dialogue = SimpleNamespace(chat=chat, tokenizer=tokenizer, known=True, messages=lambda prompt: [])
+    found = asyncio.run(ChatTop(dialogue, 20).score(prompt_of([5], [[ids[label]] for label in labels])))
+    assert np.exp(found.logprobs) == pytest.approx([0.701, 0.2])
+    assert found.argmax == ids[labels[0]] and found.off_label_mass == pytest.approx(0.099)
