@@ -1,16 +1,19 @@
 """What a learner begins with is the checkpoint's own, and what is read only in part is counted."""
 
+import dataclasses
+
 import pytest
 from safetensors.torch import load_file, save_file
 from transformers import BertForMaskedLM, BertForSequenceClassification, BertModel
 
 from harness.config.loading import config_from
-from harness.config.schema import ModelEntry
-from harness.core.errors import ModelError
+from harness.config.schema import FinetuneConfig, ModelEntry
+from harness.core.errors import ConfigError, ModelError
 from harness.engine.learning import Example, Lesson
 from harness.engine.local.encoders.probe import open_probe
 from harness.engine.local.encoders.training import Trainee, open_trainee
 from harness.engine.protocol import OpenSettings
+from harness.planning.curve import set_up_curve
 from harness.planning.preparation import prepare
 from tests.conftest import KO_TINY
 from tests.encoders import random_encoder
@@ -105,3 +108,12 @@ def test_samples_that_are_read_only_in_part_are_counted(tmp_path):
     assert [note for note in scratch if "reads" in note] == [
         f"finetune: scratch reads {n_long} of {n} samples only up to its 160 tokens: they are longer"
     ]
+
+
+def test_examples_that_share_an_id_are_refused(tmp_path):
+    prepared = asked(tmp_path, {})
+    rows = [*prepared.data.pool, dataclasses.replace(prepared.data.pool[0], fields={"text": "다른 글"})]
+    data = dataclasses.replace(prepared.data, pool=rows)
+    config = dataclasses.replace(prepared.config, finetune=FinetuneConfig(sizes=[4], seeds=[1], methods=["tfidf"]))
+    with pytest.raises(ConfigError, match=f"has '{rows[0].id}' more than once; expected an id of its own"):
+        set_up_curve(config, prepared.task, data)

@@ -5,12 +5,14 @@ Knows rows, sizes and seeds; refuses to know how anything is trained.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from harness.config.schema import FinetuneConfig, ModelEntry, RunConfig
 from harness.core.errors import ConfigError, did_you_mean
+from harness.core.escaping import one_line
 from harness.core.hashing import rows_hash
 from harness.core.sampling import draw_order
 from harness.core.task import Sample, Task, TaskData
@@ -120,6 +122,12 @@ def _usable(data: TaskData, fields: Sequence[str]) -> tuple[list[Sample], str]:
 
 def _check_sizes(given: FinetuneConfig, task: Task, rows: Sequence[Sample]) -> None:
     most, least = max(given.sizes), min(given.sizes)
+    twice = next((name for name, count in Counter(row.id for row in rows).items() if count > 1), None)
+    if twice is not None:
+        raise ConfigError(
+            f"finetune.sizes draws labelled examples by their ids, but the pool of task '{task.name}' has "
+            f"'{one_line(twice, 60)}' more than once; expected an id of its own for each row"
+        )
     if most > len(rows):
         raise ConfigError(
             f"finetune.sizes asks for {most:,} labelled examples, but the pool has {len(rows):,} that are no test "
