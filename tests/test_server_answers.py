@@ -9,7 +9,7 @@ import pytest
 
 from harness.analysis.choices import ChoicesOfRun
 from harness.config.schema import ModelEntry
-from harness.core.errors import ConfigError, RequestError
+from harness.core.errors import ConfigError, ModelError, RequestError
 from harness.engine.protocol import GENERATE, LIKELIHOOD, Ending, OpenSettings
 from harness.engine.server import probe as probing
 from harness.engine.server.by_sequence import Echo
@@ -244,3 +244,21 @@ def test_a_blank_before_a_chat_s_answer_is_no_other_word(labels):
     found = asyncio.run(ChatTop(dialogue, 20).score(prompt_of([5], [[ids[label]] for label in labels])))
     assert np.exp(found.logprobs) == pytest.approx([0.701, 0.2])
     assert found.argmax == ids[labels[0]] and found.off_label_mass == pytest.approx(0.099)
+
+
+@pytest.mark.parametrize("dialect", [Vllm, LlamaCpp])
+def test_a_server_whose_tokens_mean_other_words_is_refused_though_it_counts_as_many(model, serve, dialect):
+    """Its vocabulary is shuffled: each text has as many tokens, of other ids."""
+    name = "tiny.gguf" if dialect is LlamaCpp else "tiny"
+    right = dialect(model)
+    opened(serve(right), name=name)
+
+    def shuffled(method, path, body):
+        found = right(method, path, body)
+        return {**found, "tokens": [token ^ 1 for token in found["tokens"]]} if path == "/tokenize" else found
+
+    with pytest.raises(ModelError, match=r"the server reads a text as other tokens .* give the served model's own"):
+        opened(serve(shuffled), name=name)
+    # A server that does not say its tokens is held to its counts.
+    silent = serve(Vllm(model, without=("/tokenize",))) if dialect is Vllm else serve(Sglang(model))
+    assert opened(silent).facts.remarks == ()

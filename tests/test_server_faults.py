@@ -30,7 +30,7 @@ from tests.servers.running import SMALL, assert_equal, at, chatty, config, model
 from tests.servers.vllm import Vllm
 
 KEY = "sk-verysecret0123456789"
-PROBES = 3
+PROBES = 4
 """Requests before the first of the run, of a server that scores token by token."""
 
 

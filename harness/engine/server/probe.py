@@ -232,7 +232,7 @@ async def _tried(work: Any, refusals: list[Exception]) -> Any:
 
 
 async def _unchecked(dialogue: Dialogue) -> list[str]:
-    """Whether the server counts the tokens of a text as the tokenizer does.
+    """Whether the server's tokens of a text are those of the tokenizer: by their ids where it says them, else counted.
 
     Raises:
         ModelError: it does not: its tokenizer is another one.
@@ -240,20 +240,50 @@ async def _unchecked(dialogue: Dialogue) -> list[str]:
     if not dialogue.known:
         return ["its tokenizer is not known: where labels begin is checked by what the server says, if it says it"]
     client = dialogue.client
-    allowed = {len(dialogue.tokenizer(TEXT, add_special_tokens=special)["input_ids"]) for special in (False, True)}
+    remedy = "give the served model's own tokenizer, or a name that is no folder to send texts"
+    own = [dialogue.tokenizer(TEXT, add_special_tokens=special)["input_ids"] for special in (False, True)]
+    theirs = await _their_ids(dialogue)
+    if theirs is not None and theirs not in own:
+        raise ModelError(
+            f"the server reads a text as other tokens ({', '.join(map(str, theirs[:4]))}, ...) than the tokenizer "
+            f"at model.path ({', '.join(map(str, own[0][:4]))}, ...); {remedy}"
+        )
+    allowed = set(map(len, own))
     try:
         # What the server counts is to be told, not refused.
         await replace(dialogue, counts=False).complete({"prompt": TEXT}, min(allowed))
     except EngineError:
-        return ["the server takes no completions: that its tokenizer is the one at model.path cannot be checked"]
+        unchecked = "the server takes no completions: that its tokenizer is the one at model.path cannot be checked"
+        return [] if theirs else [unchecked]
     if client.last_usage is None:
-        return ["the server says no token counts: that its tokenizer is the one at model.path cannot be checked"]
+        unchecked = "the server says no token counts: that its tokenizer is the one at model.path cannot be checked"
+        return [] if theirs else [unchecked]
     if client.last_usage.prompt not in allowed:
         raise ModelError(
             f"the server counts {client.last_usage.prompt} tokens in a text of {min(allowed)} by the tokenizer at "
-            "model.path; give the served model's own tokenizer, or a name that is no folder to send texts"
+            f"model.path; {remedy}"
         )
     return []
+
+
+async def _their_ids(dialogue: Dialogue) -> list[int] | None:
+    """The server's own tokens of the probe; None where it does not say them.
+
+    Two tokenizers may count alike and mean other words by their ids.
+    """
+    for body in ({"model": dialogue.name, "prompt": TEXT}, {"content": TEXT}):
+        try:
+            found = await dialogue.client.post(f"{dialogue.client.root}/tokenize", body, 0, 0)
+        except RefusedError as error:
+            if error.status in NOT_THERE:
+                return None
+            continue
+        except (EngineError, ServerLostError):
+            return None
+        tokens = found.get("tokens") if isinstance(found, Mapping) else None
+        if isinstance(tokens, list) and tokens and all(isinstance(token, int) for token in tokens):
+            return tokens
+    return None
 
 
 async def _with_settings(dialogue: Dialogue, remarks: list[str]) -> tuple[Dialogue, dict[bool, Any]]:
