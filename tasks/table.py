@@ -13,10 +13,12 @@ from pathlib import Path
 
 from harness.config.schema import TaskConfig
 from harness.core.errors import ConfigError, DataError
+from harness.core.escaping import one_line
+from harness.core.numerals import number_of, numbers_in
 from harness.core.task import Sample, Starter, StartWishes, Task, TaskData
 from harness.core.task_options import read_options
 from tasks.korquad import best_of_golds
-from tasks.korquad_metrics import exact_match, f1_score
+from tasks.korquad_metrics import exact_match, f1_score, normalise
 from tasks.table_choices import described, most_choices, reading_of
 from tasks.table_files import READERS, read_table, tables_in
 from tasks.table_hub import SCHEME, hub_folder
@@ -28,7 +30,21 @@ TEST_NAMES, POOL_NAMES = ("test", "dev", "validation", "valid"), ("train", "pool
 """How files of a folder begin that hold what is asked, and what is shown."""
 
 
-ANSWER_METRICS = {"exact_match": best_of_golds(exact_match), "f1": best_of_golds(f1_score)}
+def same_answer(prediction: str, gold: str) -> float:
+    """KorQuAD's exact match, but for what its rules would delete of numbers and signs.
+
+    They leave punctuation out, so that 3.5 was 35, -5 was 5, and any sign or nothing was any other sign.
+    """
+    if not exact_match(prediction, gold):
+        return 0.0
+    if not normalise(gold):
+        return float(prediction.strip() == gold.strip())
+    if (number := number_of(gold)) is not None:
+        return float(numbers_in(prediction) == [number])
+    return 1.0
+
+
+ANSWER_METRICS = {"exact_match": best_of_golds(same_answer), "f1": best_of_golds(f1_score)}
 
 
 def of(config: TaskConfig) -> tuple[Task, TableOptions]:
@@ -48,7 +64,7 @@ def of(config: TaskConfig) -> tuple[Task, TableOptions]:
             "answers"
         )
     if options.answer:
-        return dataclasses.replace(TASK, answer_metrics=ANSWER_METRICS, of=None), options
+        return dataclasses.replace(TASK, version="2", answer_metrics=ANSWER_METRICS, of=None), options
     if options.classes is None:
         options = dataclasses.replace(options, classes={name: name for name in _classes_seen(config, options)})
     elif isinstance(options.classes, list):
@@ -100,7 +116,7 @@ def load(config: TaskConfig) -> TaskData:
         )
     if options.choices:
         notes.append(f"the column '{options.answer}' holds {described(options.answer_is)}")
-        twice = sum(len(set(sample.choices)) < len(sample.choices) for sample in [*asked, *shown])
+        twice = sum(len(set(map(str.strip, one.choices))) < len(one.choices) for one in [*asked, *shown])
         notes += [f"rows that have a choice twice: {twice:,}; an answer in words means the first"] if twice else []
     if not asked:
         raise DataError(f"'{test_path}' leaves no row to ask about; {'; '.join(notes)}")
@@ -137,16 +153,37 @@ def places(config: TaskConfig, options: TableOptions) -> tuple[Path, Path | None
     test = folder / options.test if options.test else _named(files, TEST_NAMES)
     if test is None:
         test = files[0] if len(files) == 1 else folder
+        _check_all_are_asked(folder, files)
     if options.pool:
         return test, folder / options.pool if folder.is_dir() else folder.parent / options.pool
     pool = None if options.pool_share is not None or test == folder else _named(files, POOL_NAMES)
     return test, pool if pool != test else None
 
 
+def _check_all_are_asked(folder: Path, files: Sequence[Path]) -> None:
+    """Refuse to ask about solved examples because no file, or several, are named as those that are asked about.
+
+    Raises:
+        DataError: some files are named as solved examples, others are not.
+    """
+    shown = [file.name for file in files if any(_is_named(file, name) for name in POOL_NAMES)]
+    others = [file.name for file in files if file.name not in shown]
+    if shown and others:
+        raise DataError(
+            f"'{folder}' holds {one_line(', '.join(shown[:3]), 120)} and {one_line(', '.join(others[:5]), 200)}: which "
+            "of them is asked about cannot be told by its name; name one file, or a folder that holds several, in "
+            "task.options.test"
+        )
+
+
+def _is_named(file: Path, name: str) -> bool:
+    return file.stem.lower().startswith(name) or file.stem.lower().endswith(name)
+
+
 def _named(files: Sequence[Path], names: Sequence[str]) -> Path | None:
     """The file whose name begins with one of some names; None where none does, or several do."""
     for name in names:
-        found = [file for file in files if file.stem.lower().startswith(name) or file.stem.lower().endswith(name)]
+        found = [file for file in files if _is_named(file, name)]
         if len(found) == 1:
             return found[0]
     return None

@@ -35,14 +35,26 @@ class Table:
 
 
 def text_of(value: Any) -> Cell:
-    """A cell's text: truth values as `true` and `false`, floats as Python writes them; lists keep their texts."""
+    """A cell's text: truth values as `true` and `false`, floats as Python writes them; lists keep their texts.
+
+    NaN, by which pandas says that nothing is there, is None; within a list what is missing is an empty text, so that
+    the others keep their places.
+    """
     if value is None or isinstance(value, str):
         return value
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, list | tuple):
-        return Cells(tuple(str(json.dumps(x, ensure_ascii=False) if isinstance(x, list | dict) else x) for x in value))
+        return Cells(tuple(_within_list(one) for one in value))
+    if value != value:
+        return None
     return value.isoformat() if hasattr(value, "isoformat") else str(value)
+
+
+def _within_list(value: Any) -> str:
+    if isinstance(value, list | tuple | dict):
+        return json.dumps(value, ensure_ascii=False)
+    return str(text_of(value) or "")
 
 
 def header_fault(place: str, columns: Sequence[str]) -> str:

@@ -1,8 +1,8 @@
 """Tables as texts: CSV, TSV, JSON lines, JSON, parquet, xlsx and folders saved by Hugging Face `datasets`.
 
 A cell's text is what the file holds: `NA`, `null`, `01` and `1.0` stay as they are, white space and line
-ends within a cell too. A cell is None where the file says that nothing is there: null, or a key that a
-JSON object lacks. Knows files; refuses to know what a column means.
+ends within a cell too. A cell is None where the file says that nothing is there: null, NaN, an error of
+Excel, or a key that a JSON object lacks. Knows files; refuses to know what a column means.
 """
 
 from __future__ import annotations
@@ -161,11 +161,6 @@ def _of_arrow(found: pa.Table, place: str, names: Mapping[str, Sequence[str]]) -
         for row in objects:
             if isinstance(row.get(column), int) and 0 <= row[column] < len(classes):
                 row[column] = classes[row[column]]
-    # pandas writes what is missing in a column of numbers as NaN.
-    for row in objects:
-        for name, value in row.items():
-            if value != value:
-                row[name] = None
     table = _of_objects(objects, [f"'{place}' row {number}" for number in range(1, len(objects) + 1)])
     table.notes += notes
     return table
@@ -203,7 +198,8 @@ def _sheet(file: Path, encoding: str) -> Table:
     except Exception as error:
         raise DataError(f"'{file}' is no xlsx file: {one_line(str(error), 120)}; save the sheet as CSV") from None
     sheet = book.worksheets[0]
-    rows = list(sheet.iter_rows(values_only=True))
+    # A formula that failed (`#N/A`) left no value.
+    rows = [[None if cell.data_type == "e" else cell.value for cell in row] for row in sheet.iter_rows()]
     count = len(book.worksheets)
     notes = [f"{file.name}: the first of {count} sheets, '{sheet.title}'"] if count > 1 else []
     if not rows:
@@ -213,6 +209,9 @@ def _sheet(file: Path, encoding: str) -> Table:
     if fault := header_fault(f"'{file}' row 1", columns):
         raise DataError(fault)
     table = Table(columns, [], [], notes)
+    beside = sum(any(cell is not None for cell in row[width:]) for row in rows[1:])
+    if beside:
+        notes.append(f"{file.name}: {beside:,} rows have cells beside the columns of the header, passed over")
     for number, row in enumerate(rows[1:], 2):
         if any(cell is not None for cell in row):
             cells = [*row, *[None] * (width - len(row))][:width]

@@ -15,10 +15,11 @@ from statistics import mean
 from harness.config.schema import TaskConfig
 from harness.core.errors import DataError
 from harness.core.escaping import one_line
+from harness.core.giveaways import is_answer, names_classes
 from harness.core.task import Starter, StartWishes
 from tasks.table import SPLIT_SHARE, places
 from tasks.table_cells import Cells, Table, field_name
-from tasks.table_choices import Reading, described, most_choices, readings_of
+from tasks.table_choices import Reading, answer_in, choices_of, described, most_choices, readings_of
 from tasks.table_files import read_table
 from tasks.table_rows import TableOptions, cell_text, check_column, classes_of
 
@@ -83,7 +84,9 @@ def start(place: Path, wishes: StartWishes) -> Starter:
     classes = [] if wishes.answer or choices else classes_of(table, column)
     readings = readings_of(table, choices, column) if choices else []
     identity = _id_of(table, column)
-    fields, passed_over = _fields_of(table, column, {identity, *choices})
+    told = [cell_text(row[column]) for row in table.rows]
+    rights = _right_choices(table, choices, told, readings[0]) if choices else told
+    fields, passed_over = _fields_of(table, column, {identity, *choices}, rights, bool(classes))
     n_pool = round(SPLIT_SHARE * len(table.rows)) if pool is None else len(read_table(pool, wishes.encoding).rows)
     seen = _Seen(column, classes, identity, fields, passed_over, pool, n_pool, choices, readings)
     stem = field_name(place.stem).strip("_") or "table"
@@ -158,10 +161,20 @@ def _id_of(table: Table, label: str) -> str:
     return ""
 
 
-def _fields_of(table: Table, label: str, others: set[str]) -> tuple[list[str], list[str]]:
+def _right_choices(table: Table, choices: Sequence[str], told: Sequence[str], reading: Reading) -> list[str]:
+    """The text of the right choice of each row; an empty one where it cannot be told."""
+    own = [choices_of(row, choices) for row in table.rows]
+    places = [answer_in(one, text, reading) for one, text in zip(own, told, strict=True)]
+    return [one.texts[place] if place is not None else "" for one, place in zip(own, places, strict=True)]
+
+
+def _fields_of(
+    table: Table, label: str, others: set[str], rights: Sequence[str], has_classes: bool
+) -> tuple[list[str], list[str]]:
     """Columns of texts in the order of the file, and those left out.
 
-    A column that holds nothing but labels is another label, such as one annotator's: shown, it would give answers away.
+    A column that holds nothing but labels is another label, such as one annotator's; one whose few texts stand with one
+    label each is its name, one that holds the right answers is another of them: shown, they would give answers away.
     """
     taken = {label, *others}
     labels = {cell_text(row[label]) for row in table.rows}
@@ -172,7 +185,8 @@ def _fields_of(table: Table, label: str, others: set[str]) -> tuple[list[str], l
         numbers = sum(text.replace(".", "", 1).lstrip("-").isdigit() for text in shown)
         complete = not any(cell is None or isinstance(cell, Cells) for cell in cells)
         wordy = len(set(shown)) > 1 and numbers < 0.9 * len(shown) and mean(map(len, shown)) >= 2
-        if name not in taken and complete and wordy and not set(shown) <= labels:
+        tells = is_answer(shown, rights) or (has_classes and names_classes(shown, rights))
+        if name not in taken and complete and wordy and not tells and not set(shown) <= labels:
             texts.append(name)
     lengths = {name: _mean_length(table, name) for name in texts}
     most = sorted(lengths.values(), reverse=True)[:MOST_FIELDS]

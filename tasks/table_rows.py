@@ -14,6 +14,7 @@ from annotated_types import Ge, Gt, Le
 from harness.core.errors import ConfigError, DataError, did_you_mean
 from harness.core.escaping import one_line
 from harness.core.hangul import compose_hangul
+from harness.core.spelling import first_alike, spelt_alike
 from harness.core.task import MOST_CHOICES, NO_CLASS, Sample
 from tasks.table_cells import Cell, Cells, Table, field_name
 from tasks.table_choices import Reading, RowChoices, answer_in, choices_of, described
@@ -75,7 +76,7 @@ class Rows:
 
     def __init__(self, options: TableOptions) -> None:
         self.options = options
-        self.classes = list(options.classes) if isinstance(options.classes, dict) else []
+        self.classes = [compose_hangul(name) for name in options.classes] if isinstance(options.classes, dict) else []
 
     def samples(self, table: Table, name: str, notes: list[str]) -> list[Sample]:
         """The samples of a table; what is left out or changed is counted in the notes."""
@@ -88,8 +89,14 @@ class Rows:
             for column in columns or ():
                 check_column(f"task.options.{key}", column, table)
         fields = self._fields(table, name, notes)
+        if twice := first_alike(fields, field_name):
+            raise DataError(
+                f"'{name}': the columns '{one_line(twice[0], 60)}' and '{one_line(twice[1], 60)}' are both "
+                f"{{{field_name(twice[0])}}} in templates; name one of them in task.options.fields, or rename it"
+            )
         dropped: Counter[str] = Counter()
-        composed = 0
+        blank: Counter[str] = Counter()
+        composed = lost = 0
         seen: dict[str, str] = {}
         found = []
         parts = parts_of(options, table)
@@ -102,7 +109,8 @@ class Rows:
                 continue
             raw = {field_name(column): self._field(row, column, place) for column in fields}
             texts = {key: compose_hangul(text) for key, text in raw.items()}
-            composed += texts != raw
+            gold = cell_text(row[options.label or options.answer])
+            composed += texts != raw or compose_hangul(gold) != gold
             sample = self._sample(row, place, number, texts)
             if sample.id in seen:
                 raise DataError(
@@ -111,8 +119,13 @@ class Rows:
                 )
             seen[sample.id] = place
             found.append(sample)
+            lost += any("\ufffd" in text for text in (*texts.values(), *sample.answers, *sample.choices))
+            blank.update(column for column in fields if not cell_text(row[column]).strip())
         notes += [*table.notes, f"{name}: {len(found):,} of {len(table.rows):,} rows"]
         notes += [f"{name}: {count:,} left out {reason}" for reason, count in sorted(dropped.items())]
+        notes += [f"{name}: {count:,} rows are asked with nothing in '{column}'" for column, count in blank.items()]
+        if lost:
+            notes.append(f"{name}: {lost:,} rows hold U+FFFD, which stands for characters that were lost before")
         if composed:
             notes.append(f"{name}: the decomposed Hangul of {composed:,} rows is composed (NFC)")
         return found
@@ -144,7 +157,7 @@ class Rows:
             if cell_text(row[column]) not in ([wanted] if isinstance(wanted, str) else wanted):
                 return f"with another '{column}' than task.options.filter names"
         gold = row[self.options.label or self.options.answer]
-        if gold is None or (isinstance(gold, str) and not gold.strip()) or (isinstance(gold, Cells) and not gold.texts):
+        if not cell_text(gold).strip():
             return "without a label" if self.options.label else "without an answer"
         if not any(cell_text(row[column]).strip() for column in fields):
             return "without text"
@@ -158,7 +171,7 @@ class Rows:
         gold = NO_CLASS
         answers: tuple[str, ...] = ()
         if options.label:
-            label = cell_text(row[options.label])
+            label = compose_hangul(cell_text(row[options.label]))
             if label not in self.classes:
                 raise DataError(
                     f"{place}: the label is '{one_line(label, 60)}'{did_you_mean(label, self.classes)}, expected one "
@@ -167,7 +180,8 @@ class Rows:
             gold = self.classes.index(label)
         else:
             cell = row[options.answer]
-            answers = cell.texts if isinstance(cell, Cells) else (cell_text(cell),)
+            texts_of = cell.texts if isinstance(cell, Cells) else (cell_text(cell),)
+            answers = tuple(compose_hangul(text) for text in texts_of if text.strip())
         choices = choices_of(row, options.choice_columns)
         if options.choice_columns:
             gold, answers = self._chosen(row, choices, place), ()
@@ -269,9 +283,9 @@ def classes_of(table: Table, column: str) -> list[str]:
     """The texts of a label column, in the order of numbers where all are numbers.
 
     Raises:
-        DataError: too few or too many to be classes.
+        DataError: too few or too many to be classes, or two that are one class in two spellings.
     """
-    counts = Counter(cell_text(row[column]) for row in table.rows)
+    counts = Counter(compose_hangul(cell_text(row[column])) for row in table.rows)
     counts.pop("", None)
     for odd in [text for text in counts if not text.strip()]:
         del counts[odd]
@@ -285,6 +299,12 @@ def classes_of(table: Table, column: str) -> list[str]:
             f"the column '{column}' holds {len(counts):,} different labels in {sum(counts.values()):,} rows; is it an "
             f"id or a text? Expected at most {MOST_CLASSES} classes: name another column, or list them in "
             "task.options.classes"
+        )
+    if alike := first_alike(sorted(counts), spelt_alike):
+        listed = " and ".join(f"{one_line(repr(name), 40)} in {counts[name]:,}" for name in alike)
+        raise DataError(
+            f"the column '{column}' holds two spellings of what may be one class: {listed} rows; expected one spelling "
+            "for each class: mend the file, or list the classes in task.options.classes if they are two"
         )
     try:
         return sorted(counts, key=float)

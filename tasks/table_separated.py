@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 import re
@@ -16,6 +17,8 @@ from tasks.table_cells import Table, header_fault
 
 MOST_BYTES = 2**31
 SEPARATORS = (",", "\t", ";", "|")
+MOST_LABELS = 20
+"""Different texts of a column that may be one of labels."""
 csv.field_size_limit(sys.maxsize)
 
 
@@ -23,13 +26,19 @@ def decoded(file: Path, encoding: str) -> str:
     """A file's text without a byte order mark, its line ends as they are.
 
     Raises:
-        DataError: another encoding; names the one that is likely.
+        DataError: another encoding, or UTF-8 read as one that takes any bytes; names the one that is likely.
     """
     data = read_bytes(file, "table", "a file with rows", DataError, MOST_BYTES)
     if data.startswith((b"\xff\xfe", b"\xfe\xff")) and not encoding.lower().startswith("utf-16"):
         raise DataError(f"'{file}' is UTF-16; set task.options.encoding=utf-16, or save it as UTF-8")
     try:
-        return data.decode(encoding).removeprefix("\ufeff")
+        text = data.decode(encoding).removeprefix("\ufeff")
+        if not data.isascii() and not _is_utf(encoding) and _decodes(data, "utf-8"):
+            raise DataError(
+                f"'{file}' is UTF-8, which task.options.encoding={one_line(encoding, 40)} takes for other characters; "
+                "set task.options.encoding=utf-8"
+            )
+        return text
     except LookupError:
         raise DataError(
             f"task.options.encoding is '{one_line(encoding, 40)}', expected one such as utf-8 or cp949"
@@ -42,6 +51,10 @@ def decoded(file: Path, encoding: str) -> str:
                 hint = f"it is likely {other}: set task.options.encoding={other}"
                 break
         raise DataError(f"'{file}' is not {encoding}: byte {data[error.start]:#04x} in line {line}; {hint}") from None
+
+
+def _is_utf(encoding: str) -> bool:
+    return codecs.lookup(encoding).name.startswith("utf-")
 
 
 def _decodes(data: bytes, encoding: str) -> bool:
@@ -65,16 +78,47 @@ def read_separated(file: Path, encoding: str) -> Table:
     other = separator != usual and separator in header
     notes = [f"{file.name}: cells are separated by {separator!r}"] if other else []
     table, fault = _parsed(file, text, separator, csv.QUOTE_MINIMAL)
-    if fault and '"' in text:
+    swallowed = "" if fault else _swallowed(file, table, separator)
+    if (fault or swallowed) and '"' in text:
         # Quotation marks that are letters: reviews that begin with one, in a file without quoting.
         plain, still = _parsed(file, text, separator, csv.QUOTE_NONE)
         if not still:
-            plain.notes += [*notes, f"{file.name}: quotation marks are text, since they do not pair up as quoting"]
+            why = "as quoting they would join rows into one" if swallowed else "they do not pair up as quoting"
+            plain.notes += [*notes, f"{file.name}: quotation marks are text, since {why}"]
             return plain
+    fault = fault or swallowed
     if fault:
         raise DataError(fault)
     table.notes += notes
     return table
+
+
+def _swallowed(file: Path, table: Table, separator: str) -> str:
+    """What says that a quoted cell holds whole rows, as where two texts happen to begin and end with a quotation mark;
+    an empty text where none does.
+
+    A cell of several lines is usual. One whose every line has as many cells as the table, and one of those few texts
+    that some column holds elsewhere, such as a label, is not.
+    """
+    joined = [any("\n" in str(cell) for cell in row.values()) for row in table.rows]
+    if not any(joined):
+        return ""
+    few = []
+    for column in table.columns:
+        texts = {row[column] for row, many in zip(table.rows, joined, strict=True) if not many}
+        few.append(texts - {""} if len(texts) <= MOST_LABELS else set())
+    for row, place, many in zip(table.rows, table.places, joined, strict=True):
+        lines = separator.join(map(str, row.values())).split("\n") if many else []
+        parts = [[cell.strip('\r"') for cell in line.split(separator)] for line in lines]
+        if many and all(
+            len(cells) == len(few) and any(cell in texts for cell, texts in zip(cells, few, strict=True))
+            for cells in parts
+        ):
+            return (
+                f"{place}: a quoted cell holds what looks like {len(parts)} rows; is its first quotation mark a "
+                "letter? Double it and put the text in quotes, or take it out"
+            )
+    return ""
 
 
 def _mark_lone_returns(text: str) -> str:

@@ -14,6 +14,7 @@ import pytest
 from rich.console import Console
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
+from transformers import BertModel
 
 from harness import load_records, run
 from harness.analysis.compare import compare
@@ -131,7 +132,7 @@ def records_of(out):
 
 
 def test_a_probe_and_a_fine_tuning_of_an_encoder_stand_in_the_same_table(tmp_path):
-    base = random_encoder(tmp_path / "base")
+    base = random_encoder(tmp_path / "base", head=BertModel)
     sizes = ["finetune.sizes=[40]", "finetune.seeds=[1]", f"finetune.base={base}"]
     run(config_of(tmp_path, *sizes))
     records = records_of(tmp_path)
@@ -150,7 +151,7 @@ def start(out, *overrides, by=Forked):
 
 
 def test_a_fine_tuning_that_was_killed_ends_with_the_same_records(tmp_path):
-    base = random_encoder(tmp_path / "base")
+    base = random_encoder(tmp_path / "base", head=BertModel)
     settings = [
         "finetune.sizes=[160]", "finetune.seeds=[1]", f"finetune.base={base}", "finetune.methods=[finetuned]",
         "finetune.learning_rate=0.0005",

@@ -1,5 +1,6 @@
 """Which demonstrations a prompt gets: a function of (policy, seed, sample) and nothing else."""
 
+import pickle
 import random
 from collections import Counter
 
@@ -34,6 +35,26 @@ def renderer_of(draw, largest_k=32, lecture=None):
 
 def samples_of(n):
     return [Sample(f"s{i}", {"document": f"시험 {i}"}, 0) for i in range(n)]
+
+
+SAME = ["같은 글", "같은 글 ", "\n같은 글"]
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("source", ["", "신문 가"])
+def test_a_text_of_another_source_is_its_own_all_the_same(policy, source):
+    rows = [Sample(f"d{i}", {"document": f"글 {i}"}, i % 2, source=f"신문 {i % 3}") for i in range(9)]
+    rows += [Sample(f"e{i}", {"document": text}, 0, source=f"잡지 {i}") for i, text in enumerate(SAME)]
+    rows += [Sample("own", {"document": "다른 글"}, 1, source="신문 가")]
+    pool = Pool(tuple(rows), 2, "document")
+    sample = Sample("s", {"document": "같은 글"}, 0, source=source)
+    assert pool.duplicates([sample]) == len(SAME) + bool(source)
+    for seed in range(12):
+        shown = [rows[i].id for i in renderer_of(pool_draw(policy, pool), 9).demonstrations(sample, seed, 9)]
+        assert len(shown) == 9 and not {"e0", "e1", "e2"} & set(shown)
+        assert not source or "own" not in shown
+    # Replicas work it out for themselves.
+    assert "by_origin" not in pickle.loads(pickle.dumps(pool)).__dict__
 
 
 @pytest.mark.parametrize("balanced", [False, True])

@@ -31,7 +31,7 @@ from tests.servers.running import SMALL, assert_equal, at, chatty, config, model
 from tests.servers.vllm import Vllm
 
 KEY = "sk-verysecret0123456789"
-PROBES = 3
+PROBES = 4
 """Requests before the first of the run, of a server that scores token by token."""
 
 
@@ -286,7 +286,7 @@ def test_the_key_stays_in_the_environment(tmp_path, model, serve, monkeypatch, c
     assert "refuses the key (401)" in (told := refused(tmp_path, *given))
     assert KEY not in told
     monkeypatch.setenv("TEST_KEY", KEY)
-    server.fault = lambda n, request, body: failing(500) if n > 4 else None
+    server.fault = lambda n, request, body: failing(500) if n > 5 else None
     found = run(config(tmp_path, "secret", *SMALL, *given, "run.max_failed_share=1"))
     files = [path for path in (tmp_path / "secret").rglob("*") if path.is_file()]
     assert files

@@ -16,7 +16,12 @@ import pandas as pd
 from harness.analysis.cells import KEYS, frame_of_cells, names_of_cell
 from harness.analysis.intervals import mean_interval
 from harness.analysis.table import cluster_codes
+from harness.core.task import NO_CLASS
+from harness.prompts.chats import begins_reasoning
 
+NO_LABEL, UNASKED_REASONING = "no_label_share", "unasked_reasoning_share"
+"""Shares of what models wrote: answers that are no label, of tasks with classes; and answers that begin with a thinking
+block although the template asks for none, so that it counts as the answer."""
 COLUMNS = [*KEYS, "sample_id", "answer", "finish_reason", "answer_values"]
 """What `answer_figures` needs of the records."""
 
@@ -36,6 +41,23 @@ def answer_figures(records: pd.DataFrame, metrics: Sequence[str], clusters: Mapp
     """
     cells = records.groupby(KEYS, sort=False, observed=True, dropna=False)
     return frame_of_cells([answers_of_cell(cell, metrics, clusters) for _, cell in cells])
+
+
+def written_figures(cell: pd.DataFrame) -> dict[str, float]:
+    """What is wrong with what a model wrote, as shares of the answers of a cell; nothing of a reference.
+
+    Args:
+        cell: its records, with `answer` and `reasoning`, and `prediction` of a task with classes.
+    """
+    answers = cell["answer"].dropna()
+    if answers.empty or cell["template"].isna().all():
+        return {}
+    found = {}
+    if (classes := cell.get("prediction")) is not None:
+        found[NO_LABEL] = float((classes.dropna() == NO_CLASS).mean())
+    if cell["reasoning"].isna().all():
+        found[UNASKED_REASONING] = float(np.mean([begins_reasoning(answer) for answer in answers]))
+    return found
 
 
 def answers_of_cell(cell: pd.DataFrame, metrics: Sequence[str], clusters: Mapping[str, str]) -> dict[str, Any]:

@@ -38,6 +38,7 @@ class ChoicesOfRun:
         choices: sample id to its choices.
         wordings: template to how it shows and answers choices.
         domain: per cell and sample, label log-probabilities behind the prompt without the sample's texts.
+        unknown: by model and template, the scores that the engine says too little for.
     """
 
     def __init__(
@@ -45,9 +46,10 @@ class ChoicesOfRun:
         choices: Mapping[str, Sequence[str]],
         wordings: Mapping[str, ChoiceWording],
         domain: Mapping[CellKey, Mapping[str, Sequence[float]]],
+        unknown: Mapping[tuple[str, str], Sequence[str]],
     ) -> None:
         self.samples = {name: Sample(name, {}, choices=tuple(texts)) for name, texts in choices.items()}
-        self.wordings, self.domain = wordings, domain
+        self.wordings, self.domain, self.unknown = wordings, domain, unknown
         self.most = max(len(texts) for texts in choices.values())
 
     def figures(self, cell: pd.DataFrame) -> dict[str, float]:
@@ -66,9 +68,10 @@ class ChoicesOfRun:
         right: dict[str, list[bool]] = {}
         key = (str(first["model"]), str(first["template"]), int(first["k"]), int(first["seed"]))
         domain = self.domain.get(key, {})
+        scores = [name for name in SCORES if name not in self.unknown.get(key[:2], ())]
         columns = zip(samples, golds, scored["label_logprobs"], scored["label_token_counts"], strict=True)
         for sample, gold, logprobs, counts in columns if scored["label_logprobs"].notna().all() else ():
-            for score in SCORES:
+            for score in scores:
                 right.setdefault(score, []).append(wording.choose(sample, logprobs, counts, score) == gold)
             if sample.id in domain:
                 pmi = np.asarray(logprobs) - np.asarray(domain[sample.id])
@@ -112,7 +115,13 @@ def choices_of_run(run_dir: str, manifest: Mapping[str, Any]) -> ChoicesOfRun | 
     }
     table = read_samples(store, ["sample_id", CHOICES])
     choices = dict(zip(table["sample_id"].to_pylist(), table[CHOICES].to_pylist(), strict=True))
-    return ChoicesOfRun(choices, wordings, _domain(run_dir, store, manifest))
+    engines = manifest.get("engines") or {}
+    unknown = {
+        (model, name): (facts.get("cannot_compare_by") or {}).get("chat" if wording.get("chat") else "plain", ())
+        for model, facts in engines.items()
+        for name, wording in identity["templates"].items()
+    }
+    return ChoicesOfRun(choices, wordings, _domain(run_dir, store, manifest), unknown)
 
 
 def _domain(run_dir: str, store: RunStore, manifest: Mapping[str, Any]) -> dict[CellKey, dict[str, Sequence[float]]]:

@@ -16,7 +16,7 @@ import pandas as pd
 from harness.analysis.allocation import allocations
 from harness.analysis.caveats import notes_on, notes_on_missing, scope_of, warnings_on
 from harness.analysis.cells import of_prompts
-from harness.analysis.compared_runs import values_of_runs
+from harness.analysis.compared_runs import averaged_apart, values_of_runs
 from harness.analysis.crossing import Crossing, crossings
 from harness.analysis.failures import common_samples
 from harness.analysis.figures import FIGURES
@@ -166,7 +166,11 @@ def compare(
         variance=_variance(as_scored),
         allocation=allocations(as_scored, level),
         notes=(*notes, *notes_on_missing(strategies, samples, ranked)),
-        warnings=(*_warnings_on_races(run_dirs, table), *warnings_on(strategies, best)),
+        warnings=(
+            *_warnings_on_races(run_dirs, table),
+            *(averaged_apart(run_dirs) if by and "run" not in by else ()),
+            *warnings_on(strategies, best),
+        ),
         members=_members(strategies, table),
         crossings=crossings(table, level, seed) if name == ACCURACY else (),
     )

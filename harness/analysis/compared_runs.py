@@ -101,6 +101,31 @@ def values_of_runs(run_dirs: Sequence[str], metric: str | None, calibrated: Sequ
     return value_table(pd.concat(frames, ignore_index=True), name, clusters), name
 
 
+def averaged_apart(run_dirs: Sequence[str]) -> list[str]:
+    """What runs call by one name and mean otherwise, one line each: to average over these runs would mix them.
+
+    Args:
+        run_dirs: run directories of one task.
+    """
+    names = _run_names(run_dirs)
+    found: dict[str, None] = {}
+    first: dict[tuple[str, str], tuple[Any, str]] = {}
+    for run_dir, run in zip(run_dirs, names, strict=True):
+        identity = read_manifest(run_dir).get("identity") or {}
+        for part, word in (("templates", "template"), ("models", "model")):
+            for name, own in (identity.get(part) or {}).items():
+                before, other = first.setdefault((word, name), (own, run))
+                if before != own:
+                    found[f"{word} '{name}' is another one in '{run}' than in '{other}', and both are averaged"] = None
+        for part, word in (("demos", "demos"), ("pool", "the pool of demonstrations"), ("generation", "generation")):
+            if identity.get(part) is None:
+                continue
+            before, other = first.setdefault(("", part), (identity[part], run))
+            if before != identity[part]:
+                found[f"{word} differs between '{run}' and '{other}', and both are averaged"] = None
+    return [f"{line}; compare with --by run,..." for line in found]
+
+
 def known_metrics(manifest: Mapping[str, Any]) -> list[str]:
     """What the strategies of a run can be compared by, what it is judged by first."""
     own = list(manifest.get("answer_metrics") or [ACCURACY])

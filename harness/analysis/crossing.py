@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -46,6 +46,8 @@ class Crossing:
     high: float
     """From here on the classifier is shown to be better; infinite where it is not at the largest size."""
     level: float
+    n_left_out: int = 0
+    """Trainings that there are besides: of seeds, or sizes, that not all of the others have."""
 
 
 def crossings(table: ValueTable, level: float = LEVEL, seed: int = 0) -> tuple[Crossing, ...]:
@@ -64,14 +66,29 @@ def crossings(table: ValueTable, level: float = LEVEL, seed: int = 0) -> tuple[C
         trained = cells[plain & (cells["run"] == run) & cells["template"].isna() & cells["k"].notna()]
         for model, own in trained.groupby("model", sort=False):
             place = {(int(k), int(s)): row for row, k, s in zip(own.index, own["k"], own["seed"], strict=True)}
-            seeds = sorted({s for _, s in place})
-            sizes = [n for n in sorted({k for k, _ in place}) if all((n, s) in place for s in seeds)]
+            sizes, seeds = _whole(set(place))
             if len(sizes) > 1 and len(prompts):
                 rows = np.array([[place[n, s] for s in seeds] for n in sizes])
                 curve = _crossing(table, rows, prompts.to_numpy(), sizes, (level, seed))
                 if curve is not None:
-                    found.append(curve(str(run), str(model)))
+                    left_out = len(place) - len(sizes) * len(seeds)
+                    found.append(replace(curve(str(run), str(model)), n_left_out=left_out))
     return tuple(found)
+
+
+def _whole(trained: set[tuple[int, int]]) -> tuple[list[int], list[int]]:
+    """All sizes with the seeds that all of them have; where they share none, the sizes that have most seeds.
+
+    While a run goes on, or where it grew by seeds, some sizes have fewer seeds than others. To leave such a size out
+    would end the curve before it.
+    """
+    sizes, seeds = ({one[place] for one in trained} for place in (0, 1))
+    shared = [s for s in sorted(seeds) if all((n, s) in trained for n in sizes)]
+    if shared:
+        return sorted(sizes), shared
+    most = max((sum(n == size for n, _ in trained) for size in sizes), default=0)
+    kept = [n for n in sorted(sizes) if sum(n == size for size, _ in trained) == most]
+    return kept, [s for s in sorted(seeds) if all((n, s) in trained for n in kept)]
 
 
 def _crossing(
@@ -189,6 +206,8 @@ def crossing_text(found: Crossing) -> str:
         else f"shown to be better from n = {found.high:,.0f} on"
     )
     seeds = "1 draw of examples" if found.n_seeds == 1 else f"{found.n_seeds} draws of examples"
+    if found.n_left_out:
+        seeds += f", {found.n_left_out} trainings left out that not all sizes or seeds have"
     return f"{found.model} {point} ({100 * found.level:g}%: {' to '.join(ends)}; {seeds}), {shown}"
 
 

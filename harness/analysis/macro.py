@@ -202,11 +202,24 @@ def _best(frame: pd.DataFrame, pairs: pd.DataFrame, level: float) -> tuple[list[
     return [row == best for row in range(len(frame))], inside
 
 
+def _largest(task: TaskValues) -> float:
+    """The largest score of any sample."""
+    return max(
+        (float(np.nanmax(v, initial=0.0)) for one in task.strategies.values() for v in one.values()), default=0.0
+    )
+
+
 def _notes(tasks: Sequence[TaskValues], rows: Sequence[Row]) -> list[str]:
     notes = []
     metrics = list(dict.fromkeys(task.metric for task in tasks))
     if len(metrics) > 1:
         notes.append(f"the average is over different metrics: {', '.join(metrics)}")
+    percent = [task.label for task in tasks if _largest(task) > 1]
+    if percent and len(percent) < len(tasks):
+        notes.append(
+            f"scores of {', '.join(percent)} go beyond 1, those of the other tasks do not: the average is over "
+            "different scales, and the tasks with large scores decide it"
+        )
     shared = sum(row.kind == STRATEGY for row in rows)
     most = max(len(task.strategies) for task in tasks)
     if not shared:

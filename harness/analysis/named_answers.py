@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from decimal import Decimal, InvalidOperation
+from fractions import Fraction
 from functools import cache
 from typing import Any
 
@@ -17,10 +17,12 @@ import pandas as pd
 from harness.analysis.intervals import mean_interval
 from harness.analysis.table import cluster_codes
 from harness.core.errors import ConfigError
+from harness.core.numerals import numbers_in
 
 AnswerFigure = Callable[[str, Sequence[str]], float]
 """From an answer and the right ones to a value from 0 to 1; the best over the right ones counts."""
-_NUMBER = re.compile(r"[-+\u2212]?\d+(?:,\d{3})*(?:\.\d+)?")
+NOT_FOUND = "not_found_share"
+"""Of the answers, those in which `scoring.extract` finds nothing."""
 COLUMNS = ["sample_id", "answer", "answer_values"]
 """What these figures need of the records."""
 
@@ -68,18 +70,16 @@ def same_text(answer: str, golds: Sequence[str]) -> float:
 
 
 def same_number(answer: str, golds: Sequence[str]) -> float:
-    """1 where the last number of the answer equals that of a right one, however both are written: 1,000 is 1000.0."""
+    """1 where the last number of the answer equals that of a right one, however both are written: 1,000 is
+    1000.0, and 1/2 is .5."""
     found = last_number(answer)
     return float(found is not None and found in {last_number(gold) for gold in golds})
 
 
-def last_number(text: str) -> Decimal | None:
+def last_number(text: str) -> Fraction | None:
     """The last number of a text; None where there is none."""
-    found = _NUMBER.findall(text)
-    try:
-        return Decimal(found[-1].replace(",", "").replace("\u2212", "-")) if found else None
-    except InvalidOperation:
-        return None
+    found = numbers_in(text)
+    return found[-1] if found else None
 
 
 ANSWER_METRICS: Mapping[str, AnswerFigure] = {
@@ -136,6 +136,8 @@ class NamedAnswers:
         codes = cluster_codes(ids, self.clusters)
         answers = [extracted(str(answer), self.pattern) for answer in scored["answer"]]
         found: dict[str, float] = {}
+        if self.pattern is not None and self.names and answers:
+            found[NOT_FOUND] = float(np.mean([not re.search(self.pattern, str(one)) for one in scored["answer"]]))
         for name in self.names:
             figure = ANSWER_METRICS[name]
             values = [figure(answer, self.golds[i]) for answer, i in zip(answers, ids, strict=True)]

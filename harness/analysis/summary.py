@@ -20,6 +20,7 @@ from harness.analysis.named_metrics import CLASS_METRICS, LABEL_COLUMNS, NamedMe
 from harness.core.errors import ConfigError, RunDirError, UserError
 from harness.core.foreign import blamed_on
 from harness.core.task import KIND, registered_task
+from harness.core.task_code import n_codes
 from harness.planning import examples as prompt_examples
 from harness.results import layout
 from harness.results import manifest as manifests
@@ -57,6 +58,7 @@ def summarise(
         rows = [
             answers.answers_of_cell(cell, manifest["answer_metrics"], clusters)
             | reasoning_figures(cell)
+            | answers.written_figures(cell)
             | named.figures(cell)
             for cell in records
         ]
@@ -67,8 +69,8 @@ def summarise(
     further: list[Callable[[pd.DataFrame], dict[str, float]]] = []
     columns = dict.fromkeys(COLUMNS)
     if manifest.get("method") == "generate":
-        further.append(reasoning_figures)
-        columns |= dict.fromkeys(["reasoning"])
+        further += [reasoning_figures, answers.written_figures]
+        columns |= dict.fromkeys(["reasoning", "answer"])
     if (choices := choices_of_run(run_dir, manifest)) is not None:
         further.append(choices.figures)
         columns |= dict.fromkeys(CHOICE_COLUMNS)
@@ -147,7 +149,19 @@ def table_notes(run_dir: str, cells: pd.DataFrame) -> list[str]:
         cells: its figures, from `summarise`.
     """
     store = RunStore(run_dir)
-    return [*_label_notes(store, run_dir), *cautions(cells, _majority(store))]
+    return [*_label_notes(store, run_dir), *_code_notes(store), *cautions(cells, _majority(store))]
+
+
+def _code_notes(store: RunStore) -> list[str]:
+    """That several versions of a user's task have judged."""
+    try:
+        sessions = manifests.read_manifest(store, "sessions")["sessions"]
+    except UserError:
+        return []
+    count = n_codes(str(one["task_code"]) for one in sessions if one.get("task_code"))
+    return [f"- records are judged by {count} versions of the task's code, which changed between sessions"] * (
+        count > 1
+    )
 
 
 def _majority(store: RunStore) -> float:

@@ -40,7 +40,7 @@ class Sample:
     """Right answers of a generation task; the first is shown in demonstrations."""
     source: str = ""
     """Where the sample comes from, such as an article: a sample never gets a demonstration of its
-    own source. Empty: only its own text is passed over."""
+    own source, nor of its own text."""
     cluster: str = ""
     """Samples of one cluster, such as questions on one paragraph, are not independent: intervals
     take it into account, and `task.limit` takes clusters whole. Empty: independent."""

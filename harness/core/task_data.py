@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from harness.config.schema import TaskConfig
 
 
+CHOICES = "choices"
+"""What templates call the choices of a sample."""
 MOST_CHARACTERS = 4_000_000
 """Of one text: far more than any context holds. To tokenise 200 MB takes tens of gigabytes."""
 
@@ -60,6 +62,11 @@ def _check(task: Task, data: Any, options: TaskConfig) -> None:
     if not data.samples:
         raise DataError(f"{where} has no samples in '{options.data_dir}'; expected at least one")
     fields = _fields_of(data.samples[0])
+    if task.choices and CHOICES in fields:
+        raise DataError(
+            f"{where}: its samples have a field '{CHOICES}', which in templates stands for the choices themselves; "
+            "give it another name"
+        )
     _check_samples(f"{where}: sample", task, data.samples, fields)
     _check_samples(f"{where}: demonstration", task, data.pool, fields)
     if data.length_field not in fields:

@@ -27,6 +27,12 @@ class Alternatives:
     choices: tuple[str, ...]
 
 
+def paired(sample: Alternatives) -> list[Texts]:
+    """The text with each choice, as two sequences; of a pair of texts the second stands before the choice."""
+    first, *second = sample.texts
+    return [(first, " ".join((*second, choice))) for choice in sample.choices]
+
+
 @dataclass(frozen=True)
 class Choices:
     """What a chooser says of some samples, in their order.

@@ -5,18 +5,20 @@ Knows rows, sizes and seeds; refuses to know how anything is trained.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from harness.config.schema import FinetuneConfig, ModelEntry, RunConfig
 from harness.core.errors import ConfigError, did_you_mean
+from harness.core.escaping import one_line
 from harness.core.hashing import rows_hash
 from harness.core.sampling import draw_order
 from harness.core.task import Sample, Task, TaskData
 from harness.engine.protocol import ModelDescription
 from harness.engine.registry import LEARNERS, find_learner
-from harness.planning.references import fields_of
+from harness.planning.references import fields_of, note_on_length, texts_of
 from harness.prompts.demonstrations import Pool, PoolDraw
 from harness.prompts.draws import draw_of
 
@@ -79,6 +81,7 @@ def set_up_curve(config: RunConfig, task: Task, data: TaskData) -> tuple[tuple[C
             raise ConfigError(f"finetune.methods names '{name}'{did_you_mean(name, known)}")
     fields = fields_of(given.fields, data, "finetune")
     rows, note = _usable(data, fields)
+    notes = [note] if note else []
     pool = Pool(tuple(rows), len(task.class_names), data.length_field)
     _check_sizes(given, task, rows)
     found = []
@@ -94,8 +97,12 @@ def set_up_curve(config: RunConfig, task: Task, data: TaskData) -> tuple[tuple[C
             device=config.model.device, engine=method,
         )  # fmt: skip
         settings = given if learner.needs_base else _without_base(given)
-        found.append(CurveSetup(learner.describe(entry), fields, PoolDraw(pool, draw_of(config.demos)), settings))
-    return tuple(found), (note,) if note else ()
+        info = learner.describe(entry)
+        found.append(CurveSetup(info, fields, PoolDraw(pool, draw_of(config.demos)), settings))
+        asked = [[texts_of(sample, fields)] for sample in data.samples]
+        if cut := note_on_length(info, f"finetune: {method}", asked):
+            notes.append(cut)
+    return tuple(found), tuple(notes)
 
 
 def _without_base(given: FinetuneConfig) -> FinetuneConfig:
@@ -115,6 +122,12 @@ def _usable(data: TaskData, fields: Sequence[str]) -> tuple[list[Sample], str]:
 
 def _check_sizes(given: FinetuneConfig, task: Task, rows: Sequence[Sample]) -> None:
     most, least = max(given.sizes), min(given.sizes)
+    twice = next((name for name, count in Counter(row.id for row in rows).items() if count > 1), None)
+    if twice is not None:
+        raise ConfigError(
+            f"finetune.sizes draws labelled examples by their ids, but the pool of task '{task.name}' has "
+            f"'{one_line(twice, 60)}' more than once; expected an id of its own for each row"
+        )
     if most > len(rows):
         raise ConfigError(
             f"finetune.sizes asks for {most:,} labelled examples, but the pool has {len(rows):,} that are no test "

@@ -104,9 +104,9 @@ def _typical(prepared: Prepared, renderer: Renderer, seed: int) -> Sample:
     """A sample that is no demonstration of the seed's itself; the first where all are."""
     pool = renderer.draw.pool
     key = renderer.draw.policy.stream_key(seed, "")
-    shown = {pool.origin(pool.samples[i]) for i in renderer.draw.ranking(key, prepared.largest_k)}
+    shown = renderer.draw.ranking(key, prepared.largest_k)
     samples = prepared.data.samples
-    return next((sample for sample in samples if pool.origin(sample) not in shown), samples[0])
+    return next((sample for sample in samples if pool.of_one_origin(sample).isdisjoint(shown)), samples[0])
 
 
 def _own(prepared: Prepared, setup: ModelSetup, seed: int) -> dict[str, int]:
@@ -115,11 +115,13 @@ def _own(prepared: Prepared, setup: ModelSetup, seed: int) -> dict[str, int]:
     if not policy.serves_all_alike:
         return {}
     ranking = setup.draw.ranking(policy.stream_key(seed, ""), prepared.largest_k)
-    places: dict[str, int] = {}
-    for place, index in enumerate(ranking):
-        places.setdefault(pool.origin(pool.samples[index]), place)
-    found = ((sample.id, places.get(pool.origin(sample))) for sample in prepared.data.samples)
-    return {sample_id: place for sample_id, place in found if place is not None}
+    places = {index: place for place, index in enumerate(ranking)}
+    found: dict[str, int] = {}
+    for sample in prepared.data.samples:
+        own = [places[index] for index in pool.of_one_origin(sample) if index in places]
+        if own:
+            found[sample.id] = min(own)
+    return found
 
 
 def _scored_by(template: Template) -> dict[str, str]:

@@ -11,11 +11,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
-from importlib.util import find_spec
 from typing import Any
 
 from harness.config.schema import AUTO, ModelEntry, RunConfig
-from harness.config.values import ANSWER_METRICS, CHOICE_METRICS, CLASS_METRICS
 from harness.core.errors import ConfigError, DataError, TemplateError
 from harness.core.foreign import blamed_on
 from harness.core.hashing import rows_hash
@@ -26,7 +24,9 @@ from harness.core.task_options import configured
 from harness.engine.protocol import ModelDescription
 from harness.engine.registry import describe
 from harness.planning.curve import CurveSetup, set_up_curve
+from harness.planning.metrics import check_metrics, check_order, notes_on_numbers
 from harness.planning.references import ReferenceSetup, set_up_references
+from harness.planning.sample_notes import notes_on_giveaways, notes_on_repeats, notes_on_spelling
 from harness.prompts.demonstrations import Pool, PoolDraw
 from harness.prompts.draws import LectureTable, draw_of
 from harness.prompts.literals import notes_on_literals
@@ -176,11 +176,13 @@ def prepare(config: RunConfig) -> Prepared:
     Raises:
         UserError: whatever is wrong, in one line.
     """
+    has_told_classes = not isinstance(config.task.options, Mapping) or bool(config.task.options.get("classes"))
     task, task_config = configured(find_task(config.task.name), config.task)
     config = dataclasses.replace(config, task=task_config)
     method = _method(config, task)
     _check_calibration(config, task, method)
-    _check_metrics(config, task)
+    check_metrics(config, task)
+    check_order(config, task, has_told_classes)
     if config.demos.balanced and not task.class_names:
         raise ConfigError(f"demos.balanced needs classes, but the answers of task '{task.name}' are generated; drop it")
     files = [file for file in (task.templates, config.task.templates_file) if file is not None]
@@ -193,6 +195,9 @@ def prepare(config: RunConfig) -> Prepared:
         _check_engine(setup, method)
         for template in templates:
             _check_chat(template, setup, method)
+    said = [*notes_on_numbers(config, data), *notes_on_giveaways(task, data, templates)]
+    said += [*notes_on_repeats(task, data, templates), *notes_on_spelling(data)]
+    data = dataclasses.replace(data, notes=[*data.notes, *said])
     references = set_up_references(config, task, data)
     curve, notes = set_up_curve(config, task, data)
     return Prepared(config, task, data, {t.name: t for t in templates}, models, method, references, curve, notes)
@@ -244,34 +249,6 @@ def _check_calibration(config: RunConfig, task: Task, method: str) -> None:
             f"scoring.calibration is {config.scoring.calibration}, but demos.policy='{config.demos.policy}' gives "
             "samples different demonstrations, so that no one input stands for a cell; use demos.policy=fixed"
         )
-
-
-def _check_metrics(config: RunConfig, task: Task) -> None:
-    """Refuse metrics by name that the task's records have no values for."""
-    kinds = [
-        (task.generates, ANSWER_METRICS, "has written answers"),
-        (task.choices, CHOICE_METRICS, "has choices of each sample"),
-        (True, CLASS_METRICS, "has classes"),
-    ]
-    known, what = next((names, what) for fits, names, what in kinds if fits)
-    for name in config.scoring.metrics:
-        if name not in known:
-            raise ConfigError(
-                f"scoring.metrics names {name}, but task '{task.name}' {what}; expected of {', '.join(known)}"
-            )
-        if name in (*task.metrics, *task.answer_metrics):
-            raise ConfigError(f"scoring.metrics names {name}, which task '{task.name}' has already; drop it")
-        if name == "chrf" and find_spec("sacrebleu") is None:
-            raise ConfigError(
-                "scoring.metrics names chrf, which needs sacrebleu; install it with pip install "
-                "'prompt-grid-harness[metrics]', or drop it"
-            )
-        if name == "auroc" and len(task.class_names) != 2:
-            raise ConfigError(
-                f"scoring.metrics names auroc, but task '{task.name}' has {len(task.class_names)} classes, expected two"
-            )
-    if config.scoring.extract is not None and not (task.generates and config.scoring.metrics):
-        raise ConfigError("scoring.extract is for scoring.metrics of written answers, of which there are none; drop it")
 
 
 def _method(config: RunConfig, task: Task) -> str:

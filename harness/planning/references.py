@@ -15,6 +15,8 @@ from harness.config.schema import ReferenceEntry, RunConfig
 from harness.core.errors import ConfigError, did_you_mean
 from harness.core.sampling import nested_order
 from harness.core.task import Sample, Task, TaskData
+from harness.engine.choosing import Alternatives, paired
+from harness.engine.classifying import Texts
 from harness.engine.protocol import ModelDescription
 from harness.engine.registry import find_chooser, find_classifier, find_reader
 from harness.prompts.demonstrations import Pool, PoolDraw
@@ -22,6 +24,10 @@ from harness.prompts.draws import draw_of
 
 CHECKED_ROWS = 256
 """Labelled rows of the pool on which the order of a classifier's classes is checked."""
+COUNTED_AT_ONCE = 1_000
+"""Samples whose tokens are counted together."""
+MOST_TOKENS = 10**9
+"""No limit, as tokenizers say it."""
 QUESTION_AND_CONTEXT = ("question", "context")
 """Fields that a reader reads where samples have them and none are chosen."""
 
@@ -102,7 +108,9 @@ def _set_up_reader(config: RunConfig, task: Task, data: TaskData, entry: Referen
 
 def _set_up_chooser(config: RunConfig, task: Task, data: TaskData, entry: ReferenceEntry, where: str) -> ReferenceSetup:
     names, rows = fields_of(entry.fields, data, where), _no_rows(config, task, data)
-    return ReferenceSetup(find_chooser(entry.engine).describe(entry), Purpose.CHOOSE, names, rows)
+    info = find_chooser(entry.engine).describe(entry)
+    asked = [paired(Alternatives(texts_of(sample, names), tuple(sample.choices))) for sample in data.samples]
+    return ReferenceSetup(info, Purpose.CHOOSE, names, rows, note=note_on_length(info, f"reference {info.name}", asked))
 
 
 def _no_rows(config: RunConfig, task: Task, data: TaskData) -> PoolDraw:
@@ -142,6 +150,8 @@ def _set_up_classifier(
     places = nested_order([Sample(row.id, row.fields, row.gold) for row in data.pool], 0)[:CHECKED_ROWS]
     rows = Pool(tuple(data.pool[place] for place in sorted(places)), n_classes, data.length_field)
     note = f"reference {entry.name}: its labels {', '.join(info.labels)} {what}"
+    if cut := note_on_length(info, f"reference {entry.name}", [[texts_of(one, names)] for one in data.samples]):
+        note += f"; {cut}"
     draw = PoolDraw(rows, draw_of(config.demos))
     return ReferenceSetup(info, Purpose.CLASSIFY, names, draw, info.labels, order, note)
 
@@ -162,6 +172,39 @@ def fields_of(chosen: Sequence[str], data: TaskData, where: str) -> tuple[str, .
             "be read, or a pair such as [premise, hypothesis]"
         )
     return tuple(chosen) or (data.length_field,)
+
+
+def texts_of(sample: Sample, fields: Sequence[str]) -> Texts:
+    """What is read of a sample."""
+    return tuple(sample.fields[name] for name in fields)
+
+
+def note_on_length(info: ModelDescription, name: str, samples: Sequence[Sequence[Texts]]) -> str:
+    """How many samples are longer than what is read of a text; an empty text where none is, or no limit is known.
+
+    Args:
+        info: of what reads; without a tokenizer each character is a token.
+        name: in the note.
+        samples: the inputs of each, one, or one for each choice.
+    """
+    tokenizer, limit = info.tokenizer, info.context_length
+    limit = min(limit or MOST_TOKENS, int(min(getattr(tokenizer, "model_max_length", MOST_TOKENS), MOST_TOKENS)))
+    if limit == MOST_TOKENS:
+        return ""
+    n_long = 0
+    for start in range(0, len(samples), COUNTED_AT_ONCE):
+        some = samples[start : start + COUNTED_AT_ONCE]
+        inputs = [one for sample in some for one in sample]
+        if tokenizer is None:
+            lengths = [sum(map(len, one)) + len(one) + 1 for one in inputs]
+        else:
+            columns = [list(column) for column in zip(*inputs, strict=True)]
+            lengths = list(map(len, tokenizer(*columns)["input_ids"]))
+        found = iter(lengths)
+        n_long += sum(max([next(found) for _ in sample]) > limit for sample in some)
+    if not n_long:
+        return ""
+    return f"{name} reads {n_long:,} of {len(samples):,} samples only up to its {limit:,} tokens: they are longer"
 
 
 def order_by_name(labels: Sequence[str], class_names: Sequence[str]) -> tuple[int, ...] | None:

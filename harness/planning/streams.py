@@ -36,15 +36,12 @@ def streams_of(prepared: Prepared, setup: ModelSetup, seed: int) -> dict[int, St
     places_of_keys = {key: place for place, key in enumerate(keys)}
     stream_of = np.asarray([places_of_keys[key] for _, key in of_sample])
     rows = [draw.ranking(key, largest) for key in keys]
-    places: dict[str, set[int]] = {}
-    for index, solved in enumerate(draw.pool.samples):
-        places.setdefault(draw.pool.origin(solved), set()).add(index)
     for position, sample in enumerate(samples):
-        own = places.get(draw.pool.origin(sample))
+        own = draw.pool.of_one_origin(sample)
         if own and not own.isdisjoint(rows[stream_of[position]]):
             key = draw.policy.stream_key(seed, sample.id)
             stream_of[position] = len(rows)
-            rows.append(draw.ranking(key, largest, avoid=draw.pool.origin(sample)))
+            rows.append(draw.ranking(key, largest, avoid=own))
     return {largest: Streams(np.asarray(rows, dtype=np.int64), stream_of)}
 
 

@@ -35,6 +35,12 @@ def is_thinking_tag(text: str) -> bool:
     return _TAG.fullmatch(text) is not None
 
 
+def begins_reasoning(text: str) -> bool:
+    """Whether what a model wrote begins with the opening of a thinking block."""
+    found = _TAG.match(text.lstrip())
+    return found is not None and open_thinking(found.group()) is not None
+
+
 def without_reasoning(text: str, header: str) -> str:
     """What a model wrote after its reasoning; nothing where the reasoning did not end.
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from harness.core.errors import TemplateError, did_you_mean
 from harness.core.escaping import one_line
+from harness.core.spelling import first_alike, without_white_space_around
 from harness.core.task import CONTENT_FREE, MOST_CHOICES, Sample
 
 FIELD = "choices"
@@ -167,7 +168,8 @@ def _check_shown(where: str, wording: ChoiceWording, query: str, most: int) -> N
 
 def _markers(where: str, given: Any) -> tuple[str, ...]:
     if isinstance(given, list):
-        if not all(isinstance(mark, str) and mark for mark in given) or len(set(given)) != len(given):
+        texts = all(isinstance(mark, str) and mark for mark in given) and len(set(given)) == len(given)
+        if not texts or first_alike(given, without_white_space_around):
             raise TemplateError(f"{where}.markers is {one_line(repr(given), 80)}, expected different texts")
         return tuple(given)
     known = {marks[0]: tuple(marks) for marks in MARKERS}

@@ -6,10 +6,10 @@ Knows the pool's samples; refuses to know which stream serves whom: that is the 
 from __future__ import annotations
 
 import random
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 from harness.core.errors import ConfigError
 from harness.core.task import Sample
@@ -24,9 +24,27 @@ class Pool:
     n_classes: int
     length_field: str
 
-    def origin(self, sample: Sample) -> str:
-        """What a sample must not share with its demonstrations: its source, else its text."""
-        return sample.source or sample.fields[self.length_field]
+    def origins(self, sample: Sample) -> frozenset[tuple[str, str]]:
+        """What a sample must not share with its demonstrations: its text, and its source where it has one."""
+        text = ("text", sample.fields[self.length_field].strip())
+        return frozenset((text, ("source", sample.source))) if sample.source else frozenset((text,))
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without what every process can work out for itself."""
+        return {name: value for name, value in self.__dict__.items() if name != "by_origin"}
+
+    @cached_property
+    def by_origin(self) -> dict[tuple[str, str], set[int]]:
+        """Places of the samples of each origin."""
+        found: dict[tuple[str, str], set[int]] = {}
+        for index, sample in enumerate(self.samples):
+            for origin in self.origins(sample):
+                found.setdefault(origin, set()).add(index)
+        return found
+
+    def of_one_origin(self, sample: Sample) -> set[int]:
+        """Places of the samples that share an origin with a given one."""
+        return set().union(*(self.by_origin.get(origin, ()) for origin in self.origins(sample)))
 
     def check_size(self, largest_k: int, balanced: bool, spare: int) -> None:
         """Refuse a K that the pool cannot serve.
@@ -68,9 +86,8 @@ class Pool:
         return groups
 
     def duplicates(self, samples: Sequence[Sample]) -> int:
-        """The most pool rows that share one test sample's origin."""
-        counts = Counter(self.origin(row) for row in self.samples)
-        return max((counts[self.origin(s)] for s in samples), default=0)
+        """The most pool rows that share an origin with one test sample."""
+        return max((len(self.of_one_origin(sample)) for sample in samples), default=0)
 
 
 @dataclass(frozen=True)
@@ -97,13 +114,13 @@ class PoolDraw:
         """All draws of a seed for these samples, where the policy is sequential; else None."""
         return self.policy.table(len(self.pool.samples), [sample.id for sample in samples], seed, ks)
 
-    def ranking(self, key: str, count: int, avoid: str | None = None) -> list[int]:
+    def ranking(self, key: str, count: int, avoid: Collection[int] = ()) -> list[int]:
         """The first `count` pool indices of a stream.
 
         Args:
             key: of the stream, from the policy's `stream_key`.
             count: how many; the first K of a longer ranking are the ranking of K.
-            avoid: the test sample's origin, which is passed over.
+            avoid: places that are passed over, those that share an origin with the test sample.
         """
         rng = random.Random(key)
         classes = self.pool.by_class if self.balanced else None
@@ -122,7 +139,7 @@ class PoolDraw:
             if index in seen:
                 continue
             seen.add(index)
-            if avoid is not None and self.pool.origin(self.pool.samples[index]) == avoid:
+            if index in avoid:
                 continue
             if order:
                 order.pop()

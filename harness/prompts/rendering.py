@@ -54,10 +54,11 @@ class Renderer:
         self.tokenizer = tokenizer
         self.lecture = lecture
         self._demonstrations: dict[int, str] = {}
-        self._rankings: dict[str, tuple[list[int], list[str]]] = {}
+        self._rankings: dict[str, list[int]] = {}
         self._beginnings: dict[tuple[object, ...], list[int]] = {}
         self._joined: dict[tuple[str, ...], bool] = {}
         self._shown: dict[tuple[int, ...], tuple[str, ...]] = {}
+        self._own: tuple[Sample, set[int]] | None = None
         self._asked: tuple[Sample, tuple[str, tuple[str, ...]]] | None = None
 
     @cached_property
@@ -80,13 +81,12 @@ class Renderer:
         if key not in self._rankings:
             if not self.draw.policy.shares_trunk:
                 self._rankings.clear()
-            drawn = self.draw.ranking(key, self.largest_k)
-            self._rankings[key] = drawn, [pool.origin(pool.samples[index]) for index in drawn]
-        ranking, origins = self._rankings[key]
-        own = pool.origin(sample)
-        if own in origins[:k]:
-            return self.draw.ranking(key, k, avoid=own)
-        return ranking[:k]
+            self._rankings[key] = self.draw.ranking(key, self.largest_k)
+        shown = self._rankings[key][:k]
+        if self._own is None or self._own[0] is not sample:
+            self._own = sample, pool.of_one_origin(sample)
+        own = self._own[1]
+        return self.draw.ranking(key, k, avoid=own) if own and not own.isdisjoint(shown) else shown
 
     def segments(self, sample: Sample, seed: int, k: int) -> tuple[str, ...]:
         """The prompt's segments: prefix (when there is one), demonstrations, query; a chat is one."""

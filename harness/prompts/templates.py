@@ -7,7 +7,6 @@ it is evaluated: a field is a name, never an expression.
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -16,6 +15,7 @@ from typing import Any
 
 from harness.core.errors import ConfigError, TemplateError, did_you_mean
 from harness.core.escaping import one_line, visible
+from harness.core.spelling import first_alike, without_white_space_around
 from harness.core.task import Sample
 from harness.core.user_files import parse_yaml, read_text
 from harness.prompts.choices import FIELD, ChoiceWording, read_wording
@@ -108,13 +108,16 @@ class Template:
 
     def field_names(self) -> set[str]:
         """The sample's fields that query and answer name."""
-        found = _FIELD.finditer(self.query + self.answer)
-        own = {_ANSWER} if self.choices is None else {_ANSWER, FIELD}
-        return {m.group(1) for m in found if m.group(1) is not None} - own
+        kept = set() if self.choices is None else {FIELD}
+        return (_names_in(self.query) - kept) | (_names_in(self.answer) - {_ANSWER})
 
     def probe(self, text: str) -> Sample:
         """A sample whose texts are all the same."""
         return Sample("", dict.fromkeys([*self.field_names(), _ANSWER], text), choices=(text, text))
+
+
+def _names_in(pattern: str) -> set[str]:
+    return {match.group(1) for match in _FIELD.finditer(pattern) if match.group(1) is not None}
 
 
 def fill(pattern: str, fields: Mapping[str, str]) -> str:
@@ -292,8 +295,13 @@ def _labels(where: str, spec: Mapping[str, Any], class_names: Sequence[str]) -> 
         raise TemplateError(f"{where} has {len(labels)} labels, expected {len(class_names)}: {list(class_names)}")
     if any(not label for label in labels):
         raise TemplateError(f"{where} has an empty label; an empty continuation has no probability")
-    if len({unicodedata.normalize("NFC", label) for label in labels}) != len(labels):
+    if len(set(labels)) != len(labels):
         raise TemplateError(f"{where} gives two classes the same label text: {labels}; expected different ones")
+    if alike := first_alike(labels, without_white_space_around):
+        raise TemplateError(
+            f"{where} gives two classes labels that differ in white space or normal form alone: {alike[0]!r} and "
+            f"{alike[1]!r}; a written answer would always be the first of them: expected different words"
+        )
     return labels
 
 

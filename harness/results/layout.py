@@ -163,6 +163,7 @@ _SESSION = keys(
         "python": text,
         "packages": mapped(text),
         "git_commit": maybe(text),
+        "task_code": maybe(text),
     },
 )
 

@@ -5,7 +5,7 @@ Knows methods and endings; refuses to know how anything is computed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from typing import Any, Protocol
@@ -13,11 +13,12 @@ from typing import Any, Protocol
 import numpy as np
 
 from harness.config.schema import EngineConfig, GenerationConfig
-from harness.core.errors import EngineError, NotFiniteError
+from harness.core.errors import ConfigError, EngineError, NotFiniteError
 from harness.core.task import Task
 from harness.engine.protocol import GENERATE, Ending, Generations, LoadedEngine, OpenSettings, Scores
 from harness.prompts.endings import StopTexts, turn_ends
 from harness.prompts.prompt import Prompt
+from harness.prompts.templates import Template
 from harness.prompts.tokenizing import PromptTokenizer
 
 
@@ -128,6 +129,29 @@ def _checked_scores(scores: Scores, prompts: Sequence[Prompt]) -> Scores:
     if not (np.isfinite(scores.logprobs).all() and np.isfinite(scores.off_label_mass).all()):
         raise NotFiniteError("the engine gave log-probabilities that are NaN or infinite")
     return scores
+
+
+def check_scores(name: str, facts: Mapping[str, Any], templates: Mapping[str, Template]) -> None:
+    """Refuse templates that compare choices by a length of which an engine's log-probabilities know nothing.
+
+    Args:
+        name: of the model.
+        facts: of its engine, as plain data.
+        templates: of the run.
+
+    Raises:
+        ConfigError: naming the first of them.
+    """
+    unknown_of = facts.get("cannot_compare_by") or {}
+    for template in templates.values():
+        unknown = unknown_of.get("chat" if template.chat else "plain", ())
+        if template.choices is not None and template.choices.score in unknown:
+            words = facts.get("words")
+            raise ConfigError(
+                f"template '{template.name}' compares choices {template.choices.score}, for which the engine of model "
+                f"'{name}' says too little{f' ({words})' if words else ''}; take letters with `score: sum`, or an "
+                "engine that scores whole labels by the model's own tokens"
+            )
 
 
 def open_settings(

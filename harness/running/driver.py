@@ -40,11 +40,12 @@ from harness.results.quarantine import Quarantine
 from harness.results.records import most_rows
 from harness.results.samples import write_samples
 from harness.results.store import RunStore
+from harness.running.asking import check_scores
 from harness.running.backend import Backend, check_reachable, open_backend
 from harness.running.committed import read_committed
 from harness.running.course import WHOLE_GRID, Course
 from harness.running.dispatch import MANY, Timing, dispatch
-from harness.running.growing import begin, grow, take_in
+from harness.running.growing import begin, grow, note_code, take_in
 from harness.running.ledger import Ledger
 from harness.running.messages import UnitReport
 from harness.running.notes import note_of, take_notes
@@ -198,6 +199,7 @@ def _run_locked(prepared: Prepared, store: RunStore, console: Console, stop: Sto
         tracker = stack.enter_context(open_run_tracker(config, manifest["tracking_id"], store, ledger.n_cells_done))
         try:
             if ledger.feed.next_model() is not None:
+                note_code(manifest["sessions"], prepared)
                 backend = backend or stack.enter_context(open_backend(config, resources_of(prepared)))
                 longest = {b.model: max(x.longest_prompt for x in budgets if x.model == b.model) for b in budgets}
                 tokens = {b.model: sum(x.tokens_unique for x in budgets if x.model == b.model) for b in budgets}
@@ -282,6 +284,7 @@ def _compute(work: _Work, store: RunStore, backend: Backend, onlookers: _Onlooke
             with backend.pool(spec, draw, ledger.work.shards, lecture, useful, stop) as (pool, facts):
                 _check_engine(config.run_dir, manifest["engines"].get(model), facts)
                 manifest["engines"][model] = facts.as_dict()
+                check_scores(model, manifest["engines"][model], prepared.templates)
                 log.info("%s: %s", model, facts)
                 for notice in facts.notices:
                     log.warning("%s: %s", model, notice)

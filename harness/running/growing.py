@@ -6,6 +6,7 @@ Knows identities and samples; refuses to know parts.
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,7 @@ from harness.core.errors import RunDirError
 from harness.core.escaping import one_line
 from harness.core.hashing import content_hash, rows_hash
 from harness.core.task import Sample
+from harness.core.task_code import code_of, n_codes
 from harness.planning.format_1 import facts_of
 from harness.planning.identity import grid_identity, task_identity
 from harness.planning.preparation import Prepared
@@ -23,6 +25,7 @@ from harness.results import manifest as manifests
 from harness.results.samples import read_samples, table_of
 from harness.results.store import RunStore
 
+log = logging.getLogger(__name__)
 READINGS = ("special_tokens_in_data", "templates_with_start_token", "chat_time")
 """How prompts were read, which runs of early versions did otherwise; under format 2 there is one way."""
 SHOWN = 60
@@ -128,6 +131,22 @@ def take_in(manifest: dict[str, Any], growth: Growth, session: dict[str, Any]) -
         "weights": {setup.name: setup.info.loaded for setup in prepared.setups},
         "references": [setup.name for setup in prepared.setups[len(prepared.models) :]],
     }
+
+
+def note_code(sessions: list[dict[str, Any]], prepared: Prepared) -> None:
+    """Keep which code of a user's task judges in this session, the last one; say where it is another than before.
+
+    Args:
+        sessions: of the manifest, the last of them changed in place.
+        prepared: the run.
+    """
+    sessions[-1]["task_code"] = code_of(prepared.task)
+    if n_codes(one.get("task_code") for one in sessions) > 1:
+        log.warning(
+            "the code of task '%s' has changed since this run began, its version is still '%s': new records are judged "
+            "by other code than those that are there; if loading or scoring changed, raise Task.version, and begin "
+            "anew with --fresh", prepared.task.name, prepared.task.version,
+        )  # fmt: skip
 
 
 def _plain(identity: Mapping[str, Any]) -> dict[str, Any]:

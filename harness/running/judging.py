@@ -6,7 +6,9 @@ Knows tasks, answers and records; refuses to know models and storage.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Sequence
+from numbers import Integral
 
 from harness.config.schema import GenerationConfig
 from harness.core.foreign import described, is_the_users
@@ -23,6 +25,10 @@ log = logging.getLogger(__name__)
 
 class TaskLeftError(Exception):
     """A task raised what would end the program."""
+
+
+class NoJudgementError(Exception):
+    """A task said of a prompt or an answer what is neither a class nor a number."""
 
 
 class Judge:
@@ -119,15 +125,34 @@ class Judge:
 
 
 def predicted(task: Task, prompt: Prompt, scores: LabelScores) -> int:
-    """The class that label scores predict: by the template's score where samples bring choices, else by the task's."""
+    """The class that label scores predict: by the template's score where samples bring choices, else by the task's.
+
+    Raises:
+        NoJudgementError: the task's score is no class; a probability would be rounded to one when it is stored.
+    """
     if prompt.choices is None:
-        return task.score(scores)
+        found = task.score(scores)
+        is_class = isinstance(found, Integral) and not isinstance(found, bool)
+        if not is_class or not NO_CLASS <= found < len(task.class_names):
+            raise NoJudgementError(
+                f"task '{task.name}': its score gave {found!r}, expected the index of one of its "
+                f"{len(task.class_names)} classes, or {NO_CLASS} for none"
+            )
+        return int(found)
     return prompt.choices.choose(prompt.sample, scores.logprobs, scores.token_counts)
 
 
 def answer_values(task: Task, answer: str, sample: Sample) -> list[float]:
-    """What the task's metrics say of an answer."""
-    return [float(metric(answer, sample)) for metric in task.answer_metrics.values()]
+    """What the task's metrics say of an answer.
+
+    Raises:
+        NoJudgementError: one gave no finite number; NaN would be left out of its mean without a word.
+    """
+    found = {name: metric(answer, sample) for name, metric in task.answer_metrics.items()}
+    for name, value in found.items():
+        if isinstance(value, str) or not math.isfinite(value):
+            raise NoJudgementError(f"task '{task.name}': its metric '{name}' gave {value!r}, expected a finite number")
+    return [float(value) for value in found.values()]
 
 
 def unjudged(task: Task, unit: WorkUnit, sample: Sample, k: int | None, error: BaseException) -> Record:

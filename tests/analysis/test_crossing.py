@@ -94,6 +94,23 @@ def test_curves_are_found_among_the_cells_and_put_in_words():
     assert crossing_text(found).endswith(f"3 draws of examples), shown to be better from n = {found.high:,.0f} on")
 
 
+@pytest.mark.parametrize(
+    ("trained", "sizes", "seeds", "left_out"),
+    [
+        ({50: (1, 2, 3), 200: (1, 2, 3), 1000: (1,)}, (50, 200, 1000), 1, 4),
+        ({50: (1, 2), 200: (1, 2, 3), 1000: (2, 3)}, (50, 200, 1000), 1, 4),
+        ({50: (1, 2), 200: (1, 2), 1000: (3,)}, (50, 200), 2, 1),
+        ({50: (1, 2), 200: (1, 2), 1000: (1, 2)}, (50, 200, 1000), 2, 0),
+    ],
+)
+def test_a_size_with_fewer_seeds_does_not_end_the_curve(trained, sizes, seeds, left_out):
+    keys = [("m", "a", 0, None), ("m", "b", 0, None)]
+    keys += [("tfidf", None, n, seed) for n, own in trained.items() for seed in own]
+    (found,) = crossings(table_of(np.random.default_rng(0).integers(0, 2, (len(keys), 60)), keys))
+    assert (found.sizes, found.n_seeds, found.n_left_out) == (sizes, seeds, left_out)
+    assert ("trainings left out" in crossing_text(found)) == bool(left_out)
+
+
 def test_where_prompts_tie_the_luck_of_the_choice_is_as_uncertain_as_it_is_said_to_be():
     lucks, said = [], []
     for run in range(150):

@@ -1,5 +1,7 @@
 """Macro averages over tasks: the arithmetic, and how often the intervals hold the truth."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -87,6 +89,16 @@ def test_what_a_reader_must_know_is_noted():
     assert apart.notes[0] == "the average is over different metrics: accuracy, f1"
     assert "no template and K has the same names" in apart.notes[1]
     assert "no interval over tasks" in macro_averages([task("x", a=[1, 0, 1])]).notes[-1]
+
+
+@pytest.mark.parametrize("metric", ["f1", "mine"])
+def test_percent_beside_shares_is_said(metric):
+    share = task("a", "f1", x=[1, 0, 0.5, 1], y=[1, 0, 0, 1])
+    percent = task("b", metric, x=[100, 0, 50, np.nan], y=[0, 0, 50, 100])
+    notes = macro_averages([share, percent]).notes
+    assert any(note.startswith("scores of b go beyond 1, those of the other tasks do not") for note in notes)
+    for alone in ([share], [percent], [percent, replace(percent, label="c")]):
+        assert not any("go beyond 1" in note for note in macro_averages(alone).notes)
 
 
 def test_dependent_samples_of_a_task_widen_the_interval():

@@ -19,6 +19,8 @@ class LlamaCpp:
                 "object": "list",
                 "data": [{"id": self.name, "owned_by": "llamacpp", "meta": {"n_ctx_train": 2048}}],
             }
+        if path == "/tokenize":
+            return {"tokens": self.model.ids(body["content"]) if "content" in body else []}
         if path == "/completion":
             ids = model.ids(body["prompt"])
             row = model.next(ids)

@@ -18,6 +18,9 @@ class Vllm:
             entry = {"id": self.name, "object": "model", "owned_by": "vllm", "root": "/models/tiny",
                      "max_model_len": 2048, "created": 1}  # fmt: skip
             return {"object": "list", "data": [entry]}
+        if path == "/tokenize" and path not in self.without:
+            ids = self.model.ids(body["prompt"])
+            return {"tokens": ids, "count": len(ids), "max_model_len": 2048}
         if path not in ("/v1/completions", "/v1/chat/completions"):
             raise not_found()
         if body["model"] != self.name:

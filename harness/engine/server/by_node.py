@@ -16,7 +16,7 @@ from harness.core.errors import RequestError
 from harness.engine.label_nodes import label_logprobs, mass_outside, nodes_of
 from harness.engine.protocol import Prompt
 from harness.engine.server.answers import PromptScore, logprob, part, whole
-from harness.engine.server.dialogue import Dialogue
+from harness.engine.server.dialogue import Dialogue, check_whole
 
 AT_ONCE = 128
 """Tokens that vLLM scores in one request."""
@@ -96,6 +96,7 @@ class NativeGenerate(TokenByToken):
             "token_ids_logprob": list(wanted),
         }
         answer = await self.dialogue.client.post(f"{self.dialogue.client.root}/generate", body, len(ids), 1)
+        check_whole(answer, len(ids))
         pairs = part(answer, "meta_info", "output_token_ids_logprobs", 0)
         found = {int(part(pair, 1)): part(pair, 0) for pair in pairs}
         best = int(part(answer, "meta_info", "output_token_logprobs", 0, 1))
@@ -114,6 +115,7 @@ class TopOfAll(TokenByToken):
             answer = await self.dialogue.client.post(
                 f"{self.dialogue.client.root}/completion", {**body, "post_sampling_probs": False}, len(ids), 1
             )
+            check_whole(answer, len(ids))
             top = part(answer, "completion_probabilities", 0, "top_logprobs")
             found = {int(part(one, "id")): part(one, "logprob") for one in top}
             if all(token in found for token in wanted):

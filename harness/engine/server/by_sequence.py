@@ -109,8 +109,9 @@ class Echo(LabelByLabel):
         said = part(answer, "choices", 0, "logprobs")
         usage = usage_of(answer)
         tokens = part(said, "tokens")
-        # One token is generated behind the text, unless the text ends there.
-        n = usage.prompt if usage is not None else len(tokens) - 1
+        # One token is generated behind the text, unless the model ends there.
+        has_more = not isinstance(source, str) or not "".join(map(str, tokens)).endswith(source)
+        n = usage.prompt if usage is not None else len(tokens) - has_more
         return tokens[:n], part(said, "token_logprobs")[:n], part(said, "top_logprobs")[:n]
 
 

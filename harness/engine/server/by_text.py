@@ -31,6 +31,8 @@ class FirstToken(ABC):
     """
 
     name = words = ""
+    begins_anew = False
+    """Whether an answer begins a text of its own, so that a blank at its beginning says nothing."""
 
     def __init__(self, dialogue: Dialogue, top: int) -> None:
         self.dialogue, self.top = dialogue, top
@@ -41,6 +43,9 @@ class FirstToken(ABC):
         decode = self.dialogue.tokenizer.decode
         labels = [decode(list(label)) for label in prompt.label_ids]
         firsts = [decode([label[0]]) for label in prompt.label_ids] if self.dialogue.known else None
+        if firsts is not None and self.begins_anew:
+            firsts = [first.strip() or first for first in firsts]
+            found = _without_blanks(found)
         shares = [_tokens_of(place, labels, firsts, found) for place in range(len(labels))]
         missing = [label for label, tokens in zip(labels, shares, strict=True) if not tokens]
         if missing:
@@ -79,6 +84,7 @@ class ChatTop(FirstToken):
     """`top_logprobs` of `/v1/chat/completions`."""
 
     name, words = "chat_top", "the first token among the likeliest of a chat's answer (top_logprobs)"
+    begins_anew = True
 
     async def likeliest(self, prompt: Prompt) -> Mapping[str, object]:
         """See `FirstToken.likeliest`."""
@@ -91,13 +97,22 @@ class ChatTop(FirstToken):
         return found
 
 
+def _without_blanks(found: Mapping[str, float]) -> dict[str, float]:
+    """Tokens by their text without white space, those of one text added up; white space alone stays what it is."""
+    summed: dict[str, float] = {}
+    for text, value in found.items():
+        bare = text.strip() or text
+        summed[bare] = math.log(math.exp(summed[bare]) + math.exp(value)) if bare in summed else value
+    return summed
+
+
 def _tokens_of(
     place: int, labels: Sequence[str], firsts: Sequence[str] | None, found: Mapping[str, float]
 ) -> list[str]:
     """The tokens that stand for a label and for no other one.
 
-    Where the tokenizer is known, its own first token, else, as a chat has no blank there, that without white space;
-    where it is not, every token that the label begins with.
+    Where the tokenizer is known, its own first token, else that without white space; where it is not, every token that
+    the label begins with.
     """
     if firsts is not None:
         if firsts.count(firsts[place]) > 1:

@@ -83,7 +83,16 @@ def _wait_s(state: RetryCallState) -> float:
 
 
 class RefusedError(RequestError):
-    """The server refuses a request for what it is: to try again is of no use."""
+    """The server refuses a request for what it is: to try again is of no use.
+
+    Args:
+        text: in one line.
+        status: of HTTP.
+    """
+
+    def __init__(self, text: str, status: int = 400) -> None:
+        super().__init__(text)
+        self.status = status
 
 
 class Client:
@@ -262,7 +271,8 @@ class Client:
         if status >= 500 or status in (408, 409):
             raise PassingError(f"status {status}: {self.shown(text)}", "odd")
         if status >= 400:
-            raise RefusedError(f"{self.address} refuses the request ({status}): {self.shown(_reason(text))}")
+            reason = self.shown(_reason(text))
+            raise RefusedError(f"{self.address} refuses the request ({status}): {reason}", status)
         try:
             return json.loads(text)
         except ValueError:

@@ -12,6 +12,7 @@ from harness.config.schema import ModelEntry
 from harness.core.errors import EngineError, ModelError, RequestError, ServerLostError
 from harness.engine.protocol import Ending, Generations, LoadedEngine, OpenSettings, Prompt, Scores
 from harness.engine.server.answers import PromptScore
+from harness.engine.server.by_text import FirstToken
 from harness.engine.server.client import Client, all_of
 from harness.engine.server.description import ServerDescription, describe_server, key_of
 from harness.engine.server.dialogue import Dialogue, Written
@@ -41,7 +42,7 @@ class ServerEngine:
             (model.requests_per_minute, model.tokens_per_minute),
             Budget.of(model, settings.spent),
         )
-        dialogue = Dialogue(client, described.served_name, described.tokenizer, described.known)
+        dialogue = Dialogue(client, described.served_name, described.tokenizer, described.known, described.known)
         found = client.run(probe(dialogue, settings.method, settings.longest_prompt))
         return ServerModel(dialogue, found)
 
@@ -74,6 +75,10 @@ class ServerModel(LoadedEngine):
             sends="ids" if way.dialogue.known and not way.name.startswith("chat") else "text",
             said=found.said,
             probe=tuple(found.probe),
+            cannot_compare_by={
+                "chat" if is_chat else "plain": _unknown_lengths(way, dialogue.known)
+                for is_chat, way in found.scoring.items()
+            },
             remarks=found.remarks,
         )
 
@@ -168,6 +173,13 @@ class ServerModel(LoadedEngine):
                 del self._known[keys[0]]
             raise failed
         return found
+
+
+def _unknown_lengths(way: Any, known: bool) -> tuple[str, ...]:
+    """What of a label's length its log-probability does not go by."""
+    if isinstance(way, FirstToken):
+        return ("per_token", "per_character", "per_byte")
+    return () if known else ("per_token",)
 
 
 def _labels(prompt: Prompt) -> list[tuple[int, ...]]:

@@ -30,6 +30,9 @@ class ServerFacts(EngineFacts):
     """What the server says of itself: model, fingerprint, version."""
     probe: Sequence[float] = ()
     """Log-probabilities of a text that every session asks for."""
+    cannot_compare_by: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """Of `plain` prompts and of `chat`s, the ways to compare labels of different lengths
+    (`harness.prompts.choices.SCORES`) for which it says too little."""
     remarks: Sequence[str] = ()
     """What could not be checked, or is not as expected."""
 

@@ -13,12 +13,17 @@ from harness.engine.server.by_node import NamedTokens, NativeGenerate, TopOfAll
 from harness.engine.server.by_sequence import Echo, PromptLogprobs
 from harness.engine.server.by_text import TOPS, ChatTop, CompletionTop, NotAmongError
 from harness.engine.server.client import PassingError, Patience, RefusedError
-from harness.engine.server.dialogue import Dialogue, Scoring, Writing
+from harness.engine.server.dialogue import PENALTIES_OFF, Dialogue, Scoring, Writing
 from harness.engine.server.writing import Chats, Completions
 
 TEXT = "다음 글의 느낌을 한 낱말로 답하라. The film was a joy to watch, 아주 좋았다.\n느낌:"
 LABELS = (" good", " bad")
 CHATS_ALONE = "the server takes chats alone: each plain prompt is sent as one message of the user"
+UNSET = (
+    "the server takes no repetition_penalty: a penalty that the model's own generation settings ask for cannot be "
+    "switched off"
+)
+NOT_THERE = (404, 405)
 QUICK = Patience(tries=2, slow_tries=1, lost_after_s=0.0)
 """For probes: what a server lacks it may also answer with an error of its own."""
 
@@ -70,6 +75,7 @@ async def probe(dialogue: Dialogue, method: str, longest_prompt: int) -> Found:
     try:
         said, names = await _said(dialogue, longest_prompt)
         remarks = [] if not names or dialogue.name in names else [_missing_name(dialogue, names)]
+        dialogue, first = await _with_settings(dialogue, remarks)
         if method == GENERATE:
             writing = await _writing(dialogue, remarks)
             scoring: Mapping[bool, Scoring] = {}
@@ -78,7 +84,7 @@ async def probe(dialogue: Dialogue, method: str, longest_prompt: int) -> Found:
             writing = {}
             scoring, values = await _scoring(dialogue, remarks)
         remarks += await _unchecked(dialogue)
-        if fingerprint := await _fingerprint(dialogue, chats=_chats(scoring, writing)):
+        if fingerprint := await _fingerprint(dialogue, _chats(scoring, writing), first):
             said = {**said, "fingerprint": fingerprint}
         return Found(scoring, writing, said, values, tuple(remarks))
     except PassingError as error:
@@ -226,7 +232,7 @@ async def _tried(work: Any, refusals: list[Exception]) -> Any:
 
 
 async def _unchecked(dialogue: Dialogue) -> list[str]:
-    """Whether the server counts the tokens of a text as the tokenizer does.
+    """Whether the server's tokens of a text are those of the tokenizer: by their ids where it says them, else counted.
 
     Raises:
         ModelError: it does not: its tokenizer is another one.
@@ -234,27 +240,93 @@ async def _unchecked(dialogue: Dialogue) -> list[str]:
     if not dialogue.known:
         return ["its tokenizer is not known: where labels begin is checked by what the server says, if it says it"]
     client = dialogue.client
+    remedy = "give the served model's own tokenizer, or a name that is no folder to send texts"
+    own = [dialogue.tokenizer(TEXT, add_special_tokens=special)["input_ids"] for special in (False, True)]
+    theirs = await _their_ids(dialogue)
+    if theirs is not None and theirs not in own:
+        raise ModelError(
+            f"the server reads a text as other tokens ({', '.join(map(str, theirs[:4]))}, ...) than the tokenizer "
+            f"at model.path ({', '.join(map(str, own[0][:4]))}, ...); {remedy}"
+        )
+    allowed = set(map(len, own))
     try:
-        await dialogue.complete({"prompt": TEXT}, len(TEXT))
+        # What the server counts is to be told, not refused.
+        await replace(dialogue, counts=False).complete({"prompt": TEXT}, min(allowed))
     except EngineError:
-        return ["the server takes no completions: that its tokenizer is the one at model.path cannot be checked"]
+        unchecked = "the server takes no completions: that its tokenizer is the one at model.path cannot be checked"
+        return [] if theirs else [unchecked]
     if client.last_usage is None:
-        return ["the server says no token counts: that its tokenizer is the one at model.path cannot be checked"]
-    allowed = {len(dialogue.tokenizer(TEXT, add_special_tokens=special)["input_ids"]) for special in (False, True)}
+        unchecked = "the server says no token counts: that its tokenizer is the one at model.path cannot be checked"
+        return [] if theirs else [unchecked]
     if client.last_usage.prompt not in allowed:
         raise ModelError(
             f"the server counts {client.last_usage.prompt} tokens in a text of {min(allowed)} by the tokenizer at "
-            "model.path; give the served model's own tokenizer, or a name that is no folder to send texts"
+            f"model.path; {remedy}"
         )
     return []
 
 
-async def _fingerprint(dialogue: Dialogue, chats: bool) -> str | None:
-    """The fingerprint that answers carry."""
-    ask = dialogue.chat if chats else dialogue.complete
-    body: dict[str, Any] = {"messages": [{"role": "user", "content": "1"}]} if chats else {"prompt": "1"}
+async def _their_ids(dialogue: Dialogue) -> list[int] | None:
+    """The server's own tokens of the probe; None where it does not say them.
+
+    Two tokenizers may count alike and mean other words by their ids.
+    """
+    for body in ({"model": dialogue.name, "prompt": TEXT}, {"content": TEXT}):
+        try:
+            found = await dialogue.client.post(f"{dialogue.client.root}/tokenize", body, 0, 0)
+        except RefusedError as error:
+            if error.status in NOT_THERE:
+                return None
+            continue
+        except (EngineError, ServerLostError):
+            return None
+        tokens = found.get("tokens") if isinstance(found, Mapping) else None
+        if isinstance(tokens, list) and tokens and all(isinstance(token, int) for token in tokens):
+            return tokens
+    return None
+
+
+async def _with_settings(dialogue: Dialogue, remarks: list[str]) -> tuple[Dialogue, dict[bool, Any]]:
+    """The dialogue with what keeps a model's own generation settings out of it, as far as the server takes that.
+
+    Returns:
+        The dialogue, and what was answered meanwhile, by whether it was a chat.
+    """
+    bare = replace(dialogue, settings={})
+    for chats in (False, True):
+        for asks in (replace(dialogue, settings=PENALTIES_OFF), bare):
+            try:
+                answer = await _greeting(asks, chats)
+            except RefusedError as error:
+                if error.status in NOT_THERE:
+                    break
+                continue
+            except (EngineError, ServerLostError):
+                break
+            if asks is bare:
+                remarks.append(UNSET)
+            return asks, {chats: answer}
+    return bare, {}
+
+
+async def _greeting(dialogue: Dialogue, chats: bool) -> Any:
+    """The answer to the shortest prompt there is."""
+    if chats:
+        return await dialogue.chat({"messages": [{"role": "user", "content": "1"}]}, 1)
+    return await dialogue.complete({"prompt": "1"}, 1)
+
+
+async def _fingerprint(dialogue: Dialogue, chats: bool, answered: Mapping[bool, Any]) -> str | None:
+    """The fingerprint that answers carry.
+
+    Args:
+        dialogue: with the server.
+        chats: whether those of chats count.
+        answered: what it has answered already, by whether it was a chat.
+    """
     try:
-        found = (await ask(body, 1)).get("system_fingerprint")
+        answer = answered[chats] if chats in answered else await _greeting(dialogue, chats)
+        found = answer.get("system_fingerprint")
     except (EngineError, AttributeError):
         return None
     return dialogue.client.shown(found) if isinstance(found, str) and found else None

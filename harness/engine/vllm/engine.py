@@ -134,6 +134,11 @@ class VllmModel(LoadedEngine):
         )
         answers, computed = self._answers([list(p.ids) for p in prompts], [parameters] * len(prompts))
         written = [answer.outputs[0] for answer in answers]
+        for one in written:
+            if one.finish_reason not in ("stop", "length"):
+                raise EngineError(
+                    f"vLLM ended an answer with '{one.finish_reason}', so that it is not the whole answer"
+                )
         tokens = [list(one.token_ids) for one in written]
         decoded = sum(map(len, tokens))
         return Generations(tokens, [_reason(one) for one in written], max(0, computed - decoded), decoded)

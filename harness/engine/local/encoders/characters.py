@@ -13,6 +13,8 @@ from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerFast
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
+LONGEST = 160
+"""Tokens of an input of a model that begins with nothing."""
 MOST = 4000
 """Characters that have a token; the rarest share one."""
 

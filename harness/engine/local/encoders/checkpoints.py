@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,6 +64,64 @@ def open_checkpoint(entry: ModelEntry, settings: OpenSettings, auto_class: Any) 
     check_weights_are_finite(entry.path, model)
     model = model.eval().to(device)
     return Checkpoint(model, tokenizer, longest_input(model, tokenizer, entry.max_length))
+
+
+def open_base(base: ModelEntry, auto_class: Any, **settings: Any) -> tuple[Any, Any]:
+    """Load a pre-trained encoder to learn with, in float32: its body is the checkpoint's, what stands on it is new.
+
+    Args:
+        base: names it.
+        auto_class: of transformers, with a head or without.
+        settings: of the head.
+
+    Returns:
+        The model on the CPU, and its tokenizer.
+
+    Raises:
+        ModelError: it does not load, or a part of its body would be random.
+    """
+    options: dict[str, Any] = {"revision": base.revision or "main", "trust_remote_code": base.trust_remote_code}
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(base.path, **options)
+        model, info = auto_class.from_pretrained(
+            base.path,
+            dtype=torch.float32,
+            use_safetensors=True,
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
+            **settings,
+            **options,
+        )
+    except Exception as error:
+        raise loading_error(base.path, "weights", error) from None
+    check_body(base.path, model, info)
+    check_weights_are_finite(base.path, model)
+    return model, tokenizer
+
+
+def check_body(path: str, model: Any, info: Mapping[str, Any]) -> None:
+    """Refuse an encoder whose layers or embeddings its checkpoint lacks.
+
+    Heads are new in any case, as is a pooler, which pre-training by masked words has none of; heads of the checkpoint
+    are passed over.
+
+    Args:
+        path: of the checkpoint.
+        model: as loaded.
+        info: as of `check_tensors`.
+
+    Raises:
+        ModelError: with the names of the first few.
+    """
+    prefix = f"{model.base_model_prefix}." if model.base_model is not model else ""
+
+    def is_body(name: str) -> bool:
+        return name.startswith(prefix) and "pooler" not in name.split(".")
+
+    missing = [name for name in info["missing_keys"] if is_body(name)]
+    mismatched = [row for row in info["mismatched_keys"] if is_body(row[0])]
+    unexpected = info["unexpected_keys"] if missing else []
+    check_tensors(path, model, {"missing_keys": missing, "mismatched_keys": mismatched, "unexpected_keys": unexpected})
 
 
 def encoded(tokenizer: Any, texts: Sequence[Texts], longest: int | None) -> list[dict[str, list[int]]]:

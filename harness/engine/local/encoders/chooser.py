@@ -11,8 +11,7 @@ from transformers import AutoModelForMultipleChoice
 
 from harness.config.schema import ModelEntry
 from harness.core.errors import NotFiniteError
-from harness.engine.choosing import Alternatives, Choices, LoadedChooser
-from harness.engine.classifying import Texts
+from harness.engine.choosing import Alternatives, Choices, LoadedChooser, paired
 from harness.engine.local.encoders.checkpoints import Checkpoint, encoded, facts_of, open_checkpoint
 from harness.engine.protocol import OpenSettings
 
@@ -51,12 +50,6 @@ class EncoderChooser(LoadedChooser):
         logprobs = [row - np.logaddexp.reduce(row) for row in np.split(logits, ends)]
         n_tokens = np.array([own.sum() for own in np.split(lengths, ends)])
         return Choices(logprobs, n_tokens, computed)
-
-
-def paired(sample: Alternatives) -> list[Texts]:
-    """The text with each choice, as two sequences; of a pair of texts the second stands before the choice."""
-    first, *second = sample.texts
-    return [(first, " ".join((*second, choice))) for choice in sample.choices]
 
 
 def open_chooser(entry: ModelEntry, settings: OpenSettings) -> EncoderChooser:

@@ -28,7 +28,11 @@ class EncoderLearner:
 
     def describe(self, base: ModelEntry) -> ModelDescription:
         """Read the base's files; torch does not run."""
-        return read_model_info(base, check_is_encoder) if self.needs_base else ModelDescription(base, None)
+        if self.needs_base:
+            return read_model_info(base, check_is_encoder)
+        from harness.engine.local.encoders.characters import LONGEST
+
+        return ModelDescription(base, None, LONGEST)
 
     def open(self, base: ModelEntry, settings: OpenSettings) -> Learner:
         """Load the base, where it is not trained itself."""
@@ -43,7 +47,7 @@ class EncoderLearner:
 
 
 def check_is_encoder(path: str, config: Any) -> None:
-    """Refuse a base that reads in one direction only, or writes.
+    """Refuse a base that reads in one direction only, or writes, or has learned to classify already.
 
     Args:
         path: of the base.
@@ -59,6 +63,11 @@ def check_is_encoder(path: str, config: Any) -> None:
     shown = named[0] if named else f"model type '{kind}'"
     if getattr(config, "is_encoder_decoder", False):
         raise ModelError(f"finetune.base '{path}' ({shown}) has an encoder and a decoder; {_EXPECTED}")
+    if any(name.endswith("ForSequenceClassification") for name in named):
+        raise ModelError(
+            f"finetune.base '{path}' ({shown}) has learned to classify already: a curve that begins with it does not "
+            "say what labelled examples teach; expected the encoder as it was pre-trained, or this one under references"
+        )
     writes = any(name.endswith(("ForCausalLM", "LMHeadModel")) for name in named) or getattr(
         config, "is_decoder", False
     )

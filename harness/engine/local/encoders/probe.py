@@ -8,15 +8,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from transformers import AutoModel, AutoTokenizer
+from transformers import AutoModel
 
 from harness.config.schema import ModelEntry
 from harness.engine.classifying import Classes, LoadedClassifier, Texts
 from harness.engine.learning import Learner, Lesson
-from harness.engine.local.encoders.checkpoints import encoded, facts_of, longest_input
+from harness.engine.local.encoders.checkpoints import encoded, facts_of, longest_input, open_base
 from harness.engine.local.encoders.classifier import BATCH
 from harness.engine.local.loading import choose_device
-from harness.engine.local.model_errors import loading_error
 from harness.engine.protocol import OpenSettings
 from harness.engine.tfidf import LEAST_LOGPROB
 
@@ -103,15 +102,10 @@ def open_probe(base: ModelEntry, settings: OpenSettings) -> ProbeLearner:
     """Load a base.
 
     Raises:
-        ModelError: it does not load.
+        ModelError: it does not load, or a part of it would be random.
     """
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
-    options: dict[str, Any] = {"revision": base.revision or "main", "trust_remote_code": base.trust_remote_code}
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(base.path, **options)
-        model = AutoModel.from_pretrained(base.path, dtype=torch.float32, use_safetensors=True, **options)
-    except Exception as error:
-        raise loading_error(base.path, "weights", error) from None
+    model, tokenizer = open_base(base, AutoModel)
     model = model.eval().to(choose_device(base.device))
     return ProbeLearner(Embedder(model, tokenizer, longest_input(model, tokenizer, base.max_length)))

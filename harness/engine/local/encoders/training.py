@@ -15,7 +15,6 @@ from typing import Any
 import torch
 from transformers import (
     AutoModelForSequenceClassification,
-    AutoTokenizer,
     BertConfig,
     BertForSequenceClassification,
     DataCollatorWithPadding,
@@ -30,11 +29,10 @@ from transformers.utils import logging as transformers_logging
 
 from harness.config.schema import ModelEntry
 from harness.engine.learning import Example, Learner, Lesson
-from harness.engine.local.encoders.characters import character_tokenizer
-from harness.engine.local.encoders.checkpoints import encoded, longest_input
+from harness.engine.local.encoders.characters import LONGEST, character_tokenizer
+from harness.engine.local.encoders.checkpoints import encoded, longest_input, open_base
 from harness.engine.local.encoders.classifier import Encoder
 from harness.engine.local.loading import choose_device
-from harness.engine.local.model_errors import loading_error
 from harness.engine.protocol import EngineFacts, OpenSettings
 
 log = logging.getLogger(__name__)
@@ -48,7 +46,7 @@ SCRATCH_RATE = 20.0
 """Times the learning rate for weights that begin at random."""
 SCRATCH: dict[str, Any] = {
     "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 128,
-    "max_position_embeddings": 160,
+    "max_position_embeddings": LONGEST,
 }  # fmt: skip
 
 
@@ -102,19 +100,11 @@ class TrainingLearner(Learner):
         """The model with a new head, and its tokenizer."""
         if self.trainee is Trainee.SCRATCH:
             texts = [text for example in lesson.train for text in example.texts]
-            tokenizer = character_tokenizer(texts, SCRATCH["max_position_embeddings"])
+            tokenizer = character_tokenizer(texts, LONGEST)
             config: Any = BertConfig(vocab_size=len(tokenizer), pad_token_id=tokenizer.pad_token_id, **SCRATCH)
             config.num_labels = lesson.n_classes
             return BertForSequenceClassification(config), tokenizer
-        base = self.base
-        options: dict[str, Any] = {"revision": base.revision or "main", "trust_remote_code": base.trust_remote_code}
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(base.path, **options)
-            model = AutoModelForSequenceClassification.from_pretrained(
-                base.path, num_labels=lesson.n_classes, dtype=torch.float32, use_safetensors=True, **options
-            )
-        except Exception as error:
-            raise loading_error(base.path, "weights", error) from None
+        model, tokenizer = open_base(self.base, AutoModelForSequenceClassification, num_labels=lesson.n_classes)
         return model, tokenizer
 
     def _arguments(self, lesson: Lesson, rate: float) -> TrainingArguments:
