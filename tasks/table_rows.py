@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from annotated_types import Ge, Gt, Le
 from harness.core.errors import ConfigError, DataError, did_you_mean
 from harness.core.escaping import one_line
 from harness.core.hangul import compose_hangul
+from harness.core.patterns import found_in
 from harness.core.task import MOST_CHOICES, NO_CLASS, Sample
 from tasks.table_cells import Cell, Cells, Table, field_name
 from tasks.table_choices import Reading, RowChoices, answer_in, choices_of, described
@@ -251,18 +251,13 @@ def parts_of(options: TableOptions, table: Table) -> list[str]:
 
 
 def _part_in(file: str, pattern: str) -> str:
-    try:
-        match = re.search(pattern, file)
-    except re.error as error:
-        raise ConfigError(
-            f"task.options.parts_in_name is {one_line(repr(pattern), 80)}, expected a regular expression: {error}"
-        ) from None
-    if match is None or not match[0]:
+    found = found_in([file], pattern, "task.options.parts_in_name")[0]
+    if not found or not found[0]:
         raise DataError(
             f"the name of the file '{one_line(file, 80)}' has no part that task.options.parts_in_name="
             f"{one_line(repr(pattern), 80)} matches"
         )
-    return match[1] if match.re.groups else match[0]
+    return found[0]
 
 
 def classes_of(table: Table, column: str) -> list[str]:

@@ -130,6 +130,7 @@ def test_a_secret_in_any_key_is_refused_and_never_shown(load, tmp_path, key, add
         ("grid: {k: [[0, 4]]}", r"grid.k is \[\[0, 4\]\], expected whole numbers"),
         ("grid: {templates: [null]}", r"grid.templates\[0\].*None, expected text"),
         ("grid: {templates: ['???']}", r"grid.templates\[0\]' holds '\?\?\?'"),
+        ("scoring: {extract: 'a{99999999999}'}", "scoring.extract is .*expected a regular expression"),
         ("scoring: {calibration: {}}", r"scoring.calibration' holds \{\}, expected a list"),
         ("scoring: {calibration: [[[]]]}", r"scoring.calibration is \[\[\[\]\]\], expected texts"),
         ("generation: {stop: [[a]]}", r"generation.stop is \[\['a'\]\], expected texts"),

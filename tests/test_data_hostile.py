@@ -338,6 +338,7 @@ def test_class_names_that_are_no_texts_are_refused():
 
 
 LABELS = "labels: [' 부정', ' 긍정']"
+BOMB = "[" + ", ".join(["&a0 [x]", *(f"&a{n + 1} [{', '.join([f'*a{n}'] * 9)}]" for n in range(12))]) + "]"
 
 
 @pytest.mark.parametrize(
@@ -353,6 +354,8 @@ LABELS = "labels: [' 부정', ' 긍정']"
         (f'" ": {{query: "{{document}}", {LABELS}}}', "name that cannot be shown"),
         ("t: {query: '" + "{document} " * 1001 + f"', {LABELS}}}", "1,001 braces, expected at most"),
         ("t: " + "[" * 5000 + "]" * 5000, "nested too deeply"),
+        (f"t: {{query: '{{document}}', labels: {BOMB}}}", "aliases make it more than 1,000,000 values"),
+        ("t: &a {query: *a}", "a value holds itself"),
         ("t: !!python/object/apply:os.system ['true']", "could not determine a constructor"),
     ],
 )

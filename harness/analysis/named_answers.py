@@ -17,6 +17,7 @@ import pandas as pd
 from harness.analysis.intervals import mean_interval
 from harness.analysis.table import cluster_codes
 from harness.core.errors import ConfigError
+from harness.core.patterns import found_in
 
 AnswerFigure = Callable[[str, Sequence[str]], float]
 """From an answer and the right ones to a value from 0 to 1; the best over the right ones counts."""
@@ -91,19 +92,19 @@ ANSWER_METRICS: Mapping[str, AnswerFigure] = {
 """Names for tasks whose answers are written."""
 
 
-def extracted(answer: str, pattern: str | None) -> str:
-    """What a pattern finds last in an answer: its first group, or all of it where it has none; nothing where none is.
+def extracted(answers: Sequence[str], pattern: str | None) -> list[str]:
+    """What a pattern finds last in each answer: its first group, or all of it where it has none; nothing where none is.
 
     Args:
-        answer: as it was cleaned.
-        pattern: regular expression; None takes the answer as it is.
+        answers: as they were cleaned.
+        pattern: regular expression; None takes the answers as they are.
+
+    Raises:
+        ConfigError: the pattern is none, or takes too long.
     """
     if pattern is None:
-        return answer
-    found = list(re.finditer(pattern, answer))
-    if not found:
-        return ""
-    return (found[-1].group(1 if found[-1].re.groups else 0) or "").strip()
+        return list(answers)
+    return [found[-1].strip() if found else "" for found in found_in(answers, pattern, "scoring.extract")]
 
 
 class NamedAnswers:
@@ -134,7 +135,7 @@ class NamedAnswers:
         scored = cell[cell["answer_values"].notna()]
         ids = scored["sample_id"].astype(str).tolist()
         codes = cluster_codes(ids, self.clusters)
-        answers = [extracted(str(answer), self.pattern) for answer in scored["answer"]]
+        answers = extracted(scored["answer"].astype(str).tolist(), self.pattern)
         found: dict[str, float] = {}
         for name in self.names:
             figure = ANSWER_METRICS[name]

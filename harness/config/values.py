@@ -277,7 +277,7 @@ def _check_choice(key: str, value: str, choices: tuple[str, ...]) -> None:
 def _check_pattern(key: str, pattern: str | None) -> None:
     try:
         re.compile(pattern or "")
-    except re.error as error:
+    except (re.error, OverflowError, RecursionError) as error:
         raise ConfigError(f"{key} is {one_line(repr(pattern), 80)}, expected a regular expression: {error}") from None
 
 
