@@ -15,7 +15,7 @@ from harness.core.escaping import one_line
 from harness.core.hangul import compose_hangul
 from harness.core.patterns import found_in
 from harness.core.task import MOST_CHOICES, NO_CLASS, Sample
-from tasks.table_cells import Cell, Cells, Table, field_name
+from tasks.table_cells import Cell, Cells, Table, field_name, fields_fault
 from tasks.table_choices import Reading, RowChoices, answer_in, choices_of, described
 
 MOST_CLASSES = 200
@@ -88,6 +88,8 @@ class Rows:
             for column in columns or ():
                 check_column(f"task.options.{key}", column, table)
         fields = self._fields(table, name, notes)
+        if fault := fields_fault(fields):
+            raise DataError(f"'{name}': {fault}, or name those that templates need in task.options.fields")
         dropped: Counter[str] = Counter()
         composed = 0
         seen: dict[str, str] = {}

@@ -15,6 +15,7 @@ from harness.core.user_files import read_bytes
 from tasks.table_cells import Table, header_fault
 
 MOST_BYTES = 2**31
+_HALF = re.compile("[\ud800-\udfff]")
 SEPARATORS = (",", "\t", ";", "|")
 csv.field_size_limit(sys.maxsize)
 
@@ -29,11 +30,10 @@ def decoded(file: Path, encoding: str) -> str:
     if data.startswith((b"\xff\xfe", b"\xfe\xff")) and not encoding.lower().startswith("utf-16"):
         raise DataError(f"'{file}' is UTF-16; set task.options.encoding=utf-16, or save it as UTF-8")
     try:
-        return data.decode(encoding).removeprefix("\ufeff")
-    except LookupError:
-        raise DataError(
-            f"task.options.encoding is '{one_line(encoding, 40)}', expected one such as utf-8 or cp949"
-        ) from None
+        text = data.decode(encoding).removeprefix("\ufeff")
+        if not text.isascii() and _HALF.search(text):
+            raise DataError(f"'{file}' holds halves of characters when it is read as {encoding}; save it as UTF-8")
+        return text
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         hint = "save it as UTF-8"
@@ -42,6 +42,10 @@ def decoded(file: Path, encoding: str) -> str:
                 hint = f"it is likely {other}: set task.options.encoding={other}"
                 break
         raise DataError(f"'{file}' is not {encoding}: byte {data[error.start]:#04x} in line {line}; {hint}") from None
+    except (LookupError, ValueError):
+        raise DataError(
+            f"task.options.encoding is '{one_line(encoding, 40)}', expected one such as utf-8 or cp949"
+        ) from None
 
 
 def _decodes(data: bytes, encoding: str) -> bool:

@@ -12,7 +12,6 @@ from tests.simulated_runs import answered_run
 from tests.test_damaged_runs import edit
 from tests.told import call, refused
 
-
 ENDLESS = "(?:(?:.{0,9}){9}){9}\\Z가"
 """On a dozen letters already."""
 
