@@ -5,14 +5,16 @@ import os
 import shutil
 import sys
 from pathlib import Path
+from unittest import mock
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from harness.reporting.tracking import layout
 from tests.conftest import REPO
 from tests.fuzz.inputs import changed, damaged, place, share
-from tests.simulated_runs import classified_run
+from tests.simulated_runs import MODEL, answered_run, classified_run
 from tests.told import call
 
 
@@ -24,20 +26,108 @@ def copied(run_dir):
     return target
 
 
+RACE = {
+    "races": [
+        {
+            "key": "k",
+            "settings": {"epsilon": 0.01},
+            "strategies": ["plain K=0", "plain K=2"],
+            "n_samples": 6,
+            "n_steps": 6,
+            "n_held_out": 2,
+            "rounds": [
+                {"step": 3, "candidate": 0, "leader": 0, "dropped": [], "resting": [], "epsilon": None},
+                {"step": 6, "candidate": 0, "leader": 0, "dropped": [1], "resting": [], "epsilon": 0.02},
+            ],
+            "result": {
+                "ending": "single", "winner": "plain K=0", "baseline": None, "claim": "plain K=0 is best",
+                "held_out": {"winner": {"value": 0.5, "low": 0.4, "high": 0.6, "method": "t", "n": 2},
+                             "baseline": None, "difference": None},
+                "spent": {"records": 9, "records_of_grid": 12, "tokens": 1.0, "tokens_of_grid": 2.0}, "scored": [6, 3],
+            },
+        }
+    ]
+}  # fmt: skip
+PROMPT = {"model": MODEL, "template": "plain", "k": 0, "seed": 1, "sample_id": "s00000", "text": "가", "n_tokens": 3,
+          "label_tokens": [["a"], ["b"]]}  # fmt: skip
+AROUND = {
+    "model": MODEL,
+    "template": "plain",
+    "seed": 1,
+    "before": "a",
+    "after": "b",
+    "query": "q",
+    "lengths": {"0": 3},
+}
+DOCUMENTS = {
+    "race.json": RACE,
+    "prompts.json": {"format": 1, "prompts": [PROMPT], "around": [AROUND], "own": {MODEL: {"1": {"s00000": 0}}}},
+    "quarantine.json": {
+        "format": 1,
+        "units": ["u"],
+        "samples": {"s00001": [{"unit": "u", "process": "h 1", "ending": "died", "cause": "c"}]},
+    },
+}
+AGREEMENT = {"prompts": 2, "flips": 0, "near_ties": 1, "largest": 1e-6, "mean": 1e-7}
+AUDIT = {"method": "likelihood", "n_samples": 2, "is_well": True} | {
+    "templates": [{"template": "plain", "packing_adds": False, "run": AGREEMENT, "alone": AGREEMENT}]
+}
+
+
+def completed(path):
+    """A run directory with every document that one may have."""
+    for name, document in DOCUMENTS.items():
+        (path / name).write_text(json.dumps(document))
+    manifest = json.loads((path / "manifest.json").read_text())
+    manifest |= {"audit": AUDIT, "references": [], "tracking_id": "t", "n_units": 2, "n_records": 12}
+    manifest["config"]["wandb"] = {"mode": "offline", "project": "p"}
+    (path / "manifest.json").write_text(json.dumps(manifest))
+    return path
+
+
 @pytest.fixture(scope="module")
 def run_dir(tmp_path_factory):
-    path = classified_run(tmp_path_factory.mktemp("runs") / "run", ["가", "나", "다"], {("plain", 0): 0.6}, seeds=(1,))
-    Path(path, "prompts.json").write_text('{"format": 1, "prompts": []}')
-    return Path(path)
+    shares = {("plain", 0): 0.6, ("plain", 2): 0.7}
+    path = classified_run(tmp_path_factory.mktemp("runs") / "run", list("가나다라마바"), shares, seeds=(1,))
+    return completed(Path(path))
 
 
-NAMES = ["manifest.json", "prompts.json", "samples.parquet", "part"]
-VERBS = ["show"] * 4 + ["status"] * 4 + ["calibrate", "compare", "export", "report"]
+@pytest.fixture(scope="module")
+def answered(tmp_path_factory):
+    return completed(Path(answered_run(tmp_path_factory.mktemp("runs") / "run", n=6)))
 
 
-def damage(data, folder):
+@pytest.fixture(scope="module")
+def group(tmp_path_factory, run_dir):
+    """A group of two tasks."""
+    folder = tmp_path_factory.mktemp("runs") / "group"
+    folder.mkdir()
+    for name in ("one", "two"):
+        shutil.copytree(run_dir, folder / name)
+    tasks = [{"label": name, "folder": name} for name in ("one", "two")]
+    (folder / "group.json").write_text(json.dumps({"format": 1, "tasks": tasks}))
+    return folder
+
+
+NAMES = ["manifest.json", *DOCUMENTS, "samples.parquet", "part"]
+SHOWN = [["show", "RUN"], ["show", "RUN", "--format", "json"], ["show", "RUN", "--format", "csv"], ["status", "RUN"]]
+VERBS = [
+    *SHOWN * 2,
+    ["status", "RUN", "--format", "json"],
+    ["compare", "RUN", "--by", "template,k", "--all"],
+    ["compare", "RUN", "SOUND", "--format", "md"],
+    ["calibrate", "RUN", "--all"],
+    ["export", "RUN", "--to", "OUT"],
+    ["report", "RUN"],
+    ["report", "RUN", "SOUND", "--out", "OUT.html"],
+    ["wandb", "RUN"],
+]
+GROUP_VERBS = [*SHOWN, ["status", "RUN", "--format", "json"], ["compare", "RUN"], ["report", "RUN"]]
+
+
+def damage(data, folder, names=NAMES):
     """Change one file of a run directory, as the drawn data says."""
-    name = data.draw(st.sampled_from(NAMES))
+    name = data.draw(st.sampled_from(names))
     path = min((folder / "parts").iterdir()) if name == "part" else folder / name
     if path.suffix == ".json" and data.draw(st.integers(0, 3)):
         path.write_text(json.dumps(data.draw(changed(json.loads(path.read_text())))))
@@ -45,16 +135,46 @@ def damage(data, folder):
         path.write_bytes(data.draw(damaged(path.read_bytes())))
 
 
-@share("run directories")
-@given(data=st.data())
-def test_run_directories(run_dir, data):
-    folder = copied(run_dir)
-    damage(data, folder)
-    told = call(data.draw(st.sampled_from(VERBS)), folder)
+def told_of(verb, folder, sound):
+    """Call a verb on a damaged folder, and hold what it says against what it may say."""
+    places = {"RUN": folder, "SOUND": sound, "OUT": place("out"), "OUT.html": place("out.html")}
+    with mock.patch.object(layout, "_save", lambda runs, drawn: "https://wandb/report"):  # nothing goes there
+        told = call(*(places.get(word, word) for word in verb))
     assert told.status in (0, 2), told.err
     errors = [line for line in told.err.splitlines() if line.startswith("error: ")]
     assert len(errors) == (told.status == 2) and "Traceback" not in told.err, told.err
-    assert "\x1b" not in told.out + told.err
+    assert "a fault of this program" not in told.err, told.err
+    assert not {"\x1b", "\x9b", "\u202e", "\0"} & set(told.out + told.err)
+    return told
+
+
+@pytest.mark.parametrize("verb", VERBS, ids=" ".join)
+def test_sound_directories_are_read(run_dir, answered, verb):
+    refusing = {"calibrate": answered, "export": run_dir}.get(verb[0])
+    for sound in (run_dir, answered):
+        told = told_of(verb, copied(sound), sound)
+        expected = 2 if sound == refusing else 0
+        assert (told.status, "damaged" in told.err) == (expected, False), told.err
+
+
+@share("run directories")
+@given(data=st.data())
+def test_run_directories(run_dir, answered, data):
+    sound = data.draw(st.sampled_from([run_dir, answered]))
+    folder = copied(sound)
+    damage(data, folder)
+    told_of(data.draw(st.sampled_from(VERBS)), folder, sound)
+
+
+@share("groups of runs")
+@given(data=st.data())
+def test_groups_of_runs(group, data):
+    folder = copied(group)
+    if data.draw(st.booleans()):
+        damage(data, folder, ["group.json"])
+    else:
+        damage(data, folder / "one")
+    told_of(data.draw(st.sampled_from(GROUP_VERBS)), folder, group)
 
 
 FORBIDDEN = (

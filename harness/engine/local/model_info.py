@@ -190,6 +190,8 @@ def read_model_info(model: ModelEntry, check: Callable[[str, Any], None] = check
         what = "tokenizer"
         with panics_as_errors():
             tokenizer = AutoTokenizer.from_pretrained(source, **told, **options)
+            # Settings of the wrong kind show where they are used.
+            tokenizer.decode(tokenizer(path)["input_ids"])
     except ModelError:
         raise
     except Exception as error:

@@ -146,7 +146,9 @@ def _tokenizer(model: ModelEntry) -> tuple[Any, str]:
     options = {"revision": model.revision or "main", "trust_remote_code": model.trust_remote_code}
     try:
         with panics_as_errors():
-            return AutoTokenizer.from_pretrained(path, **options), ""
+            tokenizer = AutoTokenizer.from_pretrained(path, **options)
+            tokenizer.decode(tokenizer(path)["input_ids"])
+        return tokenizer, ""
     except Exception as error:
         reason = one_line(str(error), 200)
         if local:
