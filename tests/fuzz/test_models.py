@@ -124,7 +124,7 @@ GGUF += struct.pack("<Q", 4) + b"name" + struct.pack("<IQ", 8, 1) + b"x"
 GGUF += struct.pack("<Q", 1) + b"w" + struct.pack("<IQIQ", 1, 8, 0, 0) + bytes(64)
 
 
-@share("model headers")
+@share("gguf headers")
 @given(damaged(GGUF))
 @example(b"GGUF" + struct.pack("<IQQ", 3, 2**60, 0))
 @example(b"GGUF" + struct.pack("<IQQ", 3, 0, 2**60) + struct.pack("<Q", 2**62))
