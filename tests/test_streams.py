@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 
@@ -71,3 +72,18 @@ def test_a_tokenizer_that_is_cut_short_is_told_whenever_it_gives_up(tmp_path):
         done = call("plan", "configs/demo.yaml", f"model.path={folder}", "task.limit=2")
         errors = [line for line in done.err.splitlines() if line.startswith("error: ")]
         assert (done.status, len(errors), "Traceback" in done.err) == (2, 1, False), done.err
+
+
+def test_ctrl_c_while_modules_are_loaded_is_no_traceback(tmp_path):
+    """Modules that the command line loads come from a folder where loading one of them takes for ever."""
+    (tmp_path / "typer.py").write_text(
+        "import sys, time\nsys.stdout.write('now')\nsys.stdout.flush()\ntime.sleep(60)\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}:{REPO}"}
+    loading = subprocess.Popen(
+        [sys.executable, "-m", "harness", "--version"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment
+    )
+    assert loading.stdout.read(3) == b"now"
+    loading.send_signal(signal.SIGINT)
+    _, err = loading.communicate(timeout=30)
+    assert (loading.returncode, err) == (-signal.SIGINT, b"")
