@@ -7,16 +7,13 @@ from __future__ import annotations
 
 import json
 import re
-import signal
 import subprocess
 import sys
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from types import FrameType
+from collections.abc import Sequence
 
 from harness.core.errors import ConfigError
 from harness.core.escaping import one_line
+from harness.core.time_limit import can_limit, time_limit
 
 MOST_SECONDS = 5.0
 """For one text, or in another process for all of them and its start."""
@@ -42,7 +39,7 @@ def found_in(texts: Sequence[str], pattern: str, key: str) -> list[list[str]]:
     shown = f"{key} is {one_line(repr(pattern), 80)}"
     try:
         compiled = re.compile(pattern)
-        if threading.current_thread() is threading.main_thread():
+        if can_limit():
             return [_found(compiled, text) for text in texts]
         return _found_elsewhere(pattern, texts)
     except (re.error, OverflowError, RecursionError) as error:
@@ -55,28 +52,8 @@ def found_in(texts: Sequence[str], pattern: str, key: str) -> list[list[str]]:
 
 
 def _found(pattern: re.Pattern[str], text: str) -> list[str]:
-    with _limited():
+    with time_limit(MOST_SECONDS):
         return [found.group(1 if pattern.groups else 0) or "" for found in pattern.finditer(text)]
-
-
-@contextmanager
-def _limited() -> Iterator[None]:
-    """Let a signal of the clock end the block.
-
-    Raises:
-        TimeoutError: it took too long.
-    """
-
-    def end(number: int, frame: FrameType | None) -> None:
-        raise TimeoutError
-
-    before = signal.signal(signal.SIGALRM, end)
-    signal.setitimer(signal.ITIMER_REAL, MOST_SECONDS)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0.0)
-        signal.signal(signal.SIGALRM, before)
 
 
 def _found_elsewhere(pattern: str, texts: Sequence[str]) -> list[list[str]]:
