@@ -3,7 +3,9 @@
 import json
 import os
 import shutil
+import stat
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -99,3 +101,17 @@ def test_a_document_of_more_bytes_than_any_has_is_not_read(run_dir, monkeypatch)
 def test_a_command_with_names_that_are_no_text_is_kept_escaped(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["harness", "run", "\udcb0\x1b.yaml"])
     assert manifest.new_session()["command"] == "harness run \\udcb0\\u001b.yaml"
+
+
+def test_a_report_is_written_to_a_device_or_pipe_and_takes_no_place_of_it(run_dir, tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = threading.Thread(target=lambda: read.append(pipe.read_bytes()), daemon=True)
+    read = []
+    reader.start()
+    assert call("report", run_dir, "--out", pipe).status == 0
+    reader.join(10)
+    assert read[0].startswith(b"<!DOCTYPE html>") and stat.S_ISFIFO(pipe.stat().st_mode)
+    os.mkfifo(run_dir / "report.html")
+    assert call("report", run_dir).status == 0, "what somebody put there keeps nobody waiting"
+    assert (run_dir / "report.html").is_file()

@@ -44,6 +44,7 @@ def test_bytes_of_reviews(content):
 
 @share("questions")
 @given(changed(KORQUAD) | damaged(json.dumps(KORQUAD).encode()))
+@example({"data": [{"title": "a\nb"}]})
 def test_question_files(content):
     data = content if isinstance(content, bytes) else json.dumps(content).encode()
     with one_line_at_most():
