@@ -158,7 +158,7 @@ def status_of(store: RunStore, now_s: float) -> RunStatus:
     records, exact = _records(done, total, read, manifest.get("n_records"))
     left_s = None
     if state is State.RUNNING and rate is not None and total is not None:
-        left_s = (total - done) / rate.units_per_s
+        left_s = max(0, total - done) / rate.units_per_s
     return RunStatus(
         store.run_dir,
         state,
