@@ -81,11 +81,12 @@ def read_contexts(paths: Iterable[Path], schema: Schema) -> Iterator[Context]:
             if not isinstance(article, dict):
                 raise DataError(f"{where} is {article!r:.60}, expected an object as in {schema}")
             title = _value(where, article, "title", str)
-            where += f" ('{title}')"
+            where += f" ('{one_line(title, 80)}')"
             for context in _contexts(where, article, f"{path.stem}:{number}", title, schema):
                 for question in context.questions:
                     if question.id in seen:
-                        raise DataError(f"{where}: the question id '{question.id}' comes twice, expected unique ids")
+                        shown = one_line(question.id, 60)
+                        raise DataError(f"{where}: the question id '{shown}' comes twice, expected unique ids")
                     seen.add(question.id)
                 yield context
 
@@ -217,7 +218,7 @@ def _question(place: str, where: str, qa: Any, context: str, schema: Schema) -> 
     if not isinstance(number, str | int) or isinstance(number, bool) or number == "":
         found = f"the id {number!r:.60}" if "id" in qa else "no id"
         raise DataError(f"{place} has a question with {found}, expected text or a whole number")
-    spot = f"{where}, question '{number}'"
+    spot = f"{where}, question '{one_line(str(number), 60)}'"
     text = _value(spot, qa, "question", str)
     if schema is Schema.V1:
         answers = _value(spot, qa, "answers", list)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from harness.core.escaping import one_line
+from harness.core.spelling import first_alike
+from harness.core.task import KEPT_FIELDS
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,7 @@ def _within_list(value: Any) -> str:
 def header_fault(place: str, columns: Sequence[str]) -> str:
     """What is wrong with the names of the columns; an empty text where nothing is."""
     if len(set(columns)) != len(columns):
-        twice = next(name for name in columns if columns.count(name) > 1)
+        twice = next(name for name, count in Counter(columns).items() if count > 1)
         return f"{place}: the column '{one_line(twice, 60)}' comes twice, expected each name once"
     if not all(columns):
         return f"{place}: a column has no name, expected a header with the names of the columns"
@@ -68,6 +71,19 @@ def header_fault(place: str, columns: Sequence[str]) -> str:
 
 
 def field_name(column: str) -> str:
-    """A column's name as templates write it: what is no letter, digit or underscore becomes one."""
+    """A column's name as templates write it: what is no letter, digit or underscore becomes one.
+
+    Names that run directories keep for themselves, such as `cluster`, get an underscore behind them.
+    """
     name = re.sub(r"\W", "_", column)
-    return name if name.isidentifier() else f"_{name}"
+    name = name if name.isidentifier() else f"_{name}"
+    return f"{name}_" if name in KEPT_FIELDS else name
+
+
+def fields_fault(columns: Sequence[str]) -> str:
+    """Which columns have one name as templates write it; an empty text where none have."""
+    twice = first_alike(dict.fromkeys(columns), field_name)
+    if twice is None:
+        return ""
+    shown = [one_line(name, 60) for name in (*twice, field_name(twice[0]))]
+    return f"the columns '{shown[0]}' and '{shown[1]}' are both {{{shown[2]}}} in templates; rename one of them"

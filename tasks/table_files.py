@@ -8,6 +8,8 @@ Excel, or a key that a JSON object lacks. Knows files; refuses to know what a co
 from __future__ import annotations
 
 import json
+import re
+import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,12 @@ from harness.core.errors import DataError
 from harness.core.escaping import one_line
 from tasks.table_cells import Cell, Table, header_fault, text_of
 from tasks.table_separated import decoded, read_separated
+
+MOST_ROWS = 10_000_000
+"""Of a parquet file, a few bytes of which may claim more."""
+MOST_SHEET_ROWS, MOST_SHEET_BYTES = 2**20, 2**30
+"""Of an xlsx file: rows that Excel allows, and bytes unpacked."""
+_HALF = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 def read_table(path: Path, encoding: str) -> Table:
@@ -104,9 +112,19 @@ def _json_array(file: Path, encoding: str) -> Table:
 def _json(text: str, place: str) -> Any:
     """Parsed, with numbers as they are written."""
     try:
-        return json.loads(text, parse_float=str, parse_int=str, object_pairs_hook=_pairs)
+        found = json.loads(text, parse_float=str, parse_int=str, parse_constant=_constant, object_pairs_hook=_pairs)
+        if _HALF.search(text):
+            json.dumps(found, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise DataError(f"{place}: an escape such as \\ud800 is half a character; expected whole ones") from None
     except (json.JSONDecodeError, RecursionError, ValueError) as error:
         raise DataError(f"{place}: no valid JSON, {one_line(str(error), 120)}; is the file cut off?") from None
+    return found
+
+
+def _constant(name: str) -> str | None:
+    """Python writes what is missing as NaN, which no JSON has; infinities are texts."""
+    return None if name == "NaN" else name
 
 
 def _pairs(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
@@ -122,11 +140,23 @@ def _of_objects(objects: Sequence[Any], places: Sequence[str]) -> Table:
     for value, place in zip(objects, places, strict=True):
         if not isinstance(value, Mapping):
             raise DataError(f"{place}: a {type(value).__name__}, expected an object with a key per column")
-        rows.append(dict(_flattened(value, "")))
+        cells = _flat(value, place)
+        rows.append(dict(cells))
+        if len(rows[-1]) != len(cells):
+            raise DataError(f"{place}: {header_fault('', [name for name, _ in cells]).removeprefix(': ')}")
         columns |= dict.fromkeys(rows[-1])
     if columns:
+        if fault := header_fault(places[0], list(columns)):
+            raise DataError(fault)
         rows = [{name: row.get(name) for name in columns} for row in rows]
     return Table(list(columns), rows, list(places))
+
+
+def _flat(value: Mapping[str, Any], place: str) -> list[tuple[str, Cell]]:
+    try:
+        return list(_flattened(value, ""))
+    except RecursionError:
+        raise DataError(f"{place}: it is nested too deeply; expected an object with a key per column") from None
 
 
 def _flattened(value: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Cell]]:
@@ -140,8 +170,11 @@ def _flattened(value: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Cel
 
 def _parquet(file: Path, encoding: str) -> Table:
     try:
-        found = pq.read_table(file)
-    except (pa.ArrowException, OSError) as error:
+        opened = pq.ParquetFile(file)
+        if opened.metadata.num_rows > MOST_ROWS:
+            raise DataError(f"'{file}' claims {opened.metadata.num_rows:,} rows, expected at most {MOST_ROWS:,}")
+        found = opened.read()
+    except (pa.ArrowException, OSError, ValueError) as error:
         raise DataError(f"'{file}' is no parquet file: {one_line(str(error), 120)}") from None
     return _of_arrow(found, str(file), {})
 
@@ -156,11 +189,21 @@ def _of_arrow(found: pa.Table, place: str, names: Mapping[str, Sequence[str]]) -
     """
     binary = [f.name for f in found.schema if pa.types.is_binary(f.type) or pa.types.is_large_binary(f.type)]
     notes = [f"{Path(place).name}: columns of bytes are left out: {', '.join(binary)}"] if binary else []
-    objects = found.drop_columns(binary).to_pylist()
+    if fault := header_fault(f"'{place}'", found.column_names):
+        raise DataError(fault)
+    try:
+        objects = found.drop_columns(binary).to_pylist()
+    except (pa.ArrowException, ArithmeticError, ValueError) as error:
+        raise DataError(f"'{place}' holds what is no text: {one_line(str(error), 120)}") from None
     for column, classes in names.items():
         for row in objects:
             if isinstance(row.get(column), int) and 0 <= row[column] < len(classes):
-                row[column] = classes[row[column]]
+                row[column] = str(classes[row[column]])
+    # pandas writes what is missing in a column of numbers as NaN.
+    for row in objects:
+        for name, value in row.items():
+            if value != value:
+                row[name] = None
     table = _of_objects(objects, [f"'{place}' row {number}" for number in range(1, len(objects) + 1)])
     table.notes += notes
     return table
@@ -180,10 +223,26 @@ def _saved_dataset(folder: Path) -> Table:
                 tables.append(pa.ipc.open_stream(source).read_all())
         except (pa.ArrowException, OSError) as error:
             raise DataError(f"'{file}' is no Arrow file of a saved data set: {one_line(str(error), 120)}") from None
-    info = folder / "dataset_info.json"
-    features = json.loads(info.read_text(encoding="utf-8")).get("features") or {} if info.is_file() else {}
-    names = {name: spec["names"] for name, spec in features.items() if isinstance(spec, dict) and spec.get("names")}
-    return _of_arrow(pa.concat_tables(tables), str(folder), names)
+    try:
+        found = pa.concat_tables(tables)
+    except pa.ArrowException as error:
+        raise DataError(f"the files of '{folder}' are of different tables: {one_line(str(error), 120)}") from None
+    return _of_arrow(found, str(folder), _class_names(folder / "dataset_info.json"))
+
+
+def _class_names(info: Path) -> dict[str, Sequence[str]]:
+    """Names of the classes of each column that holds class indices, as `datasets` keeps them."""
+    if not info.is_file():
+        return {}
+    try:
+        found = json.loads(info.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"'{info}' is damaged: {one_line(str(error), 120)}; save the data set again") from None
+    features = found.get("features") if isinstance(found, dict) else None
+    if not isinstance(features, dict):
+        return {}
+    named = {name: spec.get("names") for name, spec in features.items() if isinstance(spec, dict)}
+    return {name: names for name, names in named.items() if isinstance(names, list)}
 
 
 def _sheet(file: Path, encoding: str) -> Table:
@@ -194,29 +253,45 @@ def _sheet(file: Path, encoding: str) -> Table:
             f"'{file}' needs openpyxl; install it (pip install openpyxl), or save the sheet as CSV"
         ) from None
     try:
+        with zipfile.ZipFile(file) as parts:
+            size = sum(part.file_size for part in parts.infolist())
+        if size > MOST_SHEET_BYTES:
+            raise DataError(
+                f"'{file}' unpacks to {size:,} bytes, expected at most {MOST_SHEET_BYTES:,}; save it as CSV"
+            )
         book = openpyxl.load_workbook(file, read_only=True, data_only=True)
+        return _of_sheet(file, book.worksheets[0], len(book.worksheets))
+    except DataError:
+        raise
     except Exception as error:
+        # Whatever a reader meets in somebody's XML.
         raise DataError(f"'{file}' is no xlsx file: {one_line(str(error), 120)}; save the sheet as CSV") from None
-    sheet = book.worksheets[0]
-    # A formula that failed (`#N/A`) left no value.
-    rows = [[None if cell.data_type == "e" else cell.value for cell in row] for row in sheet.iter_rows()]
-    count = len(book.worksheets)
-    notes = [f"{file.name}: the first of {count} sheets, '{sheet.title}'"] if count > 1 else []
-    if not rows:
-        return Table([], [], [], notes)
-    width = max((n + 1 for n, cell in enumerate(rows[0]) if cell is not None), default=0)
-    columns = [str(cell if cell is not None else "").strip() for cell in rows[0][:width]]
-    if fault := header_fault(f"'{file}' row 1", columns):
-        raise DataError(fault)
-    table = Table(columns, [], [], notes)
-    beside = sum(any(cell is not None for cell in row[width:]) for row in rows[1:])
-    if beside:
-        notes.append(f"{file.name}: {beside:,} rows have cells beside the columns of the header, passed over")
-    for number, row in enumerate(rows[1:], 2):
+
+
+def _of_sheet(file: Path, sheet: Any, count: int) -> Table:
+    """Rows of the first of so many sheets."""
+    # What a file says of its own size may be all that Excel allows.
+    sheet.reset_dimensions()
+    table = Table([], [], [], [f"{file.name}: the first of {count} sheets, '{sheet.title}'"] if count > 1 else [])
+    width = beside = 0
+    for number, cells in enumerate(sheet.iter_rows(), 1):
+        # A formula that failed (`#N/A`) left no value.
+        row = [None if cell.data_type == "e" else cell.value for cell in cells]
+        if number > MOST_SHEET_ROWS:
+            raise DataError(f"'{file}' has more than {MOST_SHEET_ROWS:,} rows; save the sheet as CSV")
+        if number == 1:
+            width = max((n + 1 for n, cell in enumerate(row) if cell is not None), default=0)
+            table.columns = [str(cell if cell is not None else "").strip() for cell in row[:width]]
+            if fault := header_fault(f"'{file}' row 1", table.columns):
+                raise DataError(fault)
+            continue
+        beside += any(cell is not None for cell in row[width:])
         if any(cell is not None for cell in row):
-            cells = [*row, *[None] * (width - len(row))][:width]
-            table.rows.append({name: text_of(cell) for name, cell in zip(columns, cells, strict=True)})
+            padded = [*row, *[None] * (width - len(row))][:width]
+            table.rows.append({name: text_of(cell) for name, cell in zip(table.columns, padded, strict=True)})
             table.places.append(f"'{file}' row {number}")
+    if beside:
+        table.notes.append(f"{file.name}: {beside:,} rows have cells beside the columns of the header, passed over")
     return table
 
 

@@ -6,6 +6,7 @@ Asks nothing: what it cannot tell is said in one line with the option that tells
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from harness.core.escaping import one_line
 from harness.core.giveaways import is_answer, names_classes
 from harness.core.task import Starter, StartWishes
 from tasks.table import SPLIT_SHARE, places
-from tasks.table_cells import Cells, Table, field_name
+from tasks.table_cells import Cells, Table, field_name, fields_fault
 from tasks.table_choices import Reading, answer_in, choices_of, described, most_choices, readings_of
 from tasks.table_files import read_table
 from tasks.table_rows import TableOptions, cell_text, check_column, classes_of
@@ -42,9 +43,14 @@ ID_NAMES = ("id", "no", "number", "idx", "index", "guid", "uid", "uuid", "key", 
 MOST_SEEN_CLASSES = 20
 """A column with more different texts is not taken for a label unless it is named."""
 MOST_FIELDS = 4
+MOST_STEM_BYTES = 120
+"""Of the name of a run; file systems allow 255 for a name with its ending."""
 GOOD_K = 4
 GOOD_LIMIT = 1000
 """Samples that a first grid asks about; the comment says how to take all."""
+
+
+_UNPRINTED = re.compile("[\x7f-\x9f\u2028\u2029\ud800-\udfff\ufeff\ufffe\uffff]")
 
 
 @dataclass(frozen=True)
@@ -87,14 +93,21 @@ def start(place: Path, wishes: StartWishes) -> Starter:
     told = [cell_text(row[column]) for row in table.rows]
     rights = _right_choices(table, choices, told, readings[0]) if choices else told
     fields, passed_over = _fields_of(table, column, {identity, *choices}, rights, bool(classes))
+    if fault := fields_fault(fields):
+        raise DataError(f"'{test}': {fault}")
     n_pool = round(SPLIT_SHARE * len(table.rows)) if pool is None else len(read_table(pool, wishes.encoding).rows)
     seen = _Seen(column, classes, identity, fields, passed_over, pool, n_pool, choices, readings)
-    stem = field_name(place.stem).strip("_") or "table"
+    stem = _shortened(field_name(place.stem).strip("_")) or "table"
     grid = "\n".join(_grid(place, stem, seen, wishes, len(table.rows))) + "\n"
     written = choice_templates(_body(seen), wishes.chat) if choices else _templates(seen, wishes.chat)
     templates = "\n".join(written) + "\n"
     told = [f"{test}: {len(table.rows):,} rows, {len(table.columns)} columns", *table.notes, *_told(table, seen)]
     return Starter(stem, grid, templates, [one_line(line, 400) for line in told])
+
+
+def _shortened(stem: str) -> str:
+    """Short enough for the name of a run and of files."""
+    return stem.encode(errors="ignore")[:MOST_STEM_BYTES].decode(errors="ignore")
 
 
 def _told(table: Table, seen: _Seen) -> Iterator[str]:
@@ -201,8 +214,8 @@ def _mean_length(table: Table, name: str) -> float:
 
 
 def _quoted(text: str) -> str:
-    """As a double-quoted scalar of YAML, in one line."""
-    return json.dumps(text, ensure_ascii=False).replace("\x85", "\\N").replace("\u2028", "\\L").replace("\u2029", "\\P")
+    """As a double-quoted scalar of YAML, in one line: what YAML does not print is escaped as JSON escapes it."""
+    return _UNPRINTED.sub(lambda match: f"\\u{ord(match[0]):04x}", json.dumps(text, ensure_ascii=False))
 
 
 def _listed(texts: Sequence[str]) -> str:
@@ -212,7 +225,8 @@ def _listed(texts: Sequence[str]) -> str:
 def _grid(place: Path, stem: str, seen: _Seen, wishes: StartWishes, n_rows: int) -> Iterator[str]:
     first = ["letters", "circled", "cloze"] if seen.choices else ["question", "short", "english"]
     names = [*first, *(["chat"] if wishes.chat else [])]
-    yield f"# Compares {len(names)} wordings on {one_line(place.name, 80)}. configs/README.md explains every key."
+    shown = _quoted(one_line(place.name, 80))
+    yield f"# Compares {len(names)} wordings on {shown}. configs/README.md explains every key."
     yield f"name: {_quoted(stem)}  # results go to data_out/{stem}"
     yield "model:"
     yield "  # A folder or a name on the hub; or write model.path=... behind the command."

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,9 +13,10 @@ from annotated_types import Ge, Gt, Le
 from harness.core.errors import ConfigError, DataError, did_you_mean
 from harness.core.escaping import one_line
 from harness.core.hangul import compose_hangul
+from harness.core.patterns import found_in
 from harness.core.spelling import first_alike, spelt_alike
 from harness.core.task import MOST_CHOICES, NO_CLASS, Sample
-from tasks.table_cells import Cell, Cells, Table, field_name
+from tasks.table_cells import Cell, Cells, Table, field_name, fields_fault
 from tasks.table_choices import Reading, RowChoices, answer_in, choices_of, described
 
 MOST_CLASSES = 200
@@ -89,11 +89,8 @@ class Rows:
             for column in columns or ():
                 check_column(f"task.options.{key}", column, table)
         fields = self._fields(table, name, notes)
-        if twice := first_alike(fields, field_name):
-            raise DataError(
-                f"'{name}': the columns '{one_line(twice[0], 60)}' and '{one_line(twice[1], 60)}' are both "
-                f"{{{field_name(twice[0])}}} in templates; name one of them in task.options.fields, or rename it"
-            )
+        if fault := fields_fault(fields):
+            raise DataError(f"'{name}': {fault}, or name those that templates need in task.options.fields")
         dropped: Counter[str] = Counter()
         blank: Counter[str] = Counter()
         composed = lost = 0
@@ -265,18 +262,13 @@ def parts_of(options: TableOptions, table: Table) -> list[str]:
 
 
 def _part_in(file: str, pattern: str) -> str:
-    try:
-        match = re.search(pattern, file)
-    except re.error as error:
-        raise ConfigError(
-            f"task.options.parts_in_name is {one_line(repr(pattern), 80)}, expected a regular expression: {error}"
-        ) from None
-    if match is None or not match[0]:
+    found = found_in([file], pattern, "task.options.parts_in_name")[0]
+    if not found or not found[0]:
         raise DataError(
             f"the name of the file '{one_line(file, 80)}' has no part that task.options.parts_in_name="
             f"{one_line(repr(pattern), 80)} matches"
         )
-    return match[1] if match.re.groups else match[0]
+    return found[0]
 
 
 def classes_of(table: Table, column: str) -> list[str]:

@@ -16,6 +16,7 @@ from harness.core.user_files import read_bytes
 from tasks.table_cells import Table, header_fault
 
 MOST_BYTES = 2**31
+_HALF = re.compile("[\ud800-\udfff]")
 SEPARATORS = (",", "\t", ";", "|")
 MOST_LABELS = 20
 """Different texts of a column that may be one of labels."""
@@ -33,16 +34,14 @@ def decoded(file: Path, encoding: str) -> str:
         raise DataError(f"'{file}' is UTF-16; set task.options.encoding=utf-16, or save it as UTF-8")
     try:
         text = data.decode(encoding).removeprefix("\ufeff")
+        if not text.isascii() and _HALF.search(text):
+            raise DataError(f"'{file}' holds halves of characters when it is read as {encoding}; save it as UTF-8")
         if not data.isascii() and not _is_utf(encoding) and _decodes(data, "utf-8"):
             raise DataError(
                 f"'{file}' is UTF-8, which task.options.encoding={one_line(encoding, 40)} takes for other characters; "
                 "set task.options.encoding=utf-8"
             )
         return text
-    except LookupError:
-        raise DataError(
-            f"task.options.encoding is '{one_line(encoding, 40)}', expected one such as utf-8 or cp949"
-        ) from None
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         hint = "save it as UTF-8"
@@ -51,6 +50,10 @@ def decoded(file: Path, encoding: str) -> str:
                 hint = f"it is likely {other}: set task.options.encoding={other}"
                 break
         raise DataError(f"'{file}' is not {encoding}: byte {data[error.start]:#04x} in line {line}; {hint}") from None
+    except (LookupError, ValueError):
+        raise DataError(
+            f"task.options.encoding is '{one_line(encoding, 40)}', expected one such as utf-8 or cp949"
+        ) from None
 
 
 def _is_utf(encoding: str) -> bool:

@@ -10,6 +10,7 @@ from harness.engine.local.scorer import Scorer
 from harness.engine.local.tree.tree import build_tree
 from harness.planning.lengths import measure
 from harness.planning.preparation import prepare
+from harness.prompts import tokenizing
 from harness.prompts.audit import audit_template
 from harness.prompts.demonstrations import Pool, PoolDraw
 from harness.prompts.draws import FixedDraw
@@ -100,6 +101,13 @@ def test_a_tokenizer_without_a_chat_template_is_refused(templates, ko_tokenizer)
 def test_a_chat_template_that_refuses_the_messages_is_named(templates, chat_tokenizer):
     chat_tokenizer.chat_template = "{{ raise_exception('roles must alternate') }}"
     with pytest.raises(TemplateError, match="chat template refuses the messages: roles must alternate"):
+        renderer_of(templates["chat"], chat_tokenizer).prompts(ASKED, seed=1, ks=[0])
+
+
+def test_a_chat_template_without_end_is_told(templates, chat_tokenizer, monkeypatch):
+    monkeypatch.setattr(tokenizing, "MOST_TEMPLATE_SECONDS", 0.3)
+    chat_tokenizer.chat_template = "{% for i in range(90000) %}" * 3 + "x" + "{% endfor %}" * 3
+    with pytest.raises(TemplateError, match=r"it does not come to an end within 0\.3 s"):
         renderer_of(templates["chat"], chat_tokenizer).prompts(ASKED, seed=1, ks=[0])
 
 

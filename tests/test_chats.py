@@ -1,6 +1,7 @@
 """Chat templates that open a thinking block are refused; the date that they write is that of the run's beginning."""
 
 import json
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -147,3 +148,10 @@ def test_a_run_goes_on_at_the_time_at_which_it_began(configured, monkeypatch):
 
 def test_runs_without_a_time_have_none(configured):
     assert prepare(configured(BODY + HEADER)).chat_time is None
+
+
+@pytest.mark.parametrize("text", ["<" + "think" * 20_000, "<" + "think" * 20_000 + ":>", "<think" * 20_000])
+def test_tags_are_found_in_a_time_that_grows_with_the_text_alone(text):
+    began = time.monotonic()
+    assert open_thinking(text) is None
+    assert time.monotonic() - began < 5, "a text twice as long took four times as long"

@@ -1,6 +1,7 @@
 """Configurations that would execute, leak, mislead or break: one line that names the key."""
 
 import os
+import time
 
 import pytest
 
@@ -76,6 +77,33 @@ def test_addresses_without_secrets_stay(address):
     assert (redacted(address), secret_in(address)) == (address, "")
 
 
+@pytest.mark.parametrize("piece", ["a", "http://h/" + "?", "s3://:@", "http://x?a="])
+def test_masking_takes_a_time_that_grows_with_the_text_alone(piece):
+    text = piece[:-1] + piece[-1] * 300_000 + " b@c"
+    began = time.monotonic()
+    redacted(text)
+    secret_in(text)
+    assert time.monotonic() - began < 5, "a text twice as long took four times as long"
+
+
+def test_keys_of_the_environment_are_masked_in_any_text(monkeypatch):
+    monkeypatch.setenv("SOME_API_KEY", "sk-HUNTER2-0123456789")
+    monkeypatch.setenv("HTTPS_PROXY", "user:HUNTER2@proxy:3128")
+    monkeypatch.setenv("SSH_KEY", "/home/me/.ssh/key")
+    monkeypatch.setenv("SHORT_KEY", "word")
+    text = "header b'Bearer sk-HUNTER2-0123456789' by user:HUNTER2@proxy:3128 of /home/me/.ssh/key, word"
+    assert redacted(text) == "header b'Bearer ***' by ***@proxy:3128 of /home/me/.ssh/key, word"
+
+
+def test_a_key_in_the_place_of_its_variables_name_is_refused_unseen(load, monkeypatch):
+    for key in ("hf_HUNTER2", "sk-HUNTER2"):
+        with pytest.raises(ConfigError, match=r"model.api_key_env is no name") as raised:
+            load(f"model: {{api_key_env: {key}}}")
+        assert "HUNTER2" not in str(raised.value)
+    monkeypatch.setenv("my_key", "x")
+    assert load("model: {api_key_env: my_key}").model.api_key_env == "my_key"
+
+
 @pytest.mark.parametrize(
     "key", ["out", "model.path", "task.data_dir", "task.templates_file", "cluster.address", "wandb.entity"]
 )
@@ -102,6 +130,7 @@ def test_a_secret_in_any_key_is_refused_and_never_shown(load, tmp_path, key, add
         ("grid: {k: [[0, 4]]}", r"grid.k is \[\[0, 4\]\], expected whole numbers"),
         ("grid: {templates: [null]}", r"grid.templates\[0\].*None, expected text"),
         ("grid: {templates: ['???']}", r"grid.templates\[0\]' holds '\?\?\?'"),
+        ("scoring: {extract: 'a{99999999999}'}", "scoring.extract is .*expected a regular expression"),
         ("scoring: {calibration: {}}", r"scoring.calibration' holds \{\}, expected a list"),
         ("scoring: {calibration: [[[]]]}", r"scoring.calibration is \[\[\[\]\]\], expected texts"),
         ("generation: {stop: [[a]]}", r"generation.stop is \[\['a'\]\], expected texts"),

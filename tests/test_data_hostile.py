@@ -285,6 +285,18 @@ def test_a_task_that_leaves_while_it_judges_fails_that_sample(error, interruptib
         assert "test_data_hostile.py:" in records[1].error
 
 
+def test_the_error_of_a_record_holds_no_key_and_steers_nothing(monkeypatch):
+    from types import SimpleNamespace
+
+    from harness.running.judging import failed
+
+    monkeypatch.setenv("HF_TOKEN", "hf_HUNTER2hunter2")
+    error = ValueError("https://u:HUNTER2@h said\n'hf_HUNTER2hunter2' \x1b[31m \ud800")
+    unit = SimpleNamespace(model="m", task="t", template="x", seed=1)
+    record = failed(unit, Sample("a", {}, 0), 0, error)
+    assert record.error == "https://***@h said '***' \\u001b[31m \\ud800"
+
+
 def test_an_interrupt_of_the_user_inside_a_task_is_no_fault_of_the_task(interruptible):
     from harness.core.errors import Interrupted
     from harness.core.foreign import blamed_on
@@ -326,6 +338,7 @@ def test_class_names_that_are_no_texts_are_refused():
 
 
 LABELS = "labels: [' 부정', ' 긍정']"
+BOMB = "[" + ", ".join(["&a0 [x]", *(f"&a{n + 1} [{', '.join([f'*a{n}'] * 9)}]" for n in range(12))]) + "]"
 
 
 @pytest.mark.parametrize(
@@ -341,6 +354,8 @@ LABELS = "labels: [' 부정', ' 긍정']"
         (f'" ": {{query: "{{document}}", {LABELS}}}', "name that cannot be shown"),
         ("t: {query: '" + "{document} " * 1001 + f"', {LABELS}}}", "1,001 braces, expected at most"),
         ("t: " + "[" * 5000 + "]" * 5000, "nested too deeply"),
+        (f"t: {{query: '{{document}}', labels: {BOMB}}}", "aliases make it more than 1,000,000 values"),
+        ("t: &a {query: *a}", "a value holds itself"),
         ("t: !!python/object/apply:os.system ['true']", "could not determine a constructor"),
     ],
 )

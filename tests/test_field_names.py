@@ -38,7 +38,7 @@ TEXT, CLASS = "글 {}".format, (2).__rmod__
 )
 def test_two_columns_of_one_name_in_templates_are_refused(tmp_path, row, name):
     template = f"query: '{{{name}}} 답:', {LABELS}"
-    with pytest.raises(DataError, match=rf"are both \{{{name}\}} in templates; name one of them"):
+    with pytest.raises(DataError, match=rf"are both \{{{name}\}} in templates; rename one of them, or name those"):
         prepared(tmp_path, row, template, label="y")
     shown = next(iter(row)) if "meta" not in row else "meta.text"
     found = prepared(tmp_path, row, template, label="y", fields=[shown])

@@ -19,7 +19,7 @@ from harness import run
 from harness.config.schema import ModelEntry
 from harness.core.errors import BudgetError, ModelError, RunDirError, ServerLostError
 from harness.engine.protocol import OpenSettings
-from harness.engine.server import client
+from harness.engine.server import body, client
 from harness.engine.server.engine import ENGINE
 from harness.engine.server.limits import Budget, Rate
 from harness.engine.server.probe import TEXT, Probe
@@ -205,6 +205,30 @@ def test_a_server_that_answers_nonsense_fails_its_records_in_one_line(tmp_path, 
     found = records(run(given).run_dir)
     assert found["error"].str.contains(message).all(), found["error"].iloc[0]
     assert not found["error"].str.contains("\n").any()
+
+
+def test_an_answer_without_end_and_one_nested_without_end_fail_their_records(tmp_path, model, serve, monkeypatch):
+    monkeypatch.setattr(body, "MOST_BYTES", 10_000)
+    for name, text, message in (
+        ("large", '"' + "a" * 20_000 + '"', "more than 10,000 bytes"),
+        ("deep", "[" * 9_000, "expected JSON"),
+    ):
+        server = serve(Vllm(model), fault=lambda n, request, body, text=text: say(text) if n > PROBES else None)
+        given = config(tmp_path, name, *at(server, KO_TINY), *SMALL, "task.limit=1", "run.max_failed_share=1")
+        assert records(run(given).run_dir)["error"].str.contains(message).all()
+
+
+def test_a_redirection_to_another_address_does_not_carry_the_key_there(tmp_path, model, serve, monkeypatch):
+    monkeypatch.setenv("TEST_KEY", KEY)
+    other = serve(Vllm(model))
+
+    async def redirect(request):
+        raise web.HTTPTemporaryRedirect(f"{other.url}{request.path.removeprefix('/v1')}")
+
+    server = serve(Vllm(model), fault=lambda n, request, body: redirect(request))
+    run(config(tmp_path, "led", *at(server, KO_TINY), *SMALL, "task.limit=1", "model.api_key_env=TEST_KEY"))
+    assert server.headers[-1]["Authorization"] == f"Bearer {KEY}"
+    assert other.asked and not any("Authorization" in headers for headers in other.headers)
 
 
 def test_a_server_that_refuses_for_ever_ends_the_run(tmp_path, model, serve):

@@ -8,6 +8,7 @@ from harness.analysis.compared_runs import values_of_runs
 from harness.analysis.macro import Macro, macro_averages
 from harness.analysis.task_values import TaskValues
 from harness.core.errors import RunDirError
+from harness.results.damage import told_as_damage
 from harness.results.groups import GroupRun
 
 
@@ -25,7 +26,8 @@ def group_figures(runs: Sequence[GroupRun]) -> Macro:
     reason: RunDirError | str = "it has no prompts"
     for one in runs:
         try:
-            table, metric = values_of_runs([one.run_dir], None, [])
+            with told_as_damage([one.run_dir]):
+                table, metric = values_of_runs([one.run_dir], None, [])
         except RunDirError as error:
             waiting.append(one.label)
             reason = error

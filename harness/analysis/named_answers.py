@@ -5,7 +5,6 @@ They are views: a finished run gets them without computing anything again. Refus
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 from functools import cache
@@ -18,9 +17,11 @@ from harness.analysis.intervals import mean_interval
 from harness.analysis.table import cluster_codes
 from harness.core.errors import ConfigError
 from harness.core.numerals import numbers_in
+from harness.core.patterns import found_in
 
 AnswerFigure = Callable[[str, Sequence[str]], float]
 """From an answer and the right ones to a value from 0 to 1; the best over the right ones counts."""
+KEY = "scoring.extract"
 NOT_FOUND = "not_found_share"
 """Of the answers, those in which `scoring.extract` finds nothing."""
 COLUMNS = ["sample_id", "answer", "answer_values"]
@@ -91,19 +92,21 @@ ANSWER_METRICS: Mapping[str, AnswerFigure] = {
 """Names for tasks whose answers are written."""
 
 
-def extracted(answer: str, pattern: str | None) -> str:
-    """What a pattern finds last in an answer: its first group, or all of it where it has none; nothing where none is.
+def extracted(answers: Sequence[str], pattern: str | None) -> list[str]:
+    """What a pattern finds last in each answer: its first group, or all of it where it has none; nothing where none is.
 
     Args:
-        answer: as it was cleaned.
-        pattern: regular expression; None takes the answer as it is.
+        answers: as they were cleaned.
+        pattern: regular expression; None takes the answers as they are.
+
+    Raises:
+        ConfigError: the pattern is none, or takes too long.
     """
-    if pattern is None:
-        return answer
-    found = list(re.finditer(pattern, answer))
-    if not found:
-        return ""
-    return (found[-1].group(1 if found[-1].re.groups else 0) or "").strip()
+    return list(answers) if pattern is None else [_last(found) for found in found_in(answers, pattern, KEY)]
+
+
+def _last(found: Sequence[str]) -> str:
+    return found[-1].strip() if found else ""
 
 
 class NamedAnswers:
@@ -134,10 +137,12 @@ class NamedAnswers:
         scored = cell[cell["answer_values"].notna()]
         ids = scored["sample_id"].astype(str).tolist()
         codes = cluster_codes(ids, self.clusters)
-        answers = [extracted(str(answer), self.pattern) for answer in scored["answer"]]
+        answers = scored["answer"].astype(str).tolist()
         found: dict[str, float] = {}
         if self.pattern is not None and self.names and answers:
-            found[NOT_FOUND] = float(np.mean([not re.search(self.pattern, str(one)) for one in scored["answer"]]))
+            finds = found_in(answers, self.pattern, KEY)
+            found[NOT_FOUND] = float(np.mean([not one for one in finds]))
+            answers = [_last(one) for one in finds]
         for name in self.names:
             figure = ANSWER_METRICS[name]
             values = [figure(answer, self.golds[i]) for answer, i in zip(answers, ids, strict=True)]

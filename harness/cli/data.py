@@ -10,6 +10,7 @@ import typer
 
 from harness.core.errors import ConfigError, did_you_mean
 from harness.core.escaping import visible
+from harness.core.foreign import reason
 from harness.reporting.console import error_console, output_console
 
 
@@ -56,17 +57,41 @@ def init_command(
     starter = start(data, StartWishes(label, answer, encoding, chat, tuple(choices or ()), to))
     files = {to / f"{starter.name}_grid.yaml": starter.grid, to / f"{starter.name}_templates.yaml": starter.templates}
     for path in files:
-        if path.exists():
+        if path.exists() or path.is_symlink():
             raise ConfigError(f"'{path}' is there already; move it away, or give another folder with --to")
-    to.mkdir(parents=True, exist_ok=True)
-    for path, text in files.items():
-        path.write_text(text, encoding="utf-8")
+    _write_all(files, to)
     grid = next(iter(files))
     console = output_console()
     for line in (
         *starter.understood, *(f"wrote {path}" for path in files), f"next: harness plan {grid}, then harness run {grid}"
     ):  # fmt: skip
         console.print(visible(line), markup=False, highlight=False, soft_wrap=True)
+
+
+def _write_all(files: dict[Path, str], folder: Path) -> None:
+    """Write new files, all of them or none, of which the first is a configuration that can be read.
+
+    Raises:
+        ConfigError: the folder cannot be written, or the table has names that no configuration can hold.
+    """
+    from harness.config.loading import load_config
+
+    begun: list[Path] = []
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for path, text in files.items():
+            with path.open("x", encoding="utf-8") as file:
+                begun.append(path)
+                file.write(text)
+        load_config(begun[0])
+    except BaseException as error:
+        for path in begun:
+            path.unlink(missing_ok=True)
+        if isinstance(error, ConfigError):
+            raise ConfigError(f"the table has names that no configuration can hold: {error}; rename them") from None
+        if isinstance(error, OSError | UnicodeError):
+            raise ConfigError(f"'{folder}' cannot be written: {reason(error)}; give another folder with --to") from None
+        raise
 
 
 def data_get_command(

@@ -7,13 +7,14 @@ import os
 import sys
 import traceback
 from contextlib import suppress
+from pathlib import Path
 
 import typer
 from rich.highlighter import NullHighlighter
 from rich.logging import RichHandler
 
-from harness.core.errors import BrokenDeviceError, ClusterLostError
-from harness.core.foreign import told, wants_traceback
+from harness.core.errors import BrokenDeviceError, ClusterLostError, ConfigError
+from harness.core.foreign import panics_as_errors, told, wants_traceback
 from harness.reporting.console import SafeFormatter, error_console
 from harness.running.stopping import leave
 
@@ -25,9 +26,12 @@ READER_LEFT = 141
 
 def run_to_the_end(app: typer.Typer) -> None:
     """Run the verb that was asked for; every error ends in one line, with status 2 where the user can mend it."""
+    _open_streams()
     show_log()
     try:
-        _run_app(app)
+        with panics_as_errors():
+            _check_folder()
+            _run_app(app)
     except BrokenPipeError:
         _let_go_of_output()
         sys.exit(READER_LEFT)
@@ -47,6 +51,43 @@ def run_to_the_end(app: typer.Typer) -> None:
         except OSError:
             _let_go_of_output()
         sys.exit(status)
+
+
+def _open_streams() -> None:
+    """See that the standard streams can be written, whatever started this process, and any text to any encoding.
+
+    One that is closed (`>&-`, a daemon's) is replaced by nothing; else the next file that is opened takes its place.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            nothing = os.open(os.devnull, os.O_RDWR)
+            if nothing != number and not _is_open(number):
+                os.dup2(nothing, number)
+            setattr(sys, name, open(os.devnull, "r" if name == "stdin" else "w", encoding="utf-8"))  # noqa: SIM115
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
+def _is_open(number: int) -> bool:
+    try:
+        os.fstat(number)
+    except OSError:
+        return False
+    return True
+
+
+def _check_folder() -> None:
+    """Refuse a current directory that is gone: every relative path would mean nothing.
+
+    Raises:
+        ConfigError: it is.
+    """
+    try:
+        Path.cwd()
+    except OSError as error:
+        raise ConfigError(
+            f"the current directory cannot be used: {error.strerror}; expected one that is there: change into another"
+        ) from None
 
 
 def show_log() -> None:

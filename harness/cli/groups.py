@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from harness.cli.arguments import find_tasks_beside
 from harness.cli.runs import shown
 from harness.core.errors import ConfigError
-from harness.reporting.console import output_console, say
+from harness.reporting.console import output_console, say, write
 
 if TYPE_CHECKING:
     from harness.config.groups import Group
@@ -122,21 +122,27 @@ def status(runs: Sequence[GroupRun], fmt: str) -> None:
     """Print how far each run of a group is."""
     from harness.core.errors import RunDirError
     from harness.reporting.status import write_status
+    from harness.results.damage import told_as_damage
+    from harness.results.manifest import NAME
     from harness.results.status import read_status
+    from harness.results.store import RunStore
 
     console = output_console()
     found: dict[str, RunStatus | None] = {}
+    words: dict[str, str] = {}
     for run in runs:
         try:
-            found[run.label] = read_status(run.run_dir)
-        except RunDirError:
-            found[run.label] = None
+            with told_as_damage([run.run_dir]):
+                found[run.label], words[run.label] = read_status(run.run_dir), ""
+        except RunDirError as error:
+            begun = RunStore(run.run_dir).exists(NAME)
+            found[run.label], words[run.label] = None, f": {error}" if begun else ": not begun"
     if fmt == "json":
         facts = {label: None if one is None else asdict(one) for label, one in found.items()}
-        sys.stdout.write(json.dumps(facts, ensure_ascii=False, indent=2) + "\n")
+        write(console, json.dumps(facts, ensure_ascii=False, indent=2) + "\n")
         return
     for label, one in found.items():
-        say(console, f"=== {label}{': not begun' if one is None else ''} ===")
+        say(console, f"=== {label}{words[label]} ===")
         if one is not None:
             write_status(console, one, fmt)
 

@@ -9,7 +9,9 @@ import re
 
 from ray.exceptions import NodeDiedError, OutOfMemoryError, RayError, RayTaskError
 
+from harness.core.addresses import redacted
 from harness.core.errors import UserError
+from harness.core.escaping import one_line
 from harness.results.quarantine import Ending
 
 NODE_WORDS = ("its node has died", "actor's node was")
@@ -18,7 +20,7 @@ NODE_WORDS = ("its node has died", "actor's node was")
 
 def cause_of(error: Exception) -> str:
     """Why a process is gone, in one line."""
-    return memory_words(str(error)) if isinstance(error, OutOfMemoryError) else " ".join(str(error).split())[:300]
+    return memory_words(str(error)) if isinstance(error, OutOfMemoryError) else one_line(redacted(str(error)), 300)
 
 
 def memory_words(text: str) -> str:

@@ -6,7 +6,7 @@ Refuses to know how they are read. `configs/README.md` documents every key.
 from __future__ import annotations
 
 import math
-import os.path
+import os
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -239,9 +239,13 @@ def _check_server_keys(where: str, entry: ModelEntry, config: RunConfig) -> None
     alone = config.cluster.address == "inline" or config.cluster.replicas == 1
     if entry.max_cost is not None and not alone:
         raise ConfigError(f"{where}.max_cost is kept by a single replica; set cluster.replicas=1 with it")
-    if entry.api_key_env is not None and not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", entry.api_key_env):
-        # Somebody may have put the key itself here: it is not shown.
-        raise ConfigError(f"{where}.api_key_env is no name of an environment variable, expected such as OPENAI_API_KEY")
+    named = entry.api_key_env
+    if named is not None and not re.fullmatch(r"[A-Z_][A-Z0-9_]*", named) and named not in os.environ:
+        # Somebody may have put the key itself here, which may look like a name (hf_abc...): it is not shown.
+        raise ConfigError(
+            f"{where}.api_key_env is no name of an environment variable in capitals, and none that is set; expected "
+            "such as OPENAI_API_KEY"
+        )
 
 
 def _texts(value: Any, key: str) -> Any:
@@ -273,7 +277,7 @@ def _check_choice(key: str, value: str, choices: tuple[str, ...]) -> None:
 def _check_pattern(key: str, pattern: str | None) -> None:
     try:
         re.compile(pattern or "")
-    except re.error as error:
+    except (re.error, OverflowError, RecursionError) as error:
         raise ConfigError(f"{key} is {one_line(repr(pattern), 80)}, expected a regular expression: {error}") from None
 
 

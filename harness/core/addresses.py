@@ -1,12 +1,15 @@
 """Addresses: paths and storage URIs, and the secrets in their user info and query parameters.
 
-Whatever is shown, logged or stored goes through `redacted`; configurations that hold a secret are
-refused by `secret_in`.
+Whatever is shown, logged or stored goes through `redacted`, which also masks the keys that the environment holds;
+configurations that hold a secret are refused by `secret_in`. Both take a time that grows with a text's length alone.
 """
 
 from __future__ import annotations
 
+import os
 import re
+import string
+from collections.abc import Iterator
 from urllib.parse import unquote
 
 from harness.core.escaping import one_line, visible
@@ -20,39 +23,69 @@ HARMLESS = frozenset(
 )  # fmt: skip
 """Query parameters of `pyarrow.fs` that hold no secret."""
 MASK = "***"
-# Each pattern begins where no other match of it could, so that a text of any length is read once.
-_URL = re.compile(r"(?<![A-Za-z0-9+.-])([0-9+.-]*+)([A-Za-z][A-Za-z0-9+.-]*+:/+[^\"'<>|\n]*)")
-_HEAD = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:/+")
-_PARAMETER = re.compile(r"([?&;])([^=&;#\s]++)(=[^&;#\s\"']*)?")
+_SCHEME = frozenset(string.ascii_letters + string.digits + "+.-")
+_SLASHES = re.compile(r":/+")
+_REST = re.compile(r"[^\"'<>|\n]*")
+_PARAMETER = re.compile(r"([?&;])([^=?&;#\s]*)=([^&;#\s\"']*)")
+_SECRET_NAME = re.compile(r"TOKEN|KEY|SECRET|PASSWORD", re.IGNORECASE)
+_PROXY_NAME = re.compile(r"_PROXY$", re.IGNORECASE)
+SHORTEST_KEY = 12
+"""Characters of a key in the environment that is masked: shorter ones are words."""
 
 
 def redacted(text: str) -> str:
-    """The text with the user info and the parameters of its URLs masked."""
-    return _URL.sub(lambda match: match[1] + _masked(match[2]), text)
+    """The text with the user info and the parameters of its URLs masked, and the keys that the environment holds."""
+    pieces, done = [], 0
+    for _, head, end in _urls(text):
+        pieces += [text[done:head], _masked(text[head:end])]
+        done = end
+    found = "".join([*pieces, text[done:]])
+    for key in _keys_of_the_environment():
+        found = found.replace(key, MASK)
+    return found
 
 
 def secret_in(text: str) -> str:
     """What of a value is a secret: `user info`, `the parameter 'NAME'`, or nothing (an empty text)."""
-    for match in _URL.finditer(text):
-        head, rest = _split(match[2])
+    for start, head, end in _urls(text):
+        rest = text[head:end]
         if _user_info_end(rest):
-            return f"user info before '@' in {head}..."
-        for parameter in _PARAMETER.finditer(rest):
-            if not _harmless(parameter):
-                return f"the parameter '{parameter[2][:40]}'"
+            return f"user info before '@' in {text[start:head]}..."
+        for _, name, value in _PARAMETER.findall(rest):
+            if not _harmless(name, value):
+                return f"the parameter '{name[:40]}'"
     return ""
 
 
-def _split(url: str) -> tuple[str, str]:
-    head = _HEAD.match(url)
-    assert head is not None
-    return head[0], url[head.end() :]
+def _urls(text: str) -> Iterator[tuple[int, int, int]]:
+    """Where each URL begins, where what follows its `scheme://` does, and where it ends: with its line, or a quote."""
+    done = 0
+    while slashes := _SLASHES.search(text, done):
+        start, scheme_end = slashes.start(), slashes.start()
+        while start > done and text[start - 1] in _SCHEME:
+            start -= 1
+        while start < scheme_end and text[start] not in string.ascii_letters:
+            start += 1
+        done = slashes.end()
+        if start < scheme_end:
+            rest = _REST.match(text, done)
+            assert rest is not None
+            yield start, done, rest.end()
+            done = rest.end()
 
 
-def _masked(url: str) -> str:
-    head, rest = _split(url)
+def _keys_of_the_environment() -> Iterator[str]:
+    """Values of variables that are named as keys are, and what stands before '@' in those of proxies."""
+    for name, value in os.environ.items():
+        if _SECRET_NAME.search(name) and len(value.strip()) >= SHORTEST_KEY and not value.startswith(("/", "~", ".")):
+            yield value.strip()
+        elif _PROXY_NAME.search(name) and (user_info := value.rpartition("@")[0].rpartition("/")[2]):
+            yield user_info
+
+
+def _masked(rest: str) -> str:
     rest = (f"{MASK}@" if _user_info_end(rest) else "") + rest[_user_info_end(rest) :]
-    return head + _PARAMETER.sub(lambda m: m[0] if _harmless(m) else f"{m[1]}{m[2]}={MASK}", rest)
+    return _PARAMETER.sub(lambda m: m[0] if _harmless(m[2], m[3]) else f"{m[1]}{m[2]}={MASK}", rest)
 
 
 def _user_info_end(rest: str) -> int:
@@ -65,17 +98,15 @@ def _user_info_end(rest: str) -> int:
     if at < 0:
         return 0
     before = rest[:at]
-    if re.match(r"[^\s/?#:]*:", before) or (":" in before and not re.search(r"\s", before)):
+    if re.match(r"[^\s/?#]*:", before) or (":" in before and not re.search(r"\s", before)):
         return at + 1
     authority = re.match(r"[^\s/?#]*", rest)
     assert authority is not None
     return authority[0].rfind("@") + 1
 
 
-def _harmless(parameter: re.Match[str]) -> bool:
-    """Whether it has no value, or one that is no secret."""
-    value = parameter[3]
-    return value is None or (parameter[2].lower() in HARMLESS and "@" not in unquote(value))
+def _harmless(name: str, value: str) -> bool:
+    return name.lower() in HARMLESS and "@" not in unquote(value)
 
 
 _BUCKETS = ("s3", "gs", "gcs", "abfs", "abfss")

@@ -24,6 +24,25 @@ USERS_DOING, PROGRAM_FAULT = 2, 1
 """Exit statuses."""
 
 
+class PanicError(Exception):
+    """A library written in Rust gave up, as tokenizers does over files that are damaged."""
+
+
+@contextmanager
+def panics_as_errors() -> Iterator[None]:
+    """Turn the panic of a library written in Rust into an error: no `except Exception` would catch it.
+
+    Raises:
+        PanicError: with its words.
+    """
+    try:
+        yield
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":
+            raise
+        raise PanicError(str(error)) from error
+
+
 def told(error: BaseException) -> tuple[str, int]:
     """An exception as one line, safe to show, and the exit status it ends the program with."""
     if isinstance(error, HarnessError):
@@ -104,6 +123,11 @@ def _foreign(error: BaseException) -> tuple[str, int]:
         return f"a text cannot be used: {reason(error)}; expected UTF-8 without lone surrogates", USERS_DOING
     if isinstance(error, RecursionError):
         return "a file or value is nested too deeply; expected a few levels", USERS_DOING
+    if isinstance(error, PanicError):
+        return (
+            f"a library gave up over what it read ({one_line(redacted(str(error)), 200)}); a file of the model is "
+            "likely damaged (tokenizer.json?): copy or download it again"
+        ), USERS_DOING
     import pyarrow as pa
     import yaml
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 SOURCE = Path(__file__).resolve().parents[2]
@@ -17,9 +18,7 @@ def found(path: str) -> str:
     first, _, rest = path.partition("/")
     if first not in FOLDERS or not rest or ".." in rest.split("/"):
         return path
-    if Path(path).exists():
-        return path
-    for root in (SHIPPED, SOURCE):
-        if (root / path).exists():
-            return str(root / path)
+    places = (Path(path), SHIPPED / path, SOURCE / path)
+    with suppress(OSError):  # a name that is too long is no file's
+        return next((str(place) for place in places[1:] if place.exists()), path) if not places[0].exists() else path
     return path

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 CONTENT_FREE = "content-free:"
 """How the ids of inputs begin that calibration needs; they are no samples of the test set."""
+KEPT_FIELDS = ("sample_id", "gold", "answers", "cluster", "sample_choices")
+"""Names of no field: a run directory keeps a sample's own facts under them, beside its fields."""
 MOST_CHOICES = 26
 NO_CLASS = -1
 """In place of a class index: there is none, or the model's text is no label."""

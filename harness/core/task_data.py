@@ -11,7 +11,7 @@ from harness.core.errors import ConfigError, DataError
 from harness.core.escaping import one_line
 from harness.core.foreign import blamed_on
 from harness.core.sampling import choose
-from harness.core.task import CONTENT_FREE, Sample, Task, TaskData
+from harness.core.task import CONTENT_FREE, KEPT_FIELDS, Sample, Task, TaskData
 
 if TYPE_CHECKING:
     from harness.config.schema import TaskConfig
@@ -69,6 +69,11 @@ def _check(task: Task, data: Any, options: TaskConfig) -> None:
         )
     _check_samples(f"{where}: sample", task, data.samples, fields)
     _check_samples(f"{where}: demonstration", task, data.pool, fields)
+    if kept := [name for name in fields if name in KEPT_FIELDS]:
+        raise DataError(
+            f"{where}: its samples have a field '{kept[0]}', a name that run directories keep for a sample's own "
+            "facts; give it another"
+        )
     if data.length_field not in fields:
         raise DataError(
             f"{where}: length_field is {data.length_field!r}, but its samples have: {', '.join(fields)}; "

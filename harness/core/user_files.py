@@ -15,6 +15,8 @@ from harness.core.foreign import reason
 
 MOST_BYTES = 2**26
 """Of a YAML file: more than anybody writes."""
+MOST_VALUES = 1_000_000
+"""Of a YAML file, those of aliases counted each time: nine times nine levels of them stand for 400 million."""
 
 
 def read_bytes(path: str | Path, what: str, expected: str, kind: type[UserError], most: int = MOST_BYTES) -> bytes:
@@ -90,6 +92,39 @@ def _construct_mapping(loader: _OnceLoader, node: yaml.MappingNode, deep: bool =
 _OnceLoader.add_constructor("tag:yaml.org,2002:map", _construct_mapping)
 
 
+def _values(node: yaml.Node, known: dict[int, int]) -> int:
+    """How many values a node stands for, those of aliases each time they are named.
+
+    Args:
+        node: from the parser.
+        known: id of a node to its values; 0 while they are counted.
+
+    Raises:
+        yaml.MarkedYAMLError: more than anybody writes, or a value that holds itself.
+    """
+    if id(node) not in known:
+        known[id(node)], count = 0, 1
+        for child in node.value if isinstance(node, yaml.CollectionNode) else ():
+            count += sum(_values(one, known) for one in (child if isinstance(child, tuple) else (child,)))
+        known[id(node)] = count
+    if not 0 < known[id(node)] <= MOST_VALUES:
+        problem = f"aliases make it more than {MOST_VALUES:,} values" if known[id(node)] else "a value holds itself"
+        raise yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark)
+    return known[id(node)]
+
+
+def _load(text: str) -> Any:
+    loader = _OnceLoader(text)
+    try:
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        _values(node, {})
+        return loader.construct_document(node)
+    finally:
+        loader.dispose()
+
+
 def parse_yaml(text: str, subject: str, kind: type[UserError]) -> Any:
     """Plain data of a YAML text.
 
@@ -102,6 +137,6 @@ def parse_yaml(text: str, subject: str, kind: type[UserError]) -> Any:
         UserError: of the kind; naming line and column, and what is wrong there.
     """
     try:
-        return yaml.load(text, _OnceLoader)  # noqa: S506 - a SafeLoader
+        return _load(text)
     except (yaml.YAMLError, RecursionError, ValueError, TypeError, AttributeError, LookupError) as error:
         raise kind(f"{subject} cannot be read: not valid YAML, {yaml_fault(error)}; mend it there") from None

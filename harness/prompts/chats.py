@@ -12,10 +12,21 @@ from datetime import datetime
 
 from harness.core.errors import TemplateError
 
-_TAG = re.compile(r"[<\[\u25c1](/?)\|?([\w:]*(?:think|thought|reason)\w*)\|?[>\]\u25b7]|<\|channel\|>analysis", re.I)
+_TAG = re.compile(r"<\|channel\|>analysis|[<\[\u25c1](/?)\|?([\w:]*+)\|?[>\]\u25b7]", re.I)
+_THINKS = re.compile(r"think|thought|reason", re.I)
+"""In what stands within a tag behind its last colon; one pattern for both would take the square of a text's length."""
 _CLOSING = re.compile(r"end|close", re.I)
 _TIME = re.compile(r"""strftime_now\(\s*(?:format\s*=\s*)?(?:"([^"\\]*)"|'([^'\\]*)')\s*\)""")
 _CALL = re.compile(r"strftime_now\s*\(")
+
+
+def _tags(text: str) -> list[re.Match[str]]:
+    """The tags of thinking blocks in a text."""
+    return [tag for tag in _TAG.finditer(text) if _is_thinking(tag)]
+
+
+def _is_thinking(tag: re.Match[str]) -> bool:
+    return tag.group(2) is None or _THINKS.search(tag.group(2).rpartition(":")[2]) is not None
 
 
 def open_thinking(header: str) -> str | None:
@@ -24,7 +35,7 @@ def open_thinking(header: str) -> str | None:
     Args:
         header: what a chat template writes after the last message.
     """
-    tags = list(_TAG.finditer(header))
+    tags = _tags(header)
     if not tags or tags[-1].group(1) or _CLOSING.search(tags[-1].group(2) or ""):
         return None
     return tags[-1].group()
@@ -32,7 +43,8 @@ def open_thinking(header: str) -> str | None:
 
 def is_thinking_tag(text: str) -> bool:
     """Whether a text opens or closes a thinking block, and is nothing else."""
-    return _TAG.fullmatch(text) is not None
+    found = _TAG.fullmatch(text)
+    return found is not None and _is_thinking(found)
 
 
 def begins_reasoning(text: str) -> bool:
@@ -48,7 +60,7 @@ def without_reasoning(text: str, header: str) -> str:
         text: what it wrote.
         header: what stands before it and behind the last message; it may have begun the reasoning.
     """
-    ends = [tag.end() for tag in _TAG.finditer(text) if tag.group(1) or _CLOSING.search(tag.group(2) or "")]
+    ends = [tag.end() for tag in _tags(text) if tag.group(1) or _CLOSING.search(tag.group(2) or "")]
     if ends:
         return text[ends[-1] :].lstrip()
     return "" if open_thinking(header) or open_thinking(text) else text

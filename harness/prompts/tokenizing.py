@@ -15,11 +15,14 @@ from functools import cached_property
 from typing import Any
 
 from harness.core.errors import TemplateError
+from harness.core.time_limit import time_limit
 from harness.prompts.boundaries import find_boundaries
 from harness.prompts.chats import at_time, open_thinking, writes_time
 from harness.prompts.literals import MARK, Literals, plain
 
 _REMEMBERED = 200_000  # segments kept in memory, about 100 MB
+MOST_TEMPLATE_SECONDS = 10.0
+"""For one chat: a chat template is a program that came with the model."""
 
 
 class PromptTokenizer:
@@ -179,9 +182,10 @@ class PromptTokenizer:
             raise TemplateError("the model's tokenizer has no chat template; use templates with `render: plain`")
         timed = {"chat_template": self._template_at(self.chat_time)} if self.writes_time else {}
         try:
-            text = self.tokenizer.apply_chat_template(
-                list(messages), tokenize=False, add_generation_prompt=True, enable_thinking=thinks, **timed
-            )
+            with time_limit(MOST_TEMPLATE_SECONDS):
+                text = self.tokenizer.apply_chat_template(
+                    list(messages), tokenize=False, add_generation_prompt=True, enable_thinking=thinks, **timed
+                )
         except Exception as error:
             reason = " ".join(str(error).split())
             raise TemplateError(

@@ -19,6 +19,7 @@ from harness.analysis.cells import KEYS
 from harness.core.errors import ConfigError, RunDirError, did_you_mean
 from harness.core.hashing import content_hash
 from harness.core.task import JSON_EXPORT, registered_task
+from harness.results.files import RunFiles
 from harness.results.manifest import read_manifest
 from harness.results.records import load_records
 from harness.results.store import RunStore
@@ -60,11 +61,13 @@ def export_answers(run_dir: str, to: Path | None, fmt: str | None = None) -> Seq
     names = [f"{stem}{written.suffix}" for stem in file_stems([key for key, _ in cells])]
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for name, (_, cell) in zip(names, cells, strict=True):
-            answers = dict(zip(cell["sample_id"], cell["answer"], strict=True))
-            (folder / name).write_text(written.text(answers), encoding="utf-8")
     except OSError as error:
         raise RunDirError(f"'{folder}' cannot be written: {error}; name another folder with --to DIR") from None
+    files = RunFiles(str(folder))
+    for name, (_, cell) in zip(names, cells, strict=True):
+        answers = dict(zip(cell["sample_id"], cell["answer"], strict=True))
+        # Into its place as a whole: a link that somebody put there is replaced, not followed.
+        files.write_bytes(name, written.text(answers).encode())
     return [folder / name for name in names]
 
 

@@ -55,7 +55,7 @@ def state_of(run_dirs: Sequence[str]) -> State:
     found = []
     for run_dir in run_dirs:
         store = RunStore(run_dir)
-        manifest = manifests.read_manifest(store)
+        manifest = manifests.read_manifest(store, "status", "sessions")
         found.append((str(manifest["status"]), len(store.part_ids()), len(manifest["sessions"])))
     key = ";".join(" ".join(map(str, one)) for one in found)
     return State(key, all(status == "complete" for status, _, _ in found))

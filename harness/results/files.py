@@ -23,6 +23,8 @@ from harness.results.retrying import PATIENCE, Patience, patiently
 T = TypeVar("T")
 _LEFTOVER = re.compile(r".+\.(json|parquet|html|writable)\.[0-9a-f]{8}\.tmp|\.writable\.[0-9a-f]{8}\.tmp")
 """What `_rename_into_place` leaves behind when it is killed."""
+MOST_BYTES = 2**32
+"""Of any file of a run directory that is read as a whole."""
 S3_TRIES = 3
 GCS_SECONDS = 10
 """How long the stores' own clients try, silently, before an error reaches `retrying`."""
@@ -149,8 +151,15 @@ class RunFiles:
         return "start anew with --fresh" if self.is_local else "start anew under another name=..."
 
     def _expect_file(self, name: str) -> None:
-        """Refuse what would never end or is no file: a device, a pipe, a folder in a file's place."""
-        kind = self.fs.get_file_info(self.path(name)).type if self.is_local else fs.FileType.File
+        """Refuse what would never end or is no file: a device, a pipe, a folder in its place, terabytes of nothing."""
+        if not self.is_local:
+            return
+        found = self.fs.get_file_info(self.path(name))
+        kind = found.type
+        if (found.size or 0) > MOST_BYTES:
+            raise RunDirError(
+                f"'{self.run_dir}/{name}' has {found.size:,} bytes, expected at most {MOST_BYTES:,}; {self.anew()}"
+            )
         if kind not in (fs.FileType.File, fs.FileType.NotFound):
             what = "a folder" if kind == fs.FileType.Directory else "no regular file"
             raise RunDirError(f"'{self.run_dir}/{name}' is {what}, expected a file; {self.anew()}")

@@ -48,6 +48,12 @@ def number(value: Any, where: str) -> str:
     return "" if fits else _fault(value, where, "a number of at least 0")
 
 
+def finite(value: Any, where: str) -> str:
+    """A number of any sign."""
+    fits = isinstance(value, int | float) and not isinstance(value, bool) and -1e18 < value < 1e18
+    return "" if fits else _fault(value, where, "a number")
+
+
 def moment(value: Any, where: str) -> str:
     """A time in ISO 8601 with its offset from UTC."""
     try:
@@ -285,17 +291,51 @@ NOTE = keys({"sample": maybe(text), "process": text}, {"ending": one_of("died", 
 """`trying-<unit>.json`."""
 
 
-_AGREEMENTS = {"prompts": COUNT}
-AUDIT = keys(
+_SCORES = keys(dict.fromkeys(("prompts", "flips", "near_ties"), COUNT) | {"largest": number, "mean": number})
+_ANSWERS = keys({"prompts": COUNT, "equal": COUNT})
+
+
+def _audited(agreement: Check) -> Check:
+    row = keys({"template": text, "packing_adds": anything, "run": agreement, "alone": agreement})
+    return keys({"method": text, "n_samples": COUNT, "templates": listed(row, 1)})
+
+
+def AUDIT(value: Any, where: str) -> str:  # noqa: N802 - a check as the others are
+    """What `harness audit` leaves in the manifest."""
+    generated = isinstance(value, dict) and value.get("method") == "generate"
+    return _audited(_ANSWERS if generated else _SCORES)(value, where)
+
+
+_ESTIMATE = keys({"n": COUNT, "value": number, "low": finite, "high": finite})
+RACE = keys(
     {
-        "method": text,
-        "n_samples": COUNT,
-        "templates": listed(
-            keys({"template": text, "packing_adds": anything, "run": keys(_AGREEMENTS), "alone": keys(_AGREEMENTS)})
+        "strategies": listed(text, 1),
+        "rounds": listed(
+            keys(
+                {
+                    "step": COUNT,
+                    "candidate": COUNT,
+                    "dropped": listed(COUNT),
+                    "resting": listed(COUNT),
+                    "epsilon": maybe(number),
+                }
+            )
         ),
-    }
+    },
+    {
+        "result": maybe(
+            keys(
+                {
+                    "claim": text,
+                    "winner": text,
+                    "spent": keys({"records": COUNT, "records_of_grid": COUNT}),
+                    "held_out": maybe(keys({"winner": _ESTIMATE})),
+                }
+            )
+        )
+    },
 )
-"""What `harness audit` leaves in the manifest."""
+"""A race of `race.json`, as far as readers show it."""
 
 
 def _fault(value: Any, where: str, expected: str) -> str:

@@ -18,7 +18,7 @@ from typing import Any
 
 from harness.core.addresses import redacted
 from harness.core.errors import RunDirError
-from harness.core.escaping import one_line
+from harness.core.escaping import one_line, visible
 from harness.results import layout
 from harness.results.store import RunStore
 
@@ -53,7 +53,7 @@ def new_session() -> dict[str, Any]:
     return {
         "started": now(),
         "ended": None,
-        "command": redacted(" ".join(sys.argv)),
+        "command": visible(redacted(" ".join(sys.argv))),
         "host": platform.node(),
         "pid": os.getpid(),
         "python": platform.python_version(),

@@ -7,6 +7,7 @@ whose footers count failures; refuses to know Ray, models and figures.
 from __future__ import annotations
 
 import fcntl
+import os
 import platform
 import time
 from collections import Counter
@@ -157,7 +158,7 @@ def status_of(store: RunStore, now_s: float) -> RunStatus:
     records, exact = _records(done, total, read, manifest.get("n_records"))
     left_s = None
     if state is State.RUNNING and rate is not None and total is not None:
-        left_s = (total - done) / rate.units_per_s
+        left_s = max(0, total - done) / rate.units_per_s
     return RunStatus(
         store.run_dir,
         state,
@@ -300,7 +301,8 @@ def _driver_is_gone(
     if not store.is_local or sessions[-1].host != platform.node():
         return None
     try:
-        with open(store.path("run.lock")) as file:
+        # A pipe in its place would keep whoever opens it waiting.
+        with open(os.open(store.path("run.lock"), os.O_RDONLY | os.O_NONBLOCK)) as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return False

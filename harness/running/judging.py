@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from numbers import Integral
 
 from harness.config.schema import GenerationConfig
+from harness.core.addresses import redacted
+from harness.core.escaping import one_line
 from harness.core.foreign import described, is_the_users
 from harness.core.task import NO_CLASS, LabelScores, Sample, Task
 from harness.engine.protocol import Generations, Scores
@@ -21,6 +23,8 @@ from harness.results.schema import Record
 from harness.running.cleaning import answer_of
 
 log = logging.getLogger(__name__)
+MOST_CHARACTERS = 500
+"""Of a failed record's error."""
 
 
 class TaskLeftError(Exception):
@@ -165,8 +169,8 @@ def unjudged(task: Task, unit: WorkUnit, sample: Sample, k: int | None, error: B
 
 
 def failed(unit: WorkUnit, sample: Sample, k: int | None, error: Exception) -> Record:
-    """The record of a sample that raised, which the log tells too."""
-    kind, text = type(error).__name__, " ".join(str(error).split())[:500]
+    """The record of a sample that raised, which the log tells too; keys in what was raised are masked."""
+    kind, text = type(error).__name__, one_line(redacted(str(error)), MOST_CHARACTERS)
     log.warning("sample %s of %s failed: %s: %s", sample.id, place_of(unit.model, unit.template, k), kind, text)
     return failure(unit, sample, k, kind, text)
 

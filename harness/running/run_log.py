@@ -6,6 +6,7 @@ import io
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
 from harness.core.errors import Interrupted, RunDirError, StorageError, UserError
 from harness.reporting.console import SafeFormatter
@@ -35,6 +36,8 @@ def log_file(store: RunStore) -> Iterator[None]:
     logger = logging.getLogger("harness")
     buffer = io.StringIO()
     handler: logging.Handler
+    if store.is_local and Path(store.path("run.log")).is_fifo():
+        raise RunDirError(f"'{store.run_dir}/run.log' is a pipe, expected a file that you may write: remove it")
     if store.is_local:
         try:
             handler = _RunLog(store.path("run.log"), encoding="utf-8", errors="backslashreplace")

@@ -12,6 +12,7 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from harness.core.errors import ENDS_THE_RUN, ContextError
+from harness.core.foreign import panics_as_errors
 from harness.core.task import Sample, Task, find_task
 from harness.core.task_options import configured
 from harness.engine.protocol import EngineFacts, Scores
@@ -200,7 +201,8 @@ class UnitWorker(ABC):
     def _batches(self, work: Work, samples: Sequence[Sample], ks: Sequence[int | None]) -> list[Batch | Record]:
         """Samples x ks ready for the engine; when that raises, halved until the culprit is alone."""
         try:
-            return [self._batch(self._prompts(work, samples, ks), len(ks))]
+            with panics_as_errors():
+                return [self._batch(self._prompts(work, samples, ks), len(ks))]
         except Exception as error:
             if len(samples) * len(ks) == 1:
                 return [failed(work.unit, samples[0], ks[0], error)]

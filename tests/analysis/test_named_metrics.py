@@ -321,10 +321,9 @@ def test_numbers_are_equal_however_they_are_written(answer, gold, value):
 
 
 def test_what_a_pattern_finds_last_counts():
-    assert extracted("정답: 가\n아니, 정답: 나", r"정답:\s*(\S+)") == "나"
-    assert extracted("3 또는 4", r"\d") == "4"
-    assert extracted("없음", r"정답: (.+)") == ""
-    assert extracted("그대로", None) == "그대로"
+    assert extracted(["정답: 가\n아니, 정답: 나", "없음"], r"정답:\s*(\S+)") == ["나", ""]
+    assert extracted(["3 또는 4"], r"\d") == ["4"]
+    assert extracted(["그대로"], None) == ["그대로"]
 
 
 def test_figures_of_answers_are_means_over_scored_samples():

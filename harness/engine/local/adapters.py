@@ -64,7 +64,7 @@ def read_adapter(path: str, model: str, headers: Mapping[str, Mapping[str, Any]]
     try:
         config = json.loads((folder / CONFIG).read_bytes())
         kind, base = str(config.get("peft_type")), str(config.get("base_model_name_or_path") or "")
-    except (OSError, ValueError, AttributeError):
+    except (OSError, ValueError, AttributeError, RecursionError):
         raise ModelError(
             f"'{folder / CONFIG}' is missing or damaged; expected a PEFT adapter as model.adapter"
         ) from None

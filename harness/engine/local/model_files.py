@@ -29,6 +29,8 @@ _OF_TRAINING = (
 """Beginnings of files that no model is read from."""
 _OTHER_WEIGHTS = frozenset({".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".gguf", ".h5", ".msgpack", ".onnx"})
 _SHOWN = 3
+MOST_HEADER_BYTES = 100_000_000
+"""Of a safetensors file: the format's own bound."""
 
 
 @dataclass(frozen=True)
@@ -117,13 +119,13 @@ def read_header(file: Path) -> dict[str, Mapping[str, Any]]:
     try:
         with file.open("rb") as stream:
             length = int.from_bytes(stream.read(8), "little")
-            if length > size:
+            if length > min(size, MOST_HEADER_BYTES):
                 raise ValueError
             header = json.loads(stream.read(length))
         tensors = {name: tensor for name, tensor in header.items() if name != "__metadata__"}
-        end = max((int(tensor["data_offsets"][1]) for tensor in tensors.values()), default=0)
+        end = max((_whole(tensor["data_offsets"][1]) for tensor in tensors.values()), default=0)
         for tensor in tensors.values():
-            math.prod(tensor["shape"])
+            math.prod(map(_whole, tensor["shape"]))
     except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError):
         raise ModelError(f"'{file}' is not a safetensors file; copy or download the model again") from None
     if size < 8 + length + end:
@@ -132,6 +134,17 @@ def read_header(file: Path) -> dict[str, Mapping[str, Any]]:
             "copy or download the model again"
         )
     return tensors
+
+
+def _whole(value: Any) -> int:
+    """A size or place.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**63:
+        raise ValueError(value)
+    return value
 
 
 def shown(names: Iterable[str], most: int = _SHOWN) -> str:
@@ -153,7 +166,9 @@ def _weights(folder: Path) -> tuple[Path, ...]:
 def _indexed(index: Path) -> Iterator[Path]:
     try:
         names = sorted(set(json.loads(index.read_bytes())["weight_map"].values()))
-    except (ValueError, KeyError, TypeError, AttributeError):
+        if any(Path(name).is_absolute() or ".." in Path(name).parts for name in names):
+            raise ValueError
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise ModelError(f"'{index}' is no index of weights; copy or download the model again") from None
     missing = [name for name in names if not (index.parent / str(name)).is_file()]
     if missing or not names:
@@ -189,7 +204,7 @@ def _refuse_adapter(folder: Path) -> None:
     try:
         named = json.loads(config.read_bytes()).get("base_model_name_or_path")
         base = f" of '{named}'" if named else ""
-    except (OSError, ValueError, AttributeError):
+    except (OSError, ValueError, AttributeError, RecursionError):
         pass
     raise ModelError(
         f"model folder '{folder}' holds an adapter{base} ({found.name}), which would not be loaded; give the base "

@@ -20,6 +20,7 @@ from transformers.utils import logging as transformers_logging
 from harness.config.schema import EngineConfig, ModelEntry
 from harness.core.errors import ModelError
 from harness.core.fingerprints import hash_files
+from harness.core.foreign import panics_as_errors
 from harness.core.hashing import content_hash
 from harness.engine.local.adapters import AdapterFiles, read_adapter
 from harness.engine.local.architectures import check_architecture
@@ -187,7 +188,10 @@ def read_model_info(model: ModelEntry, check: Callable[[str, Any], None] = check
         model_config = AutoConfig.from_pretrained(source, **told, **options)
         check(path, model_config)
         what = "tokenizer"
-        tokenizer = AutoTokenizer.from_pretrained(source, **told, **options)
+        with panics_as_errors():
+            tokenizer = AutoTokenizer.from_pretrained(source, **told, **options)
+            # Settings of the wrong kind show where they are used.
+            tokenizer.decode(tokenizer(path)["input_ids"])
     except ModelError:
         raise
     except Exception as error:

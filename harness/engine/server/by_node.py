@@ -15,7 +15,7 @@ from typing import Any
 from harness.core.errors import RequestError
 from harness.engine.label_nodes import label_logprobs, mass_outside, nodes_of
 from harness.engine.protocol import Prompt
-from harness.engine.server.answers import PromptScore, logprob, part, whole
+from harness.engine.server.answers import PromptScore, listed, logprob, part, token_id, whole
 from harness.engine.server.dialogue import Dialogue, check_whole
 
 AT_ONCE = 128
@@ -97,9 +97,9 @@ class NativeGenerate(TokenByToken):
         }
         answer = await self.dialogue.client.post(f"{self.dialogue.client.root}/generate", body, len(ids), 1)
         check_whole(answer, len(ids))
-        pairs = part(answer, "meta_info", "output_token_ids_logprobs", 0)
-        found = {int(part(pair, 1)): part(pair, 0) for pair in pairs}
-        best = int(part(answer, "meta_info", "output_token_logprobs", 0, 1))
+        pairs = listed(part(answer, "meta_info", "output_token_ids_logprobs", 0), "the tokens asked for")
+        found = {token_id(part(pair, 1)): part(pair, 0) for pair in pairs}
+        best = token_id(part(answer, "meta_info", "output_token_logprobs", 0, 1))
         return Next({token: logprob(part(found, token)) for token in wanted}, best)
 
 
@@ -116,8 +116,8 @@ class TopOfAll(TokenByToken):
                 f"{self.dialogue.client.root}/completion", {**body, "post_sampling_probs": False}, len(ids), 1
             )
             check_whole(answer, len(ids))
-            top = part(answer, "completion_probabilities", 0, "top_logprobs")
-            found = {int(part(one, "id")): part(one, "logprob") for one in top}
+            top = listed(part(answer, "completion_probabilities", 0, "top_logprobs"), "the likeliest tokens")
+            found = {token_id(part(one, "id")): part(one, "logprob") for one in top}
             if all(token in found for token in wanted):
                 best = max(found, key=lambda token: logprob(found[token]))
                 return Next({token: logprob(found[token]) for token in wanted}, best)
@@ -127,6 +127,6 @@ class TopOfAll(TokenByToken):
 def _token(text: Any) -> int:
     """The id in a `token_id:123`."""
     name, _, number = str(text).partition(":")
-    if name != "token_id" or not number.isdigit():
+    if name != "token_id":
         raise RequestError("the server does not name tokens by their ids (return_tokens_as_token_ids)")
-    return int(number)
+    return token_id(number)

@@ -10,7 +10,7 @@ from typing import Any
 from harness.core.errors import RequestError
 from harness.engine.label_nodes import mass_outside
 from harness.engine.protocol import Prompt
-from harness.engine.server.answers import PromptScore, logprob, part, whole
+from harness.engine.server.answers import PromptScore, listed, logprob, part, token_id, whole
 from harness.engine.server.dialogue import Dialogue
 from harness.engine.server.usage import usage_of
 
@@ -55,13 +55,11 @@ class PromptLogprobs(LabelByLabel):
         """See `LabelByLabel.read`."""
         ids, start = whole(prompt.ids, label), len(prompt.ids)
         answer = await self.dialogue.complete({"prompt": ids, "prompt_logprobs": 1}, len(ids))
-        places = part(answer, "choices", 0, "prompt_logprobs")
-        if len(places) != len(ids):
-            raise RequestError(f"the server counts {len(places)} tokens where {len(ids)} were sent")
+        places = listed(part(answer, "choices", 0, "prompt_logprobs"), "the tokens that were sent", len(ids))
         found = [logprob(part(places, start + i, str(token), "logprob")) for i, token in enumerate(label)]
         first = places[start]
         best = max(first, key=lambda token: logprob(part(first, token, "logprob")))
-        return _Reading(found, label[0], int(best), None)
+        return _Reading(found, label[0], token_id(best), None)
 
 
 class Echo(LabelByLabel):
@@ -108,11 +106,13 @@ class Echo(LabelByLabel):
         answer = await self.dialogue.complete({"prompt": source, "echo": True, "logprobs": 1}, n_tokens)
         said = part(answer, "choices", 0, "logprobs")
         usage = usage_of(answer)
-        tokens = part(said, "tokens")
+        tokens = listed(part(said, "tokens"), "tokens")
+        values = listed(part(said, "token_logprobs"), "log-probabilities of tokens", len(tokens))
+        tops = listed(part(said, "top_logprobs"), "likeliest tokens", len(tokens))
         # One token is generated behind the text, unless the model ends there.
         has_more = not isinstance(source, str) or not "".join(map(str, tokens)).endswith(source)
         n = usage.prompt if usage is not None else len(tokens) - has_more
-        return tokens[:n], part(said, "token_logprobs")[:n], part(said, "top_logprobs")[:n]
+        return tokens[:n], values[:n], tops[:n]
 
 
 def _id(dialogue: Dialogue, text: str) -> int:

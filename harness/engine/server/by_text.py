@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 
 from harness.core.errors import RequestError
 from harness.engine.protocol import Prompt
-from harness.engine.server.answers import PromptScore, logprob, part
+from harness.engine.server.answers import PromptScore, listed, log_of_sum, logprob, part
 from harness.engine.server.dialogue import Dialogue
 
 TOPS = (20, 5)
@@ -53,7 +53,7 @@ class FirstToken(ABC):
                 f"label {missing[0]!r} does not begin with any of the {len(found)} likeliest tokens, which are all "
                 "that the server names: its probability is not known"
             )
-        logprobs = tuple(math.log(sum(math.exp(found[token]) for token in tokens)) for tokens in shares)
+        logprobs = tuple(log_of_sum([found[token] for token in tokens]) for tokens in shares)
         best = max(found, key=lambda text: found[text])
         of_label = [place for place, tokens in enumerate(shares) if best in tokens]
         known = self.dialogue.known and bool(of_label)
@@ -90,7 +90,7 @@ class ChatTop(FirstToken):
         """See `FirstToken.likeliest`."""
         body = {"messages": self.dialogue.messages(prompt), "logprobs": True, "top_logprobs": self.top}
         answer = await self.dialogue.chat(body, len(prompt.ids))
-        top = part(answer, "choices", 0, "logprobs", "content", 0, "top_logprobs")
+        top = listed(part(answer, "choices", 0, "logprobs", "content", 0, "top_logprobs"), "the likeliest tokens")
         found = {str(part(one, "token")): part(one, "logprob") for one in top}
         if len(found) < 2:
             raise RequestError("the server names no likeliest tokens")

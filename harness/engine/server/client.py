@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
-import json
 import logging
 import ssl
 import threading
@@ -17,7 +16,6 @@ import weakref
 from collections import Counter
 from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -27,6 +25,7 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wai
 from harness.core.addresses import redacted
 from harness.core.errors import BudgetError, EngineError, ModelError, RequestError, ServerLostError
 from harness.core.escaping import one_line
+from harness.engine.server.body import BodyError, parsed, read_body, reason_of, seconds_of
 from harness.engine.server.limits import Budget, Rate
 from harness.engine.server.usage import Usage, usage_of
 
@@ -239,8 +238,9 @@ class Client:
     async def _once(self, verb: str, url: str, body: Mapping[str, Any] | None) -> Any:
         try:
             async with self._session.request(verb, url, json=body) as response:
-                text = (await response.read()).decode("utf-8", "replace")
-                return self._read(response, text)
+                return self._read(response, await read_body(response))
+        except BodyError as error:
+            raise PassingError(str(error), "odd") from None
         except TimeoutError:
             raise PassingError(f"no answer within model.timeout_s={self._timeout_s:g}", "slow") from None
         except (aiohttp.ClientConnectorCertificateError, aiohttp.ClientSSLError, ssl.SSLError) as error:
@@ -266,17 +266,17 @@ class Client:
                 else f"{self.address} asks for a key ({status}); set model.api_key_env to the variable that holds it"
             )
         if status in BUSY:
-            after = _seconds(response.headers.get("Retry-After"))
+            after = seconds_of(response.headers.get("Retry-After"))
             raise PassingError(f"status {status}: {self.shown(text) or 'too many requests'}", "busy", after)
         if status >= 500 or status in (408, 409):
             raise PassingError(f"status {status}: {self.shown(text)}", "odd")
         if status >= 400:
-            reason = self.shown(_reason(text))
+            reason = self.shown(reason_of(text))
             raise RefusedError(f"{self.address} refuses the request ({status}): {reason}", status)
         try:
-            return json.loads(text)
-        except ValueError:
-            kind = response.content_type
+            return parsed(text)
+        except BodyError:
+            kind = self.shown(response.content_type)
             raise PassingError(f"expected JSON, the answer is {kind}: {self.shown(text) or 'empty'}", "odd") from None
 
 
@@ -310,32 +310,6 @@ def _close(loop: asyncio.AbstractEventLoop, session: aiohttp.ClientSession) -> N
         loop.stop()
 
     asyncio.run_coroutine_threadsafe(close(), loop)
-
-
-def _reason(text: str) -> str:
-    """The message in an error's JSON, else the text."""
-    try:
-        found = json.loads(text)
-    except ValueError:
-        return text
-    for key in ("error", "message", "detail"):
-        if isinstance(found, Mapping) and key in found:
-            found = found[key]
-    return found if isinstance(found, str) else text
-
-
-def _seconds(header: str | None) -> float | None:
-    """Of a `Retry-After`: seconds, or until a date."""
-    if header is None:
-        return None
-    try:
-        return max(0.0, float(header))
-    except ValueError:
-        pass
-    try:
-        return max(0.0, parsedate_to_datetime(header).timestamp() - time.time())
-    except ValueError:
-        return None
 
 
 def _is_here(host: str) -> bool:

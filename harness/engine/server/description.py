@@ -16,6 +16,7 @@ from transformers.utils import logging as transformers_logging
 from harness.config.schema import ModelEntry
 from harness.core.errors import ModelError
 from harness.core.escaping import one_line
+from harness.core.foreign import panics_as_errors
 from harness.core.hashing import content_hash
 from harness.engine.needs import Asked, Expense
 from harness.engine.protocol import ModelDescription, Resources, refuse_adapter
@@ -144,7 +145,10 @@ def _tokenizer(model: ModelEntry) -> tuple[Any, str]:
     transformers_logging.set_verbosity_error()
     options = {"revision": model.revision or "main", "trust_remote_code": model.trust_remote_code}
     try:
-        return AutoTokenizer.from_pretrained(path, **options), ""
+        with panics_as_errors():
+            tokenizer = AutoTokenizer.from_pretrained(path, **options)
+            tokenizer.decode(tokenizer(path)["input_ids"])
+        return tokenizer, ""
     except Exception as error:
         reason = one_line(str(error), 200)
         if local:

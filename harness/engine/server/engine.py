@@ -11,7 +11,7 @@ import numpy as np
 from harness.config.schema import ModelEntry
 from harness.core.errors import EngineError, ModelError, RequestError, ServerLostError
 from harness.engine.protocol import Ending, Generations, LoadedEngine, OpenSettings, Prompt, Scores
-from harness.engine.server.answers import PromptScore
+from harness.engine.server.answers import PromptScore, read_as_answer
 from harness.engine.server.by_text import FirstToken
 from harness.engine.server.client import Client, all_of
 from harness.engine.server.description import ServerDescription, describe_server, key_of
@@ -106,7 +106,8 @@ class ServerModel(LoadedEngine):
         )
 
     async def _score(self, prompt: Prompt) -> PromptScore:
-        found: PromptScore = await self._way(self._found.scoring, prompt).score(prompt)
+        with read_as_answer():
+            found: PromptScore = await self._way(self._found.scoring, prompt).score(prompt)
         return found
 
     def generate(self, prompts: Sequence[Prompt], ending: Ending) -> Generations:
@@ -115,7 +116,8 @@ class ServerModel(LoadedEngine):
         before = client.computed
 
         async def write(prompt: Prompt) -> Written:
-            written: Written = await self._way(self._found.writing, prompt).write(prompt, ending)
+            with read_as_answer():
+                written: Written = await self._way(self._found.writing, prompt).write(prompt, ending)
             return written
 
         found = self._ask(prompts, write, (ending.max_new_tokens, ending.stop_texts))

@@ -47,13 +47,14 @@ class ServerFacts(EngineFacts):
         for key in ("scoring", "writing", "sends"):
             if before.get(key, getattr(self, key)) != getattr(self, key):
                 return f"{key}={before[key]}", f"the server now allows {key}={getattr(self, key) or 'none'}", remedy
-        said = before.get("said") or {}
+        said = _as_mapping(before.get("said"))
         for key in sorted(said.keys() | self.said.keys()):
             if said.get(key) != self.said.get(key):
                 was, now = (one.get(key, "nothing") for one in (said, self.said))
                 return f"a server whose {key} was '{was}'", f"the one at {self.address} now says '{now}'", remedy
-        pairs = list(zip(before.get("probe") or (), self.probe, strict=False))
-        largest = max((abs(a - b) for a, b in pairs), default=0.0)
+        probed = before.get("probe")
+        pairs = list(zip(probed if isinstance(probed, list | tuple) else (), self.probe, strict=False))
+        largest = max((abs(a - b) for a, b in pairs if isinstance(a, int | float)), default=0.0)
         if largest > SAME_WITHIN:
             now = f"the one at {self.address} differs from it by {largest:.2g} nats on the same text"
             return "another model of the same name", now, remedy
@@ -62,3 +63,7 @@ class ServerFacts(EngineFacts):
     def __str__(self) -> str:
         said = ", ".join(f"{key} {value}" for key, value in self.said.items())
         return f"{self.address}, {self.words}, {self.sends} sent{f' ({said})' if said else ''}"
+
+
+def _as_mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}

@@ -8,7 +8,7 @@ from typing import Any
 
 from harness.core.errors import EngineError, ModelError, RequestError, ServerLostError, did_you_mean
 from harness.engine.protocol import GENERATE, Ending, Prompt
-from harness.engine.server.answers import PromptScore
+from harness.engine.server.answers import PromptScore, read_as_answer
 from harness.engine.server.by_node import NamedTokens, NativeGenerate, TopOfAll
 from harness.engine.server.by_sequence import Echo, PromptLogprobs
 from harness.engine.server.by_text import TOPS, ChatTop, CompletionTop, NotAmongError
@@ -112,14 +112,15 @@ async def _said(dialogue: Dialogue, longest_prompt: int) -> tuple[dict[str, str]
             raise
         models = None  # What can be asked shows whether it is a server of models at all.
     listed = models.get("data") if isinstance(models, Mapping) else None
-    entries = [one for one in listed or () if isinstance(one, Mapping) and "id" in one]
+    all_listed = listed if isinstance(listed, list) else []
+    entries = [one for one in all_listed if isinstance(one, Mapping) and isinstance(one.get("id"), str)]
     said: dict[str, str] = {}
     own = next((one for one in entries if one["id"] == dialogue.name), None)
     for key in ("root", "owned_by", "max_model_len"):
         if own is not None and own.get(key) is not None:
             said[key] = client.shown(str(own[key]))
     limit = own.get("max_model_len") if own is not None else None
-    if dialogue.known and isinstance(limit, int) and longest_prompt > limit:
+    if dialogue.known and isinstance(limit, int) and not isinstance(limit, bool) and longest_prompt > limit:
         raise ModelError(
             f"the longest prompt has {longest_prompt} tokens, the server takes {limit} (max_model_len); lower grid.k, "
             "or start it with a longer context"
@@ -127,11 +128,11 @@ async def _said(dialogue: Dialogue, longest_prompt: int) -> tuple[dict[str, str]
     for path, keys in (("/version", ("version",)), ("/get_server_info", ("version",)), ("/props", ("build_info",))):
         try:
             found = await client.get(client.root + path)
-        except PassingError:
+        except (PassingError, ModelError):
             continue
         if isinstance(found, Mapping):
             said |= {key: client.shown(str(found[key])) for key in keys if isinstance(found.get(key), str)}
-    return said, [str(one["id"]) for one in entries]
+    return said, [one["id"] for one in entries]
 
 
 def _missing_name(dialogue: Dialogue, names: Sequence[str]) -> str:
@@ -209,8 +210,10 @@ def _check_serves(dialogue: Dialogue, refusals: Sequence[Exception]) -> None:
     """Tell a server that refuses from one that serves no models.
 
     Raises:
-        ModelError: nothing there has answered or refused a request in so many words.
+        ModelError: nothing there has answered or refused a request in so many words, or the key is refused.
     """
+    if denied := next((error for error in refusals if isinstance(error, ModelError)), None):
+        raise denied
     if not dialogue.client.answered and not any(isinstance(error, RefusedError) for error in refusals):
         raise ModelError(
             f"{refusals[-1]}; expected a server of models there: mend model.base_url (it ends in /v1, and begins with "
@@ -221,8 +224,10 @@ def _check_serves(dialogue: Dialogue, refusals: Sequence[Exception]) -> None:
 async def _tried(work: Any, refusals: list[Exception]) -> Any:
     """A result, or the error that says that a way does not work."""
     try:
-        return await work
-    except EngineError as error:
+        with read_as_answer():
+            return await work
+    except (EngineError, ModelError) as error:
+        # A gateway may answer addresses that it does not know with 403.
         refusals.append(error)
         return error
     except ServerLostError as error:
@@ -252,7 +257,7 @@ async def _unchecked(dialogue: Dialogue) -> list[str]:
     try:
         # What the server counts is to be told, not refused.
         await replace(dialogue, counts=False).complete({"prompt": TEXT}, min(allowed))
-    except EngineError:
+    except (EngineError, ModelError):
         unchecked = "the server takes no completions: that its tokenizer is the one at model.path cannot be checked"
         return [] if theirs else [unchecked]
     if client.last_usage is None:
@@ -278,7 +283,7 @@ async def _their_ids(dialogue: Dialogue) -> list[int] | None:
             if error.status in NOT_THERE:
                 return None
             continue
-        except (EngineError, ServerLostError):
+        except (EngineError, ModelError, ServerLostError):
             return None
         tokens = found.get("tokens") if isinstance(found, Mapping) else None
         if isinstance(tokens, list) and tokens and all(isinstance(token, int) for token in tokens):
@@ -301,7 +306,7 @@ async def _with_settings(dialogue: Dialogue, remarks: list[str]) -> tuple[Dialog
                 if error.status in NOT_THERE:
                     break
                 continue
-            except (EngineError, ServerLostError):
+            except (EngineError, ModelError, ServerLostError):
                 break
             if asks is bare:
                 remarks.append(UNSET)
@@ -327,6 +332,6 @@ async def _fingerprint(dialogue: Dialogue, chats: bool, answered: Mapping[bool, 
     try:
         answer = answered[chats] if chats in answered else await _greeting(dialogue, chats)
         found = answer.get("system_fingerprint")
-    except (EngineError, AttributeError):
+    except (EngineError, ModelError, AttributeError):
         return None
     return dialogue.client.shown(found) if isinstance(found, str) and found else None

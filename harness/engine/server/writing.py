@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from harness.core.errors import RequestError
+from harness.core.escaping import one_line
 from harness.engine.protocol import Ending, Prompt
 from harness.engine.server.answers import part
 from harness.engine.server.dialogue import Dialogue, Written
@@ -40,14 +42,17 @@ class Chats:
         body = {"messages": self.dialogue.messages(prompt), **_stops(ending)}
         answer = await self.dialogue.chat(body, len(prompt.ids), ending.max_new_tokens)
         message = part(answer, "choices", 0, "message")
-        return _written(self.dialogue, part(answer, "choices", 0), message.get("content") or "", ending)
+        text = message.get("content")
+        return _written(self.dialogue, part(answer, "choices", 0), "" if text is None else text, ending)
 
 
 def _stops(ending: Ending) -> dict[str, Any]:
     return {"stop": list(ending.stop_texts[:MOST_STOPS])} if ending.stop_texts else {}
 
 
-def _written(dialogue: Dialogue, choice: Any, text: str, ending: Ending) -> Written:
+def _written(dialogue: Dialogue, choice: Any, text: Any, ending: Ending) -> Written:
+    if not isinstance(text, str):
+        raise RequestError(f"the server gave {one_line(repr(text), 60)} for an answer, expected text")
     tokens = dialogue.tokenizer(text, add_special_tokens=False)["input_ids"]
     if choice.get("finish_reason") == "length":
         return Written(list(tokens), "length")

@@ -44,13 +44,27 @@ def write_report(
     if target.is_dir() or not target.parent.is_dir():
         what = "is a folder" if target.is_dir() else "has no folder to stand in"
         raise ConfigError(f"the report '{target}' {what}; set --out to a file in a folder that is there")
-    if not os.access(target.parent, os.W_OK):
+    if not os.access(target.parent if target.is_file() or not target.exists() else target, os.W_OK):
         raise ConfigError(
             f"the report '{target}' cannot be written there; set --out to a file in a folder you may write"
         )
-    text = render(gather(run_dirs, by, seeds))
-    RunStore(str(target.parent)).write_bytes(target.name, text.encode())
+    write_page(target, render(gather(run_dirs, by, seeds)), is_named=out is not None)
     return target
+
+
+def write_page(target: Path, text: str, is_named: bool) -> None:
+    """Write a page as a whole.
+
+    Args:
+        target: the file.
+        text: of the page.
+        is_named: whether the user named it: a device or pipe is written to then. To put a file in the place of
+            `/dev/stdout` or `/dev/null`, which root may, would take it away from all programs.
+    """
+    if is_named and target.exists() and not target.is_file():
+        target.write_text(text, encoding="utf-8")
+        return
+    RunStore(str(target.parent)).write_bytes(target.name, text.encode())
 
 
 def render(data: ReportData, live: str | None = None, is_over: bool = False) -> str:

@@ -179,7 +179,7 @@ def shares(variance: pd.DataFrame) -> Spec:
     """Variance shares of one model as bars, with two standard errors."""
     labels = [safe(effect_name(effect)) for effect in variance["effect"]]
     values = variance["share"].to_numpy(dtype=float)
-    errors = 2 * variance["share_se"].to_numpy(dtype=float)
+    errors = np.nan_to_num(2 * variance["share_se"].to_numpy(dtype=float), posinf=0.0)
     return _spec(
         [
             {

@@ -28,6 +28,7 @@ from harness.reporting.report.predictions import AnswerGrid, answer_grid
 from harness.reporting.report.strategies import averaged, cells_of, compared, ranked
 from harness.results import layout
 from harness.results.parts import checked
+from harness.results.races import NAME as RACES
 from harness.results.races import read_races
 from harness.results.store import RunStore
 
@@ -222,7 +223,21 @@ def _race(store: RunStore) -> Mapping[str, Any] | None:
     except RunDirError as error:
         log.warning("%s; it is not shown", error)
         return None
-    return races[-1] if races and races[-1]["rounds"] else None
+    if not races or not races[-1]["rounds"]:
+        return None
+    race = races[-1]
+    fault = layout.RACE(race, "it")
+    if not fault and any(arm >= len(race["strategies"]) for arm in _arms(race)):
+        fault = "a round names a strategy that is none"
+    if fault:
+        log.warning("'%s/%s' is damaged: %s; its race is not shown", store.run_dir, RACES, fault)
+        return None
+    return race
+
+
+def _arms(race: Mapping[str, Any]) -> list[int]:
+    """The strategies that a race's rounds name, by their places."""
+    return [arm for one in race["rounds"] for arm in (one["candidate"], *one["dropped"], *one["resting"])]
 
 
 def _decided(runs: Sequence[RunFacts]) -> Mapping[str, Any] | None:
@@ -261,7 +276,8 @@ def _cost(store: RunStore, manifest: Mapping[str, Any]) -> tuple[Cost, Mapping[s
     spans = [(session["started"], session["ended"]) for session in manifest["sessions"]]
     wall = None
     if spans and all(end for _, end in spans):
-        wall = sum((datetime.fromisoformat(e) - datetime.fromisoformat(s)).total_seconds() for s, e in spans)
+        seconds = ((datetime.fromisoformat(e) - datetime.fromisoformat(s)).total_seconds() for s, e in spans)
+        wall = sum(max(0.0, one) for one in seconds)  # a clock may have been set back
     counts = ("n_prompts", "prompt_tokens", "tokens_computed")
     totals = {name: int(sum(row[name] for row in rows)) for name in counts}
     return Cost(**totals, replica_seconds=float(sum(row["seconds"] for row in rows)), wall_seconds=wall), trained

@@ -19,7 +19,7 @@ from harness.analysis.macro import Macro
 from harness.analysis.task_values import BEST, MEAN, STRATEGY
 from harness.core.errors import ConfigError
 from harness.reporting.report.blocks import CHARTED, Cell, Column, Section, Table
-from harness.reporting.report.build import NAME, write_report
+from harness.reporting.report.build import NAME, write_page, write_report
 from harness.reporting.report.strip import Bar, Tick
 from harness.reporting.report.wording import NOTHING, Scale, count, last_part, plural, probability, scale_of
 from harness.results.groups import GroupRun
@@ -59,7 +59,7 @@ def write_group_report(run_dir: str, runs: Sequence[GroupRun], out: str | None =
             href = quote(f"{folder}/{NAME}") if beside else quote(written.resolve().as_posix())
         links.append((one.label, href))
     text = render_group(last_part(run_dir.partition("?")[0]), macro, links)
-    RunStore(str(target.parent)).write_bytes(target.name, text.encode())
+    write_page(target, text, is_named=out is not None)
     return target
 
 
