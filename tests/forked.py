@@ -125,6 +125,7 @@ def _next(channel: socket.socket) -> list[str]:
     for file in (reading, writing, *files):
         os.close(file)
     channel.close()
+    _open_streams()
     mine = _python_path()
     os.environ.clear()
     os.environ.update(request["env"])
@@ -132,6 +133,13 @@ def _next(channel: socket.socket) -> list[str]:
     sys.path[:] = [request["cwd"], *_python_path(), *(place for place in sys.path[1:] if place not in mine)]
     random.seed()
     return request["words"]
+
+
+def _open_streams() -> None:
+    """Streams over the files of the new process, as an interpreter opens them: what they can do is found out then."""
+    sys.stdin = sys.__stdin__ = open(0, closefd=False)  # noqa: SIM115
+    sys.stdout = sys.__stdout__ = open(1, "w", closefd=False)  # noqa: SIM115
+    sys.stderr = sys.__stderr__ = open(2, "w", 1, errors="backslashreplace", closefd=False)  # noqa: SIM115
 
 
 def _python_path() -> list[str]:
