@@ -30,7 +30,7 @@ def masked_plainly(text):
             end = at + 1 if re.match(r"[^\s/?#]*:|\S*:\S*\Z", rest[:at]) else authority
         rest = (f"{MASK}@" if end else "") + rest[end:]
         return head + re.sub(
-            r"([?&;])([^=&;#\s]+)=([^&;#\s\"']*)",
+            r"([?&;])([^=?&;#\s]*)=([^&;#\s\"']*)",
             lambda m: m[0] if harmless(m[2], m[3]) else f"{m[1]}{m[2]}={MASK}",
             rest,
         )

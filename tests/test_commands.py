@@ -41,6 +41,7 @@ NOT_HERE = {
         "pytest -s tests/analysis/test_few_differing.py", "pytest -m slow -s tests/analysis/test_chosen_best.py",
         "pytest -m slow -s tests/analysis/test_failures.py", "pytest -m slow -s tests/analysis/test_may_be_best.py",
         "pytest tests/analysis/test_macro.py",
+        "HARNESS_FUZZ=1000000 python -m pytest tests/fuzz -m 'slow or not slow'",
         "pytest -s tests/analysis/test_familywise.py -k seeds", "pytest -m slow -s tests/analysis/test_one_draw.py",
     ],
     "needs a GPU": [

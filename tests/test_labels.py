@@ -77,7 +77,7 @@ def test_prompts_with_a_word_beside_are_not(configured, more):
 @pytest.mark.parametrize(
     ("labels", "what"),
     [
-        ([" 긍정", " 긍정\n"], "the label ' 긍정\\n' begins, in tokens, with the label ' 긍정'"),
+        ([" 긍정", " 긍정 0"], "the label ' 긍정 0' begins, in tokens, with the label ' 긍정'"),
         ([" 좋아요!", " 좋아요"], "the label ' 좋아요!' begins, in tokens, with the label ' 좋아요'"),
         ([" 1", " 1 0"], "the label ' 1 0' begins, in tokens, with the label ' 1'"),
     ],
@@ -86,6 +86,11 @@ def test_a_label_that_begins_another_is_refused(configured, labels, what):
     message = refusal_of(configured(query="문장: {document}\n감정:", labels=labels))
     assert what in message
     assert "never has the lower log-probability" in message
+
+
+def test_labels_that_differ_in_white_space_alone_are_refused(configured):
+    message = refusal_of(configured(query="문장: {document}\n감정:", labels=[" 긍정", " 긍정\n"]))
+    assert "' 긍정' and ' 긍정\\n'" in message and "expected different words" in message
 
 
 def test_labels_that_begin_alike_in_text_only_are_not(configured):
