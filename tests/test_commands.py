@@ -32,6 +32,7 @@ NOT_HERE = {
         "python -m tests.bench --workloads a --models 40m", "python -m tests.bench --help",
         "python tests/measure_memory.py",
         "python tests/measure_heads.py --reviews 20", "python tests/measure_products.py",
+        "python tests/measure_heads.py --reviews 60 --dtypes float32 --models FOLDER",
         "python tests/bench_scale.py --data ../shared/data/nsmc --stages plan",
         "python -m tasks.train_ko_tiny --data-dir data_in/nsmc --out data_in/models/ko-tiny",
         ".venv/bin/python -m pytest -m slow tests/analysis/test_racing.py -s",

@@ -18,7 +18,7 @@ from tests.scoring import naive_scores
 from tests.test_generator import never
 
 WINDOW = 64
-SHARPNESS = 80.0
+SHARPNESS = 160.0
 NARROW = {**COMMON, **GQA, "sliding_window": WINDOW}
 MODELS = {
     "gemma3_text": {**NARROW, "head_dim": 32, "num_hidden_layers": 4, "pad_token_id": 0,

@@ -36,8 +36,8 @@ FREE_SHARE = 0.8
 """Of free memory that a copy in float32 may take."""
 TRUNK_TOKENS, LEAF_TOKENS = 144, (9, 14, 21, 5)
 """On a GPU, where more lengths try more blocks of a kernel."""
-CPU_TRUNK_TOKENS, CPU_LEAF_TOKENS = 96, (9, 21)
-"""Less than half the tokens: a billion weights without AMX take many seconds for them."""
+CPU_TRUNK_TOKENS, CPU_LEAF_TOKENS = 64, (9, 21)
+"""Two fifths of the tokens: a billion weights without AMX take many seconds for them."""
 DIFFERENT_TOKENS = 64
 CHECKED_WINDOW = 64
 """A window that prompts are longer than is checked at this size at most: the check's own texts are longer."""
