@@ -81,8 +81,9 @@ def test_ctrl_c_while_modules_are_loaded_is_no_traceback(tmp_path):
     )
     environment = {**os.environ, "PYTHONPATH": f"{tmp_path}:{REPO}"}
     loading = subprocess.Popen(
-        [sys.executable, "-m", "harness", "--version"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment
-    )
+        [sys.executable, "-m", "harness", "--version"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
+    )  # fmt: skip
     assert loading.stdout.read(3) == b"now"
     loading.send_signal(signal.SIGINT)
     _, err = loading.communicate(timeout=30)
