@@ -134,7 +134,7 @@ def take_in(manifest: dict[str, Any], growth: Growth, session: dict[str, Any]) -
 
 
 def note_code(sessions: list[dict[str, Any]], prepared: Prepared) -> None:
-    """Keep which code of a user's task judges in this session, the last one; say where it is another than before.
+    """Keep which code of a user's task judges in the last session; say where it is another than before.
 
     Args:
         sessions: of the manifest, the last of them changed in place.
