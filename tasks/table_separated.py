@@ -7,6 +7,7 @@ import csv
 import io
 import re
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,9 @@ def decoded(file: Path, encoding: str) -> str:
     if data.startswith((b"\xff\xfe", b"\xfe\xff")) and not encoding.lower().startswith("utf-16"):
         raise DataError(f"'{file}' is UTF-16; set task.options.encoding=utf-16, or save it as UTF-8")
     try:
-        text = data.decode(encoding).removeprefix("\ufeff")
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # `unicode_escape` warns of backslashes that it does not know
+            text = data.decode(encoding).removeprefix("\ufeff")
         if not text.isascii() and _HALF.search(text):
             raise DataError(f"'{file}' holds halves of characters when it is read as {encoding}; save it as UTF-8")
         if not data.isascii() and not _is_utf(encoding) and _decodes(data, "utf-8"):
@@ -50,7 +53,7 @@ def decoded(file: Path, encoding: str) -> str:
                 hint = f"it is likely {other}: set task.options.encoding={other}"
                 break
         raise DataError(f"'{file}' is not {encoding}: byte {data[error.start]:#04x} in line {line}; {hint}") from None
-    except (LookupError, ValueError):
+    except (LookupError, ValueError, Warning):
         raise DataError(
             f"task.options.encoding is '{one_line(encoding, 40)}', expected one such as utf-8 or cp949"
         ) from None

@@ -53,3 +53,10 @@ def test_a_folder_named_as_partitions_are_adds_no_column(tmp_path):
     folder.mkdir()
     pd.DataFrame(ROWS).to_parquet(folder / "t.parquet")
     assert set(read_table(folder / "t.parquet", "utf-8").columns) == set(ROWS[0])
+
+
+def test_an_encoding_that_reads_backslashes_is_no_encoding_of_tables(tmp_path):
+    file = tmp_path / "t.csv"
+    file.write_bytes(b"text,label\n\\q,1\n")
+    with pytest.raises(DataError, match="expected one such as utf-8 or cp949"):
+        read_table(file, "unicode_escape")
